@@ -1,0 +1,41 @@
+# `make demo` and `make test` set up what they need: .venv and the locked dependencies, again only when a lock changes.
+
+VENV := .venv
+# An existing .venv keeps its Python; PYTHON=python3.12 chooses another and makes .venv anew.
+PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
+VERSION := $(lastword $(shell { $(PYTHON) -V || true; } 2>&1))
+RUNTIME := $(VENV)/requirements.$(VERSION)
+TESTING := $(VENV)/requirements-test.$(VERSION)
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps
+
+.PHONY: help demo test lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+demo: $(RUNTIME) ## train on drawn photos, evaluate, serve; DATA=/path/to/oxford-iiit-pet takes the real ones
+	$(VENV)/bin/python -m gluonseg.demo $(if $(DATA),--data "$(DATA)")
+
+test: $(TESTING) ## run the test suite
+	$(VENV)/bin/pytest
+
+lint: $(TESTING) ## check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clean: ## remove .venv and everything else that the targets made
+	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests container -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# requirements.txt for running, requirements-test.txt for developing. Nothing is fetched that the locks do not name:
+# setuptools comes first, so that the packages that exist only as source are built with it.
+$(VENV)/%.$(VERSION): docker/%.txt docker/requirements-build.txt setup.py
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "gluonseg: there is no '$(PYTHON)' here: apt-get install python3, or name one, PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -I src/gluonseg/doctor.py
+	@test "$$($(VENV)/bin/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || $(PYTHON) -m venv --clear $(VENV)
+	@{ $(PIP) --require-hashes -r docker/requirements-build.txt && \
+	   $(PIP) --require-hashes --no-build-isolation -r $< && \
+	   $(PIP) --no-index --no-build-isolation --editable .; } || { \
+	    echo "gluonseg: the install stopped, see pip's last lines: no network, or no wheel for Python $(VERSION)" >&2; exit 1; }
+	@touch $@

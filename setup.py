@@ -1,0 +1,36 @@
+"""Package metadata. The documented install goes through the lock in docker/ (see README.md)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+SERVE = ["flask>=3.0", "gunicorn>=23"]
+TEST = ["hypothesis", "mypy>=1.13", "pytest>=8", "ruff>=0.8"]
+
+setup(
+    name="gluonseg",
+    version="0.1.0",
+    description="An open, drop-in replacement for SageMaker's built-in Semantic Segmentation algorithm",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.15",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"gluonseg": ["py.typed"]},
+    install_requires=[
+        "gluoncv==0.10.5.post0",
+        "mxnet==1.9.1",
+        "numpy>=1.24",
+        "opencv-python-headless>=4.10",
+        "pillow>=12.1",
+        "sagemaker-training>=5.1.4",
+        "safetensors>=0.4",
+        # mxnet and gluoncv import distutils, which setuptools carried until release 81.
+        "setuptools<81",
+        "tqdm>=4.66",
+        *SERVE,
+    ],
+    extras_require={"test": TEST},
+    entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},
+)

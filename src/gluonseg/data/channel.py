@@ -1,0 +1,164 @@
+"""Writing a dataset in the channel layout: photos, masks, label maps and class names.
+
+Shared by every ``gluonseg prepare`` command, so that all of them write the same thing and none leaves a
+half-written folder behind.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gluonseg.errors import DataError, join_names
+from gluonseg.labels import voc_colours
+
+UInt8Array = npt.NDArray[np.uint8]
+
+SPLITS = ("train", "validation")
+MARKER = ".gluonseg-prepared"
+"""The file that tells a folder this program wrote, and may replace, from any other."""
+CLASS_NAMES_FILE = "class_names.json"
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One file that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What a prepare command wrote.
+
+    ``num_train`` and ``num_validation`` count pairs; ``converted`` names the photos that were not JPEG
+    inside; ``skipped`` names everything that was left out.
+    """
+
+    out: Path
+    class_names: tuple[str, ...]
+    num_train: int
+    num_validation: int
+    converted: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def channel(self, name: str) -> Path:
+        """Return the folder of a channel: ``train``, ``validation_annotation``, ``label_map``, ..."""
+        return self.out / name
+
+
+def format_prepare_report(report: PrepareReport) -> str:
+    """Say in a few lines what was written, converted and left out."""
+    lines = [
+        f"wrote {report.num_train} training and {report.num_validation} validation pairs to {report.out}",
+        f"{len(report.class_names)} classes: {join_names(report.class_names, 40)}",
+    ]
+    if report.converted:
+        lines.append(f"converted to JPEG: {join_names(report.converted)}")
+    reasons: dict[str, list[str]] = {}
+    for skipped in report.skipped:
+        reasons.setdefault(skipped.reason, []).append(skipped.name)
+    lines += [f"left out, {reason}: {join_names(names)}" for reason, names in sorted(reasons.items())]
+    return "\n".join(lines)
+
+
+def encode_jpeg(image_hwc: UInt8Array) -> bytes:
+    """Encode an RGB picture (H, W, 3) uint8 as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_hwc).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def encode_palette_png(mask_hw: UInt8Array) -> bytes:
+    """Encode class ids (H, W) uint8 as a palette PNG: the index is the class id, the colour is for the eye."""
+    picture = Image.fromarray(mask_hw)
+    picture.putpalette([value for colour in voc_colours(256) for value in colour])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class ChannelWriter:
+    """Writes pairs and the label_map channel below one folder."""
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.counts = dict.fromkeys(SPLITS, 0)
+        for split in SPLITS:
+            (folder / split).mkdir()
+            (folder / f"{split}_annotation").mkdir()
+        self._write_label_map(class_names)
+
+    def _write_label_map(self, class_names: Sequence[str]) -> None:
+        label_map = self.folder / "label_map"
+        label_map.mkdir()
+        for split in SPLITS:
+            # The masks hold class ids already; the file says so to readers that insist on one.
+            (label_map / f"{split}_label_map.json").write_text('{"scale": 1}\n', encoding="utf-8")
+        text = json.dumps(list(class_names), ensure_ascii=False, indent=1)
+        (label_map / CLASS_NAMES_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def add(self, split: str, name: str, jpeg: bytes, mask_hw: UInt8Array) -> None:
+        """Write ``split/name.jpg`` and ``split_annotation/name.png``."""
+        (self.folder / split / f"{name}.jpg").write_bytes(jpeg)
+        (self.folder / f"{split}_annotation" / f"{name}.png").write_bytes(encode_palette_png(mask_hw))
+        self.counts[split] += 1
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; name a new or empty folder")
+    if any(out.iterdir()) and not (out / MARKER).is_file():
+        raise DataError(f"{out} is not empty and was not written by this command; name a new or empty folder")
+
+
+def _swap(new: Path, out: Path) -> None:
+    if not out.exists():
+        new.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+    out.rename(old / out.name)
+    new.rename(out)
+    shutil.rmtree(old)
+
+
+def _make_private_folder(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{out.name}.part-", dir=out.parent))
+
+
+@contextmanager
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``out``; it becomes ``out`` when the block ends well, and vanishes when not.
+
+    Raises:
+        DataError: ``out`` holds files this program did not write, or cannot be written.
+    """
+    out = out.resolve()
+    _check_replaceable(out)
+    try:
+        private = _make_private_folder(out)
+        try:
+            data = private / "data"
+            data.mkdir()  # with the user's umask; a folder of mkdtemp itself could be read by nobody else
+            yield data
+            (data / MARKER).touch()
+            _swap(data, out)
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error}") from error

@@ -1,0 +1,59 @@
+"""Images and masks of one channel, decoded on demand and kept while they fit into memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image, read_label
+from gluonseg.data.pairs import Pair
+from gluonseg.labels import LabelMap
+
+UInt8Array = npt.NDArray[np.uint8]
+DEFAULT_CACHE_BYTES = 1 << 30
+
+
+class Dataset:
+    """Pairs of one channel as arrays. Reading is thread-safe; decoded pairs are kept up to a budget."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        label_map: LabelMap,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        self.pairs = tuple(pairs)
+        self._label_map = label_map
+        self._max_pixels = max_pixels
+        self._free_bytes = cache_bytes
+        self._cache: dict[int, tuple[UInt8Array, UInt8Array]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
+        """Return the image (H, W, 3) uint8 RGB and its class ids (H, W) uint8, 255 = ignore.
+
+        Raises ImageError when a file cannot be read any more. The arrays are shared: do not write to them.
+        """
+        found = self._cache.get(index)
+        if found is not None:
+            return found
+        pair = self.pairs[index]
+        image = read_image(pair.image, max_pixels=self._max_pixels)
+        class_ids = self._label_map.apply(read_label(pair.label, max_pixels=self._max_pixels))
+        self._keep(index, image, class_ids)
+        return image, class_ids
+
+    def _keep(self, index: int, image: UInt8Array, class_ids: UInt8Array) -> None:
+        size = image.nbytes + class_ids.nbytes
+        with self._lock:
+            if index not in self._cache and size <= self._free_bytes:
+                self._free_bytes -= size
+                self._cache[index] = (image, class_ids)

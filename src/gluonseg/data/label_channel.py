@@ -1,0 +1,79 @@
+"""The label_map channel: both label maps and the class names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from gluonseg.data.channel import CLASS_NAMES_FILE
+from gluonseg.data.decode import read_bytes
+from gluonseg.errors import DataError
+from gluonseg.labels import IGNORE, MAX_CLASSES, LabelMap, check_class_names, default_label_map, parse_label_map
+
+TRAIN_FILE = "train_label_map.json"
+VALIDATION_FILE = "validation_label_map.json"
+MAX_FILE_BYTES = 1 << 20
+
+
+class LabelMaps(NamedTuple):
+    """What the label_map channel says.
+
+    ``class_names`` is None when nobody named them; ``missing`` lists the label map files that were not
+    there (their map is the default one), ``unused`` the other JSON files of the channel.
+    """
+
+    train: LabelMap
+    validation: LabelMap
+    class_names: list[str] | None = None
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def default_label_maps(ignore_label: int = IGNORE) -> LabelMaps:
+    """Label maps for data without a label_map channel: labels are class ids already."""
+    default = default_label_map(ignore_label)
+    return LabelMaps(default, default, missing=(TRAIN_FILE, VALIDATION_FILE))
+
+
+def _read_json(path: Path) -> bytes:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(f"{path} has more than {MAX_FILE_BYTES} bytes; a label map is a few lines of JSON")
+    return read_bytes(path)
+
+
+def parse_class_names(text: bytes, source: str) -> list[str]:
+    """Parse a JSON list of class names, the first being that of class 0; DataError names ``source``."""
+    try:
+        names = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"class names {source} is not JSON: {error}") from None
+    if not isinstance(names, list) or not 0 < len(names) <= MAX_CLASSES or not all(isinstance(n, str) for n in names):
+        raise DataError(
+            f'class names {source}: expected a list of 1 to {MAX_CLASSES} names such as ["background", "pet"]'
+        )
+    return check_class_names(names, len(names), source)
+
+
+def read_label_maps(folder: Path | None, ignore_label: int = IGNORE) -> LabelMaps:
+    """Read the label_map channel; a folder or file that is not there gives the default map.
+
+    Raises:
+        DataError: a file is there and is not a label map, or not a list of class names.
+    """
+    if folder is None or not folder.is_dir():
+        return default_label_maps(ignore_label)
+    found = {path.name: path for path in sorted(folder.glob("*.json")) if path.is_file() and path.name[0] != "."}
+    default = default_label_map(ignore_label)
+    maps = {
+        name: parse_label_map(_read_json(found[name]), str(found[name]), ignore_label) if name in found else default
+        for name in (TRAIN_FILE, VALIDATION_FILE)
+    }
+    names_path = found.get(CLASS_NAMES_FILE)
+    return LabelMaps(
+        train=maps[TRAIN_FILE],
+        validation=maps[VALIDATION_FILE],
+        class_names=parse_class_names(_read_json(names_path), str(names_path)) if names_path else None,
+        missing=tuple(name for name in maps if name not in found),
+        unused=tuple(sorted(found.keys() - maps.keys() - {CLASS_NAMES_FILE})),
+    )

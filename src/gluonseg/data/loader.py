@@ -1,0 +1,107 @@
+"""Batches from a data set, prepared in threads ahead of time.
+
+What a batch holds depends on the seed and its number only, never on the number of workers: the order of
+each pass is a permutation seeded by (seed, pass), and each sample's augmentation is seeded by
+(seed, pass, index). Pictures stay uint8 until they are on the device.
+
+Batches run on across the end of an epoch, as Gluon's ``last_batch='rollover'`` does and as the built-in's
+validation numbers show: batch b holds the samples b*size to (b+1)*size - 1 of an endless stream, and epoch
+e ends where the next full batch would no longer fit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gluonseg.data.dataset import Dataset
+from gluonseg.data.transforms import Transform
+
+UInt8Array = npt.NDArray[np.uint8]
+Sample = tuple[UInt8Array, UInt8Array]
+DrawTransform = Callable[[np.random.Generator, int, int], Transform]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, crop, crop, 3) uint8 RGB and class ids (N, crop, crop) uint8, 255 = ignore."""
+
+    images: UInt8Array
+    class_ids: UInt8Array
+
+
+def count_batches(epoch: int, dataset_size: int, batch_size: int) -> int:
+    """Number of batches in ``epoch`` (0-based) under rollover."""
+    return (epoch + 1) * dataset_size // batch_size - epoch * dataset_size // batch_size
+
+
+class Loader:
+    """Iterates over the batches of an epoch; ``shuffle`` permutes each pass.
+
+    A batch size above the number of samples is lowered to it, so that every epoch has a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        draw: DrawTransform,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        workers: int = 2,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = min(batch_size, len(dataset))
+        self._draw = draw
+        self._shuffle = shuffle
+        self._seed = seed
+        self._workers = workers
+
+    def count_batches(self, epoch: int) -> int:
+        """Number of batches in ``epoch``."""
+        return count_batches(epoch, len(self.dataset), self.batch_size)
+
+    def iter_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of ``epoch``, two of them prepared ahead."""
+        first = epoch * len(self.dataset) // self.batch_size
+        numbers = range(first, first + self.count_batches(epoch))
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
+        waiting: deque[list[Future[Sample]]] = deque()
+        try:
+            for number in numbers:
+                waiting.append([pool.submit(self._prepare, position) for position in self._positions(number)])
+                if len(waiting) > 2:
+                    yield _collect(waiting.popleft())
+            while waiting:
+                yield _collect(waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _positions(self, batch_number: int) -> list[tuple[int, int]]:
+        """(pass, sample index) of each member of a batch."""
+        start = batch_number * self.batch_size
+        places = [divmod(position, len(self.dataset)) for position in range(start, start + self.batch_size)]
+        orders = {turn: self._order(turn) for turn, _ in places}
+        return [(turn, int(orders[turn][place])) for turn, place in places]
+
+    def _order(self, turn: int) -> npt.NDArray[np.int64]:
+        if not self._shuffle:
+            return np.arange(len(self.dataset))
+        return np.random.default_rng([self._seed, turn]).permutation(len(self.dataset))
+
+    def _prepare(self, position: tuple[int, int]) -> Sample:
+        turn, index = position
+        image, class_ids = self.dataset.read(index)
+        transform = self._draw(np.random.default_rng([self._seed, turn, index]), *class_ids.shape)
+        return transform.apply_image(image), transform.apply_label(class_ids)
+
+
+def _collect(futures: list[Future[Sample]]) -> Batch:
+    samples = [future.result() for future in futures]
+    return Batch(np.stack([image for image, _ in samples]), np.stack([class_ids for _, class_ids in samples]))

@@ -1,0 +1,95 @@
+"""Every error the product raises on purpose, with its HTTP status and its exit code.
+
+A :class:`UserError` is one the caller can fix: its text says what was wrong, where, and what to do.
+SageMaker's built-in algorithms end with ``ClientError: ...`` and exit code 2 for those, and with
+``AlgorithmError: ...`` and exit code 1 for everything else; :func:`describe_failure` gives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+FAILURE_LIMIT = 1024
+"""SageMaker shows the first 1024 characters of the failure file as FailureReason."""
+
+
+class UserError(Exception):
+    """Something the caller can fix. ``status`` is the HTTP status when it happens in a request."""
+
+    status = 400
+    exit_code = 2
+
+
+class HyperparameterError(UserError):
+    """One or more hyperparameters cannot be used; the text lists all of them."""
+
+
+class DataError(UserError):
+    """A channel, an image, a mask or a label map cannot be used."""
+
+
+class ImageError(DataError):
+    """The bytes are not an image that can be read; the text says why."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more pixels than the stated limit."""
+
+    status = 413
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are no picture, or one of a format that is not read here."""
+
+    status = 415
+
+
+class ModelError(UserError):
+    """A model folder, archive or parameter file cannot be used."""
+
+
+class TrainingDivergedError(UserError):
+    """The loss is no longer a finite number; the text names the step."""
+
+
+class BadRequestError(UserError):
+    """The request itself is wrong (an empty body, for one)."""
+
+
+class NotAcceptableError(UserError):
+    """None of the response types in Accept can be produced."""
+
+    status = 406
+
+
+class PayloadTooLargeError(UserError):
+    """The body is larger than the server takes."""
+
+    status = 413
+
+
+class UnsupportedMediaTypeError(UserError):
+    """The Content-Type is not one of an image."""
+
+    status = 415
+
+
+def find_nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that ``name`` was most likely meant to be, or None."""
+    matches = get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def join_names(names: Iterable[str], limit: int = 10) -> str:
+    """``a, b, c and 4 more``: enough to act on, short enough for one line."""
+    listed = list(names)
+    text = ", ".join(listed[:limit])
+    return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
+
+
+def describe_failure(error: BaseException) -> tuple[str, int]:
+    """Return the text of the failure file (at most 1024 characters) and the exit code."""
+    if isinstance(error, UserError):
+        return f"ClientError: {error}"[:FAILURE_LIMIT], error.exit_code
+    return f"AlgorithmError: {type(error).__name__}: {error}"[:FAILURE_LIMIT], 1

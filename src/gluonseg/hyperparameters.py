@@ -1,0 +1,159 @@
+"""The hyperparameters: one dataclass that is also the table of names, types, ranges and help.
+
+Names, defaults and ranges are those of SageMaker's built-in algorithm
+(https://docs.aws.amazon.com/sagemaker/latest/dg/segmentation-hyperparameters.html); fields marked
+``beyond`` are additions. SageMaker hands everything over as strings: :mod:`gluonseg.parameter` parses
+one value, :func:`parse_hyperparameters` the whole set, and reports every problem at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gluonseg.errors import HyperparameterError, find_nearest, join_names
+from gluonseg.labels import MAX_CLASSES
+from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
+
+CROP_MULTIPLE = 8
+OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
+BACKBONES = ("resnet-50", "resnet-101", "resnet-18", "resnet-34", "resnet-152")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """All settings of a training job, parsed and within range. Sizes are pixels, rates are per update."""
+
+    num_classes: int = spec(int, None, low=2, high=MAX_CLASSES, required=True, help="Classes, without ignore.")
+    algorithm: str = spec(str, "fcn", choices=("fcn", "psp", "deeplab"), help="The network: FCN, PSPNet or DeepLabV3.")
+    backbone: str = spec(str, "resnet-50", choices=BACKBONES, help="The ResNet under the head.")
+    use_pretrained_model: bool = spec(bool, True, help="Start the backbone from ImageNet weights.")
+    num_training_samples: int | None = spec(
+        int, None, low=1, help="Photos in the train channel; counted when left out, corrected when wrong."
+    )
+    crop_size: int = spec(int, 240, above=16, help="Side of the training crop, rounded up to a multiple of 8.")
+    base_size: int = spec(int, 520, above=16, help="Long side that random scaling starts from.")
+    epochs: int = spec(int, 10, low=1, help="Passes over the training data.")
+    learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="The base rate.")
+    optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")
+    lr_scheduler: str = spec(str, "poly", choices=("poly", "step", "cosine"), help="How the rate falls.")
+    lr_scheduler_factor: float = spec(float, 0.1, low=0, high=1, help="step: what the rate is multiplied by.")
+    lr_scheduler_step: tuple[int, ...] = spec(
+        tuple, (), item=int, low=1, help='step: the epochs at which it happens, as "10, 20".'
+    )
+    weight_decay: float = spec(float, 0.0001, low=0, below=1, tunable="1e-5 to 1e-3", help="L2 penalty.")
+    momentum: float = spec(float, 0.9, low=0, high=1, tunable="0.9 to 0.999", help="sgd and nag.")
+    gamma1: float = spec(float, 0.9, low=0, high=1, help="rmsprop: decay of the squared gradient.")
+    gamma2: float = spec(float, 0.9, low=0, high=1, help="rmsprop: decay of the gradient (momentum).")
+    mini_batch_size: int = spec(int, 16, low=1, tunable="1 to 128", help="Crops in an update, over all devices.")
+    validation_mini_batch_size: int = spec(int, 16, low=1, help="Crops in a validation batch.")
+    early_stopping: bool = spec(bool, False, help="Stop when validation mIOU no longer rises.")
+    early_stopping_min_epochs: int = spec(int, 5, low=0, help="Epochs before it may stop.")
+    early_stopping_patience: int = spec(int, 4, low=0, help="Epochs without progress before it stops.")
+    early_stopping_tolerance: float = spec(float, 0.0, low=0, high=1, help="Relative rise that counts as progress.")
+    precision_dtype: str = spec(str, "float32", choices=("float32", "float16"), help="float16 needs a GPU.")
+    syncbn: bool = spec(bool, False, help="Batch statistics over all devices together.")
+
+    seed: int = spec(int, 0, low=0, high=2**31 - 1, beyond=True, help="Same seed, same samples and start weights.")
+    ignore_label: int = spec(int, 255, low=0, high=255, beyond=True, help="A label that is not scored, besides 255.")
+    class_weights: tuple[float, ...] | str = spec(
+        tuple, (), item=float, above=0, words=("balanced",), beyond=True,
+        help='Weight of each class in the loss, as "1, 1, 2.5", or "balanced" from the masks.',
+    )  # fmt: skip
+    class_names: tuple[str, ...] = spec(
+        tuple, (), item=str, beyond=True, help='Names by class id, as "pet, background, border".'
+    )
+    prediction_size: int = spec(
+        int, 0, low=0, beyond=True, help="Long side photos are resized to for prediction; 0 = as they are."
+    )
+    scale_min: float = spec(float, 0.5, above=0, high=10, beyond=True, help="Least random scale of base_size.")
+    scale_max: float = spec(float, 2.0, above=0, high=10, beyond=True, help="Greatest random scale of base_size.")
+    colour_jitter: float = spec(float, 0.0, low=0, below=1, beyond=True, help="Random change of colours, 0 = none.")
+    head_lr_mult: float = spec(float, 10.0, above=0, high=100, beyond=True, help="Learning rate of the heads, times.")
+    warmup_epochs: float = spec(float, 0.0, low=0, beyond=True, help="Epochs over which the rate rises to its base.")
+    max_pixels: int = spec(int, 50_000_000, low=1, beyond=True, help="Largest photo, in pixels, that is read.")
+
+    _aux_loss: bool = spec(bool, True, help="Train the auxiliary head.")
+    _aux_weight: float = spec(float, 0.5, low=0, high=10, help="Its share in the loss.")
+    _workers: int = spec(int, 16, low=1, high=256, help="Threads that prepare samples (at most the usable cores).")
+    _hybrid: bool = spec(bool, False, help="Accepted; networks are always compiled here.")
+    _augmentation_type: str = spec(str, "default", choices=("default", "none"), help="none: centre crops only.")
+    _logging_frequency: int = spec(int, 20, low=1, help="Updates between progress lines.")
+    _kvstore: str = spec(str, "device", choices=("device", "local", "nccl"), help="How devices share gradients.")
+    _num_kv_servers: str = spec(str, "auto", help="Accepted for compatibility; one machine trains.")
+
+    def to_strings(self) -> dict[str, str]:
+        """Every hyperparameter as SageMaker would pass it: name -> string, without those not set."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: format_value(value) for name, value in values.items() if value not in (None, ())}
+
+    @property
+    def scored_labels(self) -> range:
+        """The class ids, 0 to num_classes - 1."""
+        return range(self.num_classes)
+
+
+def get_specs() -> dict[str, Spec]:
+    """The table: name -> specification, in order of declaration."""
+    return {field.name: get_spec(field) for field in dataclasses.fields(Hyperparameters)}
+
+
+def _is_passed_over(name: str) -> bool:
+    """SageMaker's own keys and internal ones of other versions are accepted and not used."""
+    return name.startswith(("_", "sagemaker_"))
+
+
+def _describe_unknown(name: str, valid: Iterable[str]) -> str:
+    nearest = find_nearest(name, valid)
+    hint = f"did you mean {nearest}?" if nearest else f"valid names are {join_names(valid, limit=100)}"
+    return f"{name[:100]!r} is not a hyperparameter; {hint}"
+
+
+def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
+    """Parse strings (or plain values) into :class:`Hyperparameters`.
+
+    Raises:
+        HyperparameterError: names every problem with name, value and what is valid.
+    """
+    specs = get_specs()
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in raw.items():
+        if name not in specs:
+            if not _is_passed_over(name):
+                problems.append(_describe_unknown(name, (n for n in specs if not n.startswith("_"))))
+            continue
+        try:
+            values[name] = parse_value(name, value, specs[name])
+        except HyperparameterError as error:
+            problems.append(str(error))
+    missing = [name for name, one in specs.items() if one.required and values.get(name) is None and name not in raw]
+    problems += [f"{name} is required" for name in missing]
+    defaults = {name: one.default for name, one in specs.items()}
+    settings = {**defaults, **{name: value for name, value in values.items() if value is not None}}
+    problems += _find_conflicts(settings)
+    if problems:
+        raise HyperparameterError("; ".join(problems))
+    settings["crop_size"] = -(-settings["crop_size"] // CROP_MULTIPLE) * CROP_MULTIPLE
+    return Hyperparameters(**settings)
+
+
+def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
+    """Pairs of values that are each valid but not together."""
+    problems = []
+    steps = settings["lr_scheduler_step"]
+    if settings["lr_scheduler"] == "step" and not steps:
+        problems.append('lr_scheduler "step" needs lr_scheduler_step, the epochs at which the rate falls, as "10, 20"')
+    if list(steps) != sorted(set(steps)):
+        problems.append(f'lr_scheduler_step must rise from epoch to epoch, got "{format_value(steps)}"')
+    if settings["scale_min"] > settings["scale_max"]:
+        problems.append(f"scale_min {settings['scale_min']} is above scale_max {settings['scale_max']}")
+    if settings["early_stopping"] and settings["early_stopping_patience"] < 1:
+        problems.append("early_stopping_patience must be at least 1 when early_stopping is on")
+    num_classes = settings["num_classes"]
+    for name in ("class_weights", "class_names"):
+        value = settings[name]
+        if num_classes is not None and isinstance(value, tuple) and value and len(value) != num_classes:
+            problems.append(f"{name} needs one entry a class: num_classes is {num_classes}, got {len(value)}")
+    return problems

@@ -1,0 +1,1 @@
+"""Networks, what travels beside their weights, and where weights come from."""

@@ -1,0 +1,160 @@
+"""Model folders and model.tar.gz: ours and those of the built-in algorithm.
+
+Both hold ``model_best.params`` (the best epoch), ``model_algo-1`` (the last one) and ``hyperparams.json``;
+ours add ``model_card.json``. From an archive only these members are read, by name and with a size cap;
+nothing else is unpacked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gluonseg.errors import ModelError
+from gluonseg.models.card import CARD_FILE, ModelCard, build_card, read_card
+from gluonseg.models.params_file import read_params
+
+BEST_FILE = "model_best.params"
+LAST_FILE = "model_algo-1"
+HYPERPARAMETERS_FILE = "hyperparams.json"
+_MEMBERS = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE)
+_MAX_MEMBER_BYTES = 2 << 30
+_MAX_MEMBERS_LISTED = 10_000
+
+_DEPTHS: dict[tuple[int, ...], str] = {
+    (2, 2, 2, 2): "resnet-18",
+    (3, 4, 6, 3): "resnet-34",
+    (3, 4, 23, 3): "resnet-101",
+    (3, 8, 36, 3): "resnet-152",
+}
+_BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A model read into memory: its card and its parameters (structural name -> NDArray on the CPU)."""
+
+    card: ModelCard
+    params: Mapping[str, Any]
+
+
+def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str, int]:
+    """Tell (algorithm, backbone, num_classes) of a network from the names and shapes of its parameters."""
+    if any(name.startswith("head.psp.") for name in shapes):
+        algorithm = "psp"
+    elif any(name.startswith("head.aspp.") for name in shapes):
+        algorithm = "deeplab"
+    else:
+        algorithm = "fcn"
+    classifiers = [name for name in shapes if re.fullmatch(r"head\.block\.\d+\.bias", name)]
+    blocks = [match.groups() for name in shapes if (match := _BLOCK.match(name))]
+    depth = tuple(len({block for stage, block in blocks if stage == str(number)}) for number in range(1, 5))
+    backbone = _DEPTHS.get(depth)
+    if depth == (3, 4, 6, 3) and "layer1.0.conv3.weight" in shapes:
+        backbone = "resnet-50"
+    if not classifiers or backbone is None:
+        raise ModelError("the parameters are not those of an FCN, PSPNet or DeepLabV3 on a ResNet")
+    return algorithm, backbone, shapes[classifiers[-1]][0]
+
+
+def _read_hyperparameters(path: Path) -> dict[str, Any]:
+    """The built-in's file, read leniently: what is in it varies, and nothing here depends on it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _as_size(value: Any, default: int) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default
+
+
+def read_folder(folder: Path) -> ModelArtifact:
+    """Read a model folder; raises ModelError when the weights are missing, damaged or do not fit the card."""
+    weights = next((folder / name for name in (BEST_FILE, LAST_FILE) if (folder / name).is_file()), None)
+    if weights is None:
+        raise ModelError(f"no {BEST_FILE} (nor {LAST_FILE}) in {folder}; give a model folder or a model.tar.gz")
+    params = read_params(weights)
+    algorithm, backbone, num_classes = infer_architecture({name: array.shape for name, array in params.items()})
+    if (folder / CARD_FILE).is_file():
+        card = read_card(folder / CARD_FILE)
+        if (card.algorithm, card.backbone, card.num_classes) != (algorithm, backbone, num_classes):
+            raise ModelError(
+                f"{CARD_FILE} says {card.algorithm} on {card.backbone} with {card.num_classes} classes, "
+                f"{weights.name} holds {algorithm} on {backbone} with {num_classes}"
+            )
+        return ModelArtifact(card, params)
+    found = _read_hyperparameters(folder / HYPERPARAMETERS_FILE)
+    card = build_card(
+        algorithm,
+        backbone,
+        num_classes,
+        aux=any(name.startswith("auxlayer.") for name in params),
+        base_size=_as_size(found.get("base_size"), 520),
+        crop_size=_as_size(found.get("crop_size"), 240),
+        hyperparameters={str(name): str(value) for name, value in found.items()},
+    )
+    return ModelArtifact(card, params)
+
+
+def read_artifact(source: Path) -> ModelArtifact:
+    """Read a model folder or a model.tar.gz; a folder that holds just the archive will do as well.
+
+    Raises:
+        ModelError: nothing there, not an archive, no model inside, damaged or foreign parameters.
+    """
+    if source.is_dir():
+        archive = source / "model.tar.gz"
+        has_weights = (source / BEST_FILE).is_file() or (source / LAST_FILE).is_file()
+        if has_weights or not archive.is_file():
+            return read_folder(source)
+        source = archive
+    if not source.is_file():
+        raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
+    with _unpacked(source) as folder:
+        return read_folder(folder)
+
+
+@contextmanager
+def _unpacked(archive: Path) -> Iterator[Path]:
+    """The known members of an archive in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="gluonseg-model-") as name:
+        folder = Path(name)
+        try:
+            with tarfile.open(archive, "r:*") as tar:
+                _copy_members(tar, folder, archive)
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+            raise ModelError(f"{archive} is not a usable model.tar.gz: {error}") from None
+        if not any((folder / weights).is_file() for weights in (BEST_FILE, LAST_FILE)):
+            raise ModelError(f"there is no {BEST_FILE} in {archive}; a model archive has it at its root")
+        yield folder
+
+
+def _copy_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
+    for number, member in enumerate(tar):
+        if number >= _MAX_MEMBERS_LISTED:
+            raise ModelError(f"{archive} has more than {_MAX_MEMBERS_LISTED} members; that is no model archive")
+        name = member.name.removeprefix("./")
+        if name not in _MEMBERS:
+            continue
+        if not member.isreg():
+            raise ModelError(f"{name} in {archive} is not a regular file; links are not followed")
+        if member.size > _MAX_MEMBER_BYTES:
+            raise ModelError(f"{name} in {archive} has {member.size} bytes, the limit is {_MAX_MEMBER_BYTES}")
+        content: IO[bytes] | None = tar.extractfile(member)
+        if content is not None:
+            with content, (folder / name).open("wb") as target:
+                shutil.copyfileobj(content, target)

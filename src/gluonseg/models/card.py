@@ -1,0 +1,111 @@
+"""The model card: what travels beside the weights, so that a model can be used without its job.
+
+Written as ``model_card.json`` into the model folder. An archive of the built-in algorithm has none; then
+:func:`build_card` makes one from what ``hyperparams.json`` and the tensors tell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gluonseg.errors import ModelError
+from gluonseg.labels import MAX_CLASSES, default_class_names, voc_colours
+
+CARD_FILE = "model_card.json"
+FORMAT_VERSION = 1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Architecture, classes, preprocessing, and where the model comes from.
+
+    ``colours`` are RGB 0..255 by class id; ``mean`` and ``std`` are of RGB scaled to 0..1;
+    ``prediction_size`` is the long side in pixels that photos are resized to before the network, 0 for
+    none. ``metrics``, ``data``, ``versions`` and ``hyperparameters`` are for people, nothing depends on them.
+    """
+
+    algorithm: str
+    backbone: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    aux: bool = True
+    base_size: int = 520
+    crop_size: int = 240
+    prediction_size: int = 0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def build_card(algorithm: str, backbone: str, num_classes: int, **details: Any) -> ModelCard:
+    """A card with default class names and colours where ``details`` gives none."""
+    names = tuple(details.pop("class_names", None) or default_class_names(num_classes))
+    colours = tuple(details.pop("colours", None) or voc_colours(num_classes))
+    return ModelCard(algorithm, backbone, num_classes, names, colours, **details)
+
+
+def encode_card(card: ModelCard) -> str:
+    """The card as JSON text."""
+    return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(card)}, indent=2) + "\n"
+
+
+def parse_card(text: str, source: str) -> ModelCard:
+    """Parse JSON text into a card; ModelError names ``source`` and the field."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{source} is not JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        found = content.get("format_version") if isinstance(content, dict) else None
+        raise ModelError(f"{source} has format_version {found!r}, this gluonseg reads {FORMAT_VERSION}")
+    known = {field.name for field in dataclasses.fields(ModelCard)}
+    try:
+        card = ModelCard(**{name: _freeze(value) for name, value in content.items() if name in known})
+    except TypeError as error:
+        raise ModelError(f"{source} is incomplete: {error}") from None
+    _check_card(card, source)
+    return card
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+
+
+def _check_card(card: ModelCard, source: str) -> None:
+    def is_size(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1 << 20
+
+    checks = {
+        "num_classes": is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
+        "prediction_size": is_size(card.prediction_size),
+        "class_names": isinstance(card.class_names, tuple)
+        and len(card.class_names) == card.num_classes
+        and all(isinstance(name, str) for name in card.class_names),
+        "colours": isinstance(card.colours, tuple)
+        and len(card.colours) == card.num_classes
+        and all(isinstance(c, tuple) and len(c) == 3 and all(is_size(v) and v <= 255 for v in c) for c in card.colours),
+        "mean": isinstance(card.mean, tuple) and len(card.mean) == 3,
+        "std": isinstance(card.std, tuple) and len(card.std) == 3 and all(card.std),
+    }
+    wrong = [name for name, is_right in checks.items() if not is_right]
+    if wrong:
+        raise ModelError(f"{source}: the field {wrong[0]} cannot be used")
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read a card file; raises ModelError when it cannot be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path.name} cannot be read: {error}") from None
+    return parse_card(text, path.name)

@@ -1,0 +1,154 @@
+"""Public ImageNet weights of the backbones, from torchvision's and timm's names to GluonCV's.
+
+The networks are the same ones: GluonCV's resnet18_v1b and resnet34_v1b are torchvision's resnet18 and
+resnet34, its resnet50_v1s, 101 and 152 (three 3x3 convolutions of 64, 64 and 128 channels as the stem)
+are timm's resnet50s, 101 and 152. Only names differ, and only those of BatchNorm's scale and shift.
+Weights are read from safetensors files; a pickle is never opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
+from gluonseg.errors import ModelError, find_nearest, join_names
+from gluonseg.models.params_file import write_params
+
+FloatArray = npt.NDArray[np.float32]
+
+GLUONCV_NAMES: Mapping[str, str] = {
+    "resnet-18": "resnet18_v1b",
+    "resnet-34": "resnet34_v1b",
+    "resnet-50": "resnet50_v1s",
+    "resnet-101": "resnet101_v1s",
+    "resnet-152": "resnet152_v1s",
+}
+PUBLIC_NAMES: Mapping[str, str] = {
+    "resnet-18": "timm/resnet18.tv_in1k",
+    "resnet-34": "timm/resnet34.tv_in1k",
+    "resnet-50": "timm/resnet50s.gluon_in1k",
+    "resnet-101": "timm/resnet101s.gluon_in1k",
+    "resnet-152": "timm/resnet152s.gluon_in1k",
+}
+"""Where the Hugging Face hub has a model.safetensors of each backbone."""
+
+_TORCH_NAMES: Mapping[str, str] = {"gamma": "weight", "beta": "bias"}
+_FLOATS = ("F16", "F32", "F64")
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
+
+
+def find_gluoncv_name(backbone: str) -> str:
+    """``resnet-50`` -> ``resnet50_v1s``. Raises ModelError for a backbone that is not known."""
+    if backbone in GLUONCV_NAMES:
+        return GLUONCV_NAMES[backbone]
+    nearest = find_nearest(backbone, GLUONCV_NAMES)
+    hint = f" Did you mean {nearest}?" if nearest else ""
+    raise ModelError(f"No backbone is called {backbone!r}; there are {', '.join(GLUONCV_NAMES)}.{hint}")
+
+
+def build_backbone(backbone: str) -> Any:
+    """Build GluonCV's own classifier (1000 classes, not dilated), shapes known, values not."""
+    name = find_gluoncv_name(backbone)
+    import mxnet as mx
+    from gluoncv.model_zoo import resnetv1b
+
+    net = getattr(resnetv1b, name)()
+    net.infer_shape(mx.nd.zeros((1, 3, 64, 64)))
+    return net
+
+
+def compute_backbone_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by structural name (``layer1.0.bn1.gamma``), ``fc.*`` included."""
+    parameters = build_backbone(backbone)._collect_params_with_prefix()
+    return {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+
+
+def compute_torch_name(name: str) -> str:
+    """``layer1.0.bn1.gamma`` -> ``layer1.0.bn1.weight``: GluonCV's structural name in torchvision and timm."""
+    layer, _, leaf = name.rpartition(".")
+    return f"{layer}.{_TORCH_NAMES.get(leaf, leaf)}"
+
+
+def _check_is_safetensors(source: Path, backbone: str) -> None:
+    """Refuse a pickle by its first bytes (a safetensors file has its JSON header at byte 8)."""
+    try:
+        with source.open("rb") as stream:
+            start = stream.read(9)
+    except OSError as error:
+        raise ModelError(f"{source} cannot be read: {error.strerror}. Give the path of a .safetensors file.") from error
+    if start[8:] == b"{":
+        return
+    if source.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+        raise ModelError(
+            f"{source} is a PyTorch pickle: opening one runs code from it, so it is not opened here. "
+            f"Take model.safetensors of {PUBLIC_NAMES[backbone]} on the Hugging Face hub instead, or, where PyTorch "
+            "is installed, write one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors')"
+        )
+    raise ModelError(f"{source} is not a safetensors file. {PUBLIC_NAMES[backbone]} on the Hugging Face hub has one.")
+
+
+def describe_mismatch(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Say which tensors are missing, not expected or of the wrong shape; None when all agree."""
+    both = [name for name in expected if name in found]
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "not expected": [name for name in found if name not in expected],
+        "wrong shape": [f"{n} is {found[n]}, not {expected[n]}" for n in both if found[n] != expected[n]],
+    }
+    return "; ".join(f"{title}: {join_names(names, limit=3)}" for title, names in problems.items() if names) or None
+
+
+def check_finite(arrays: Mapping[str, npt.NDArray[Any]], source: Path) -> None:
+    """Raise ModelError when a tensor holds NaN or infinity."""
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise ModelError(f"{source} holds values that are not finite in {join_names(broken, 3)}. Fetch it again.")
+
+
+def _read_checked(handle: Any, source: Path, backbone: str) -> dict[str, FloatArray]:
+    slices = {name: handle.get_slice(name) for name in handle.keys() if not name.endswith(".num_batches_tracked")}  # noqa: SIM118
+    shapes = compute_backbone_shapes(backbone)
+    torch_names = {compute_torch_name(name): name for name in shapes}
+    found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+    mismatch = describe_mismatch({torch: shapes[name] for torch, name in torch_names.items()}, found)
+    if mismatch:
+        raise ModelError(
+            f"{source} does not hold the weights of {backbone}: {mismatch}. "
+            f"The network that fits is {PUBLIC_NAMES[backbone]} on the Hugging Face hub."
+        )
+    odd = [f"{name} ({part.get_dtype()})" for name, part in slices.items() if part.get_dtype() not in _FLOATS]
+    if odd:
+        raise ModelError(f"{source} must hold 16, 32 or 64 bit floats, not {join_names(odd, 3)}. Save it as float32.")
+    return {torch_names[name]: handle.get_tensor(name).astype(np.float32) for name in slices}
+
+
+def convert_backbone(source: Path, backbone: str) -> dict[str, FloatArray]:
+    """Read torchvision's resnet18/34 or timm's resnet50s/101s/152s from ``source``, a safetensors file.
+
+    Returns float32 arrays under GluonCV's structural names, ``fc.*`` included: what
+    :func:`write_backbone` writes and GluonCV's class of that name loads. Every tensor of the file is used,
+    except BatchNorm's ``num_batches_tracked``. Raises ModelError when the file is a pickle or broken, or
+    when a tensor is missing, left over, of another shape or not finite.
+    """
+    find_gluoncv_name(backbone)
+    _check_is_safetensors(source, backbone)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(source), framework="np") as handle:
+            arrays = _read_checked(handle, source, backbone)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{source} is not a whole safetensors file: {error}. Fetch it again.") from error
+    check_finite(arrays, source)
+    return arrays
+
+
+def write_backbone(arrays: Mapping[str, FloatArray], path: Path) -> None:
+    """Write ``arrays`` as a ``.params`` file for GluonCV's ``load_parameters``, whole or not at all."""
+    write_params(arrays, path)

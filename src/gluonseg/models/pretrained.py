@@ -1,0 +1,270 @@
+"""Pretrained ImageNet weights of a backbone: where they are looked for, and how they get into a network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from threading import Thread
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
+from gluonseg.errors import ModelError
+from gluonseg.models.convert import (
+    PUBLIC_NAMES,
+    build_backbone,
+    check_finite,
+    compute_backbone_shapes,
+    convert_backbone,
+    describe_mismatch,
+    find_gluoncv_name,
+)
+from gluonseg.models.params_file import read_arrays
+
+CHANNEL = "pretrained"
+FOLDER_VARIABLE = "GLUONSEG_PRETRAINED_DIR"
+IMAGE_FOLDER = Path("/usr/local/share/gluonseg/pretrained")
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 8.0
+ANSWER_TIMEOUT_S = 12.0
+"""From the request to the first bytes of the answer: name look-up, every address, redirects."""
+
+_BACKBONE_LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+_HEADS = ("fc", "head", "auxlayer")
+
+_STORE_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+_log = logging.getLogger(__name__)
+
+
+def compute_file_patterns(backbone: str) -> tuple[str, ...]:
+    """Return the file names that are taken for ``backbone`` in a folder, the preferred first."""
+    gluoncv = find_gluoncv_name(backbone)
+    # timm/resnet50s.gluon_in1k -> resnet50s; "resnet18*" would take resnet18d, another network.
+    public = PUBLIC_NAMES[backbone].removeprefix("timm/").partition(".")[0]
+    return (
+        f"{gluoncv}.params",
+        f"{gluoncv}-*.params",
+        f"{backbone}.params",
+        f"{backbone}.safetensors",
+        f"{public}.safetensors",
+        f"{public}.*.safetensors",
+        f"{public}-*.safetensors",
+        "model.safetensors",
+    )
+
+
+def _list_files(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+    except OSError:
+        return []
+
+
+def _find_in_folder(folder: Path, backbone: str) -> Path | None:
+    names = _list_files(folder)
+    for pattern in compute_file_patterns(backbone):
+        for name in names:
+            if fnmatchcase(name, pattern):
+                return folder / name
+    return None
+
+
+def _describe_folder(title: str, folder: Path | None) -> str:
+    if folder is None:
+        return f"{title} (not given)"
+    if not folder.is_dir():
+        return f"{title} ({folder}: no such folder)"
+    names = _list_files(folder)
+    return f"{title} ({folder}: {'only ' + ', '.join(names[:3]) if names else 'no files'})"
+
+
+def _request(url: str) -> Any:
+    """Send one request and return the streaming response, within ANSWER_TIMEOUT_S whatever the network does."""
+    import requests
+
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def send() -> None:
+        try:
+            answers.put(requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)))
+        except (requests.RequestException, OSError, ValueError) as error:
+            answers.put(error)
+
+    # In a thread, as no timeout of a socket covers the name look-up, which alone can take 30 s.
+    Thread(target=send, daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER_TIMEOUT_S)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    answer.raise_for_status()
+    return answer
+
+
+def _download(url: str, member: str, sha1: str, target: Path) -> None:
+    """Fetch the zip at ``url`` and put its file ``member`` at ``target`` once its sha1 has been checked."""
+    from gluoncv.utils import check_sha1
+
+    with _request(url) as response:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            archive, weights = Path(folder, "weights.zip"), Path(folder, member)
+            with archive.open("wb") as stream:
+                for chunk in response.iter_content(chunk_size=2**20):
+                    stream.write(chunk)
+            with zipfile.ZipFile(archive) as bundle, bundle.open(member) as inside, weights.open("wb") as stream:
+                shutil.copyfileobj(cast(BinaryIO, inside), stream)
+            if not check_sha1(str(weights), sha1):
+                raise ValueError(f"{member} arrived with another sha1 than GluonCV states")
+            weights.replace(target)
+
+
+def _find_store_root(root: Path | None) -> Path:
+    if root is not None:
+        return root.expanduser()
+    home = os.environ.get("MXNET_HOME")
+    return Path(home, "models") if home else Path.home() / ".mxnet" / "models"
+
+
+def _compute_store_url(file_name: str) -> str:
+    from gluoncv.model_zoo import model_store
+
+    repository = os.environ.get("MXNET_GLUON_REPO") or model_store.apache_repo_url
+    return f"{repository.rstrip('/')}/gluon/models/{file_name}.zip"
+
+
+def _find_in_store(backbone: str, root: Path | None) -> Path:
+    """Return the file of GluonCV's own store, downloaded where it is not there yet.
+
+    The same names, addresses and sha1 as ``gluoncv.model_zoo.model_store.get_model_file``, which waits
+    without end on a network that does not answer, and asks for a writable folder even for a file it has.
+    """
+    from gluoncv.model_zoo import model_store
+    from gluoncv.utils import check_sha1
+
+    name = find_gluoncv_name(backbone)
+    sha1 = model_store._model_sha1[name]
+    file_name = f"{name}-{model_store.short_hash(name)}"
+    target = _find_store_root(root) / f"{file_name}.params"
+    if target.is_file() and check_sha1(str(target), sha1):
+        return target
+    url = _compute_store_url(file_name)
+    _log.info("Fetching the ImageNet weights of %s from %s", backbone, url)
+    _download(url, f"{file_name}.params", sha1, target)
+    return target
+
+
+def _build_not_found(backbone: str, places: list[str], error: Exception) -> ModelError:
+    example = compute_file_patterns(backbone)[2]
+    return ModelError(
+        f"No ImageNet weights for {backbone} (use_pretrained_model=True). Three ways out: "
+        f"(1) put {example} or model.safetensors of {PUBLIC_NAMES[backbone]} into a channel named '{CHANNEL}' or a "
+        f"folder named by {FOLDER_VARIABLE}; (2) train with use_pretrained_model=False; (3) give the job a network "
+        f"(MXNET_GLUON_REPO sets a mirror), or build the image with the file in {IMAGE_FOLDER}. "
+        f"Looked in {'; '.join(places)}; GluonCV's store ({type(error).__name__}: {str(error)[:160]})."
+    )
+
+
+def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | None = None) -> Path:
+    """Return the file of ImageNet weights for ``backbone``: ``.params`` or ``.safetensors``.
+
+    Looks in ``channel`` (the folder of the channel ``pretrained``, or None), the folder that
+    GLUONSEG_PRETRAINED_DIR names, the image's folder, then GluonCV's store in ``root`` (default
+    ``~/.mxnet/models``), which downloads. File names: :func:`compute_file_patterns`; folders inside are
+    not entered. Raises ModelError with the places and the ways out, without a network within about 15 s.
+    """
+    named = os.environ.get(FOLDER_VARIABLE)
+    folders = (
+        (f"the channel '{CHANNEL}'", channel),
+        (FOLDER_VARIABLE, Path(named) if named else None),
+        ("the image", IMAGE_FOLDER),
+    )
+    for title, folder in folders:
+        found = _find_in_folder(folder, backbone) if folder else None
+        if found:
+            _log.info("ImageNet weights of %s: %s", backbone, found)
+            return found
+        if folder and folder != IMAGE_FOLDER:
+            _log.warning("No weights for %s in %s", backbone, _describe_folder(title, folder))
+    try:
+        return _find_in_store(backbone, root)
+    except _STORE_ERRORS as error:
+        places = [_describe_folder(title, folder) for title, folder in folders]
+        raise _build_not_found(backbone, places, error) from error
+
+
+def _rename_old_style(arrays: Mapping[str, npt.NDArray[Any]], backbone: str) -> dict[str, npt.NDArray[Any]]:
+    """Give structural names to a file saved parameter by parameter (``resnetv1s_conv0_weight``, prefix or not)."""
+    net = build_backbone(backbone)
+    structural = {p.name.removeprefix(net.prefix): name for name, p in net._collect_params_with_prefix().items()}
+    short = ((name.removeprefix(net.prefix), array) for name, array in arrays.items())
+    return {structural.get(name, name): array for name, array in short}
+
+
+def read_backbone(weights: Path, backbone: str) -> dict[str, npt.NDArray[Any]]:
+    """Read the backbone's tensors, without ``fc.*``, by structural name from ``weights``.
+
+    ``weights`` is a GluonCV ``.params`` file of the backbone (structural or old names) or of a whole
+    segmentation network, or a safetensors file that :func:`convert_backbone` takes. Raises ModelError,
+    naming the tensors, when one is missing, left over, of another shape or not finite.
+    """
+    if weights.suffix == ".safetensors":
+        arrays: dict[str, npt.NDArray[Any]] = dict(convert_backbone(weights, backbone))
+    else:
+        arrays = read_arrays(weights)
+        if not any("." in name for name in arrays):
+            arrays = _rename_old_style(arrays, backbone)
+    body = {name: array for name, array in arrays.items() if name.partition(".")[0] not in _HEADS}
+    shapes = {name: s for name, s in compute_backbone_shapes(backbone).items() if not name.startswith("fc.")}
+    mismatch = describe_mismatch(shapes, {name: array.shape for name, array in body.items()})
+    if mismatch:
+        raise ModelError(
+            f"{weights} does not hold the weights of {backbone} (GluonCV's {find_gluoncv_name(backbone)}): {mismatch}. "
+            "Give the file of that network, or set the hyperparameter backbone to the one that the file is of."
+        )
+    check_finite(body, weights)
+    return body
+
+
+def _fill_unknown(shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
+    """Put the sizes of ``given`` where ``shape`` has 0, which is MXNet's "not worked out yet"."""
+    if len(shape) != len(given):
+        return shape
+    return tuple(size or other for size, other in zip(shape, given, strict=True))
+
+
+def load_backbone(net: Any, weights: Path, backbone: str) -> None:
+    """Set every backbone parameter of the segmentation network ``net``; its heads keep what they have.
+
+    ``net`` may be initialized or not, on any devices, in any dtype. Nothing is set unless everything
+    fits. Raises ModelError as :func:`read_backbone`, or when ``net`` was built on another backbone.
+    """
+    import mxnet as mx
+
+    arrays = read_backbone(weights, backbone)
+    parameters = {
+        name: parameter
+        for name, parameter in net._collect_params_with_prefix().items()
+        if name.partition(".")[0] in _BACKBONE_LAYERS
+    }
+    given = {name: array.shape for name, array in arrays.items()}
+    expected = {name: _fill_unknown(tuple(p.shape), given.get(name, ())) for name, p in parameters.items()}
+    mismatch = describe_mismatch(expected, given)
+    if mismatch:
+        raise ModelError(f"The network has another backbone than {backbone}, the one of {weights}: {mismatch}.")
+    for name, parameter in parameters.items():
+        array = arrays[name].astype(np.dtype(parameter.dtype), copy=False)
+        parameter._load_init(mx.nd.from_numpy(array, zero_copy=False), None)

@@ -1,0 +1,1 @@
+"""From a picture to class probabilities: preprocessing, engines, the predictor."""

@@ -1,0 +1,1 @@
+"""The /opt/ml training contract, on top of the sagemaker-training toolkit."""

@@ -1,0 +1,123 @@
+"""The /opt/ml folder of a training job: configuration files in, model and failure file out.
+
+Reads the three JSON files itself before the toolkit does, because the toolkit answers a missing or broken
+one with a traceback. Layout:
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gluonseg.errors import DataError, UserError, find_nearest, join_names
+
+BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
+DEFAULT_BASE = Path("/opt/ml")
+NEEDED_CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
+OPTIONAL_CHANNELS = ("label_map", "model", "pretrained", "test", "test_annotation", "code", "sm_drivers")
+PROGRAM_KEY = "sagemaker_program"
+
+
+@dataclass(frozen=True)
+class TrainingContract:
+    """What SageMaker laid out for this job."""
+
+    base: Path
+    hyperparameters: Mapping[str, Any]
+    channels: Mapping[str, Path]
+    host: str
+    hosts: Sequence[str]
+
+    @property
+    def model_folder(self) -> Path:
+        return self.base / "model"
+
+    @property
+    def output_folder(self) -> Path:
+        return self.base / "output" / "data"
+
+    @property
+    def has_user_script(self) -> bool:
+        """Whether the job brings its own entry point (script mode)."""
+        return PROGRAM_KEY in self.hyperparameters
+
+
+def find_base() -> Path:
+    """The folder that stands for /opt/ml: SAGEMAKER_BASE_DIR, or /opt/ml itself."""
+    named = os.environ.get(BASE_VARIABLE, "").strip()
+    base = Path(named) if named else DEFAULT_BASE
+    if not (base / "input" / "config").is_dir():
+        raise UserError(
+            f"there is no training job in {base}: {base / 'input/config'} is missing; "
+            f"mount it at {DEFAULT_BASE}, or set {BASE_VARIABLE} to the folder that holds input/"
+        )
+    return base
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.is_file():
+        if required:
+            raise UserError(f"{path} is missing; a training job needs it")
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_number)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a JSON object: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must be a JSON object, it holds a {type(content).__name__}")
+    return content
+
+
+def _check_channel(name: str, config: Any, folder: Path) -> None:
+    known = (*NEEDED_CHANNELS, *OPTIONAL_CHANNELS)
+    if name not in known:
+        nearest = find_nearest(name, known)
+        hint = f"did you mean {nearest}?" if nearest else f"channels are {join_names(known, limit=20)}"
+        raise DataError(f"unknown channel {name!r}; {hint}")
+    mode = config.get("TrainingInputMode", "File") if isinstance(config, dict) else "File"
+    if mode not in ("File", "FastFile"):
+        raise DataError(f"channel {name}: TrainingInputMode {mode!r} is not supported; use File or FastFile")
+    if not folder.is_dir():
+        raise DataError(f"channel {name}: the folder {folder} is missing")
+
+
+def _find_channels(base: Path, config: Mapping[str, Any], *, check: bool) -> dict[str, Path]:
+    data = base / "input" / "data"
+    names = list(config) or sorted(path.name for path in data.glob("*") if path.is_dir())
+    folders = {name: data / name for name in names}
+    for name, folder in folders.items():
+        if check:
+            _check_channel(name, config.get(name), folder)
+    return folders
+
+
+def read_contract(base: Path) -> TrainingContract:
+    """Read and check the configuration of the job in ``base``.
+
+    Raises:
+        UserError: a configuration file is missing or broken, a channel is unknown or cannot be read, or
+            the job has several hosts.
+    """
+    config = base / "input" / "config"
+    hyperparameters = _read_object(config / "hyperparameters.json", required=True)
+    resources = _read_object(config / "resourceconfig.json", required=False)
+    # A user's own script may use channels of any name.
+    has_user_script = PROGRAM_KEY in hyperparameters
+    inputs = _read_object(config / "inputdataconfig.json", required=False)
+    channels = _find_channels(base, inputs, check=not has_user_script)
+    host = str(resources.get("current_host", "algo-1"))
+    hosts = resources.get("hosts", [host])
+    if not isinstance(hosts, list) or host not in hosts:
+        raise UserError(f"{config / 'resourceconfig.json'}: current_host {host!r} is not among hosts {hosts!r}")
+    if len(hosts) > 1 and not has_user_script:
+        raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
+    return TrainingContract(base, hyperparameters, channels, host, hosts)

@@ -1,0 +1,123 @@
+"""``container/train``: one SageMaker training job, from /opt/ml to exit code.
+
+A job without its own script trains with gluonseg. A job with one (``sagemaker_program``) is handed to the
+sagemaker-training toolkit, which runs it in the same environment with gluonseg importable.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gluonseg.cores import set_thread_count
+from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
+from gluonseg.sagemaker.contract import TrainingContract, find_base, read_contract
+from gluonseg.sagemaker.log import (
+    LogLines,
+    ProgressBar,
+    ProgressLine,
+    configure_logging,
+    is_watched,
+    log_whole_image,
+)
+
+if TYPE_CHECKING:
+    from gluonseg.hyperparameters import Hyperparameters
+    from gluonseg.train.listener import Listener
+    from gluonseg.train.writer import ModelWriter
+
+_log = logging.getLogger(__name__)
+USER_SITE = Path(__file__).with_name("user_site")
+"""Holds the sitecustomize that lets a user's own script import mxnet on the numpy of today."""
+
+
+def write_failure(base: Path, text: str) -> None:
+    """Write the failure file, whose first 1024 characters SageMaker shows as FailureReason."""
+    folder = base / "output"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "failure").write_text(text[:FAILURE_LIMIT], encoding="utf-8")
+    except OSError as error:
+        _log.error("the failure file in %s cannot be written: %s", folder, error)
+
+
+def _clear_outcome(base: Path) -> None:
+    """Forget how an earlier job in the same folder ended."""
+    for name in ("failure", "success"):
+        (base / "output" / name).unlink(missing_ok=True)
+
+
+def _run_user_script() -> int:
+    """Let the toolkit run the job's own entry point; it writes the failure file and decides the exit code."""
+    sys.path.insert(0, str(USER_SITE))
+    from sagemaker_training import trainer
+
+    try:
+        trainer.train()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def _train(contract: TrainingContract) -> None:
+    set_thread_count()
+    # MXNet loads here, after the number of its threads is settled.
+    from gluonseg.train.run import JobSettings, run_job
+
+    def build(hp: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
+        lines = LogLines(contract.host, hp._logging_frequency)
+        listeners: list[Listener] = [lines, writer, ProgressLine(lines)]
+        return [ProgressBar(), *listeners] if is_watched() else listeners
+
+    _log.info("Merging with provided configuration: %s", dict(contract.hyperparameters))
+    if "test" not in contract.channels:
+        _log.info("Test data is not provided.")
+    settings = JobSettings(
+        hyperparameters=contract.hyperparameters,
+        channels=contract.channels,
+        model_folder=contract.model_folder,
+        output_folder=contract.output_folder,
+    )
+    outcome = run_job(settings, build)
+    log_whole_image(contract.host, outcome.confusion, outcome.card.class_names)
+
+
+def run_training(base: Path) -> int:
+    """Run the job in ``base`` and return the exit code: 0, 2 for what the user can fix, 1 for the rest."""
+    try:
+        _clear_outcome(base)
+        contract = read_contract(base)
+        if contract.has_user_script:
+            return _run_user_script()
+        _train(contract)
+    except UserError as error:
+        text, code = describe_failure(error)
+        _log.error("%s", text)
+        write_failure(base, text)
+        return code
+    except Exception as error:
+        text, code = describe_failure(error)
+        _log.error("%s\n%s", text, traceback.format_exc())
+        write_failure(base, text)
+        return code
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``container/train``."""
+    configure_logging()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _log.info("Docker entrypoint called with argument(s): %s", " ".join(["train", *given]))
+    if given:
+        _log.error("train takes no arguments, got %s; hyperparameters belong into hyperparameters.json", given)
+        return 2
+    try:
+        base = find_base()
+    except UserError as error:
+        _log.error("ClientError: %s", error)
+        return error.exit_code
+    return run_training(base)

@@ -1,0 +1,1 @@
+"""The HTTP server that SageMaker hosting talks to."""

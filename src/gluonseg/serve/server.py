@@ -1,0 +1,185 @@
+"""The process around the application: gunicorn, started from here, and the model loaded in each worker.
+
+There is neither a gunicorn.conf.py nor a wsgi.py: the settings come from SageMaker's environment variables,
+not from gunicorn's own files, and ``gluonseg serve`` runs the same server where no container/ folder exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
+from gunicorn.workers.gthread import ThreadWorker
+
+from gluonseg.cores import count_usable_cores, set_thread_count
+from gluonseg.errors import UserError, describe_failure
+from gluonseg.serve.app import LOGGER, create_app
+from gluonseg.serve.codec import MaskPredictor
+from gluonseg.serve.settings import Settings, read_settings
+
+_GRACE_S = 25
+"""SageMaker kills a container 30 seconds after SIGTERM."""
+_WARM_UP_SHAPE = (96, 128, 3)
+
+# A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
+_STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
+
+
+class ModelLoader:
+    """Loads and warms up the model in a thread, so that /ping answers (503) meanwhile.
+
+    A model that cannot be loaded ends the process: ``stop`` is called with the exit code of the failure.
+    """
+
+    def __init__(self, load: Callable[[], MaskPredictor], stop: Callable[[int], None]) -> None:
+        self._load = load
+        self._stop = stop
+        self._predictor: MaskPredictor | None = None
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        threading.Thread(target=self._run, name="model-loader", daemon=True).start()
+
+    def find(self) -> MaskPredictor | None:
+        """Return the model once it has made its first prediction."""
+        return self._predictor
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        try:
+            predictor = self._load()
+            # The first prediction of a network takes longer than all others.
+            predictor.predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))
+        except BaseException as error:
+            text, exit_code = describe_failure(error)
+            # A fault of the user needs no trace, one of the program does.
+            LOGGER.error("the model cannot be served: %s", text, exc_info=None if exit_code == 2 else error)
+            self._stop(exit_code)
+            return
+        self._predictor = predictor
+        LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
+
+
+def _encode_raw_error(status: int, reason: str, text: str) -> bytes:
+    body = json.dumps({"error": text}).encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's threaded worker, with a limit on idle clients, and JSON for what is not even HTTP."""
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection."""
+        limit = struct.pack("ll", self.app.settings.idle_timeout_s, 0)
+        # Kernel options, because gunicorn itself sets and clears the socket's time limit several times a request.
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return super().handle(conn)
+
+    def handle_error(self, _request: Any, client: socket.socket, _address: Any, error: Exception) -> None:
+        """Answer a request that gunicorn could not read; its own answer is a page of HTML."""
+        if isinstance(error, ParseException):
+            LOGGER.info("- - 400 %s", type(error).__name__)
+            answer = _encode_raw_error(400, "Bad Request", "this is not a valid HTTP/1.1 request")
+        else:
+            LOGGER.error("a request failed outside the application", exc_info=error)
+            answer = _encode_raw_error(500, "Internal Server Error", "internal error")
+        with contextlib.suppress(OSError):
+            client.sendall(answer)
+
+
+def _find_writable_folder() -> str:
+    """Return a folder for the workers' heartbeat files, in memory if possible (a slow disk would stall them)."""
+    shared_memory = "/dev/shm"
+    if os.access(shared_memory, os.W_OK | os.X_OK):
+        return shared_memory
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError("no folder can be written to: mount one at /tmp (docker run --tmpfs /tmp)") from None
+
+
+def _load_predictor(model_path: Path) -> MaskPredictor:
+    # Here and not at the top: MXNet must not be loaded before the fork, and is slow to.
+    from gluonseg.predict.predictor import load_predictor
+
+    return load_predictor(model_path)
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn with our settings; ``load`` runs in each worker, after the fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Called by gunicorn: fill in its configuration."""
+        settings = self.settings
+        values = {
+            "bind": f"{settings.host}:{settings.port}",
+            "workers": settings.workers,
+            "worker_class": Worker,
+            "threads": settings.threads,
+            "timeout": settings.timeout_s,
+            "graceful_timeout": _GRACE_S,
+            "worker_tmp_dir": _find_writable_folder(),
+            # It would be created in the home folder, which may be read-only, and nobody needs it.
+            "control_socket_disable": True,
+        }
+        for name, value in values.items():
+            if name in self.cfg.settings:  # gunicorn before 25 has no control socket
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Called by gunicorn in a new worker: begin to load the model and return the application."""
+        loader = ModelLoader(
+            lambda: _load_predictor(self.settings.model_path), lambda exit_code: os._exit(_STOP_CODES[exit_code])
+        )
+        loader.start()
+        return create_app(loader.find, self.settings)
+
+
+def run_server(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code of the process.
+
+    0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.
+    Must run before MXNet is imported, and in the main thread.
+    """
+    set_thread_count(max(1, count_usable_cores() // settings.workers))
+    try:
+        Server(settings).run()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+        return {Arbiter.APP_LOAD_ERROR: 2, 0: 0}.get(code, 1)
+    return 0
+
+
+def main() -> int:
+    """Serve the model under /opt/ml as SageMaker's environment says; return the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        return run_server(read_settings(os.environ))
+    except UserError as error:
+        LOGGER.error("%s", describe_failure(error)[0])
+        return error.exit_code

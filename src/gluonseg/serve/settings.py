@@ -1,0 +1,89 @@
+"""What the server is told by its environment, checked once at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS
+from gluonseg.errors import UserError
+from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
+
+MEBIBYTE = 1 << 20
+_LARGEST_PAYLOAD_MB = 1000
+BATCH_BUDGET_MB = 100
+"""SageMaker's rule for a batch transform: concurrent requests x payload is at most 100 MB."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The server's settings; the defaults are those of an empty environment."""
+
+    model_path: Path = Path("/opt/ml/model")
+    host: str = "0.0.0.0"
+    port: int = 8080
+    workers: int = 1
+    """Processes, each with a copy of the weights. One already computes on all cores."""
+    threads: int = 8
+    """Threads a worker. They decode, encode and answer /ping while the network is busy with one picture."""
+    timeout_s: int = 60
+    default_accept: str = RECORDIO
+    max_payload_mb: int = 20
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_response_mb: int = 1024
+    max_concurrent_transforms: int = 2
+    idle_timeout_s: int = 20
+    """A connection that neither sends nor takes a byte for this long is closed."""
+
+
+class _Reader:
+    """Reads variables of the environment and keeps what is wrong with them, so that all of it is told at once."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+
+    def read_number(self, variable: str, low: int, high: int, default: int) -> int:
+        text = self._environ.get(variable, "").strip()
+        if not text:
+            return default
+        if text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high:
+            return int(text)
+        self.problems.append(f"{variable} must be a whole number from {low} to {high}, got {text[:80]!r}")
+        return default
+
+    def read_choice(self, variable: str, choices: tuple[str, ...], default: str) -> str:
+        text = self._environ.get(variable, "").strip().lower() or default
+        if text not in choices:
+            self.problems.append(f"{variable} must be one of {', '.join(choices)}, got {text[:80]!r}")
+        return text
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the server's settings from environment variables; docs/serving.md lists them.
+
+    Raises:
+        UserError: names every variable that cannot be used, its value and the valid range.
+    """
+    reader = _Reader(environ)
+    number = reader.read_number
+    timeout_s = number("SAGEMAKER_MODEL_SERVER_TIMEOUT", 1, 3600, Settings.timeout_s)
+    # A batch transform says 0 for "no limit"; a body is held in memory, so it has one here.
+    payload_mb = number("SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, _LARGEST_PAYLOAD_MB, Settings.max_payload_mb)
+    payload_mb = payload_mb or _LARGEST_PAYLOAD_MB
+    transforms = max(1, min(Settings.max_concurrent_transforms, BATCH_BUDGET_MB // payload_mb))
+    settings = Settings(
+        model_path=Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / "model",
+        port=number("SAGEMAKER_BIND_TO_PORT", 1, 65535, Settings.port),
+        workers=number("SAGEMAKER_MODEL_SERVER_WORKERS", 1, 64, Settings.workers),
+        timeout_s=number("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", 1, 3600, timeout_s),
+        default_accept=reader.read_choice("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES, RECORDIO),
+        max_payload_mb=payload_mb,
+        max_pixels=number("GLUONSEG_MAX_PIXELS", 1, 1_000_000_000, Settings.max_pixels),
+        max_response_mb=number("GLUONSEG_MAX_RESPONSE_IN_MB", 1, 2047, Settings.max_response_mb),
+        max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 1, 1000, transforms),
+    )
+    if reader.problems:
+        raise UserError("the server cannot start: " + "; ".join(reader.problems))
+    return settings

@@ -1,0 +1,83 @@
+"""What happens beside the training loop: listeners and the events they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gluonseg.metrics import Confusion
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch. Throughputs are samples/s; ``confusion`` counts the centre crops of the validation set."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_throughput: float
+    confusion: Confusion
+    validation_throughput: float
+
+    @property
+    def miou(self) -> float:
+        """``validation:mIOU``, in the built-in's convention."""
+        return self.confusion.compute_builtin_miou()
+
+
+class Listener:
+    """Is told of everything the loop does; override what is of interest. Heavy work belongs in on_epoch."""
+
+    def on_start(self, epochs: int, iterations: int) -> None:
+        """Before the first epoch; ``iterations`` is the number of updates in an epoch."""
+
+    def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
+        """After update ``iteration`` (1-based) of ``epoch``, on ``samples`` crops."""
+
+    def on_validation_batch(self, epoch: int, iteration: int, samples: int) -> None:
+        """After validation batch ``iteration`` (1-based) of ``epoch``."""
+
+    def on_train_epoch(self, epoch: int, loss: float, throughput: float) -> None:
+        """After the last update of ``epoch``, before validation."""
+
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        """After validation; ``is_best`` when validation mIOU is the highest so far."""
+
+    def on_stop_early(self, epoch: int, reason: str) -> None:
+        """When training ends before its last epoch."""
+
+    def on_end(self) -> None:
+        """After the last epoch, also when the loop ends by an error."""
+
+
+class Listeners(Listener):
+    """Passes every event on to several listeners, in order."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = list(listeners)
+
+    def on_start(self, epochs: int, iterations: int) -> None:
+        self._tell("on_start", epochs, iterations)
+
+    def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
+        self._tell("on_update", epoch, iteration, samples, learning_rate)
+
+    def on_validation_batch(self, epoch: int, iteration: int, samples: int) -> None:
+        self._tell("on_validation_batch", epoch, iteration, samples)
+
+    def on_train_epoch(self, epoch: int, loss: float, throughput: float) -> None:
+        self._tell("on_train_epoch", epoch, loss, throughput)
+
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        self._tell("on_epoch", result, is_best)
+
+    def on_stop_early(self, epoch: int, reason: str) -> None:
+        self._tell("on_stop_early", epoch, reason)
+
+    def on_end(self) -> None:
+        self._tell("on_end")
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for listener in self._listeners:
+            getattr(listener, event)(*arguments)

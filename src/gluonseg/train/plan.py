@@ -1,0 +1,107 @@
+"""Everything that is read, checked and settled before a job computes anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gluonseg.data.check import CheckReport, check_channels
+from gluonseg.data.label_channel import LabelMaps, read_label_maps
+from gluonseg.errors import HyperparameterError
+from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.models.artifact import ModelArtifact, read_artifact
+from gluonseg.models.pretrained import find_backbone_weights
+from gluonseg.train.device import check_precision, find_devices
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The settled job: hyperparameters as they will be used, devices, data as checked, starting values."""
+
+    hyperparameters: Hyperparameters
+    devices: Sequence[Any]
+    maps: LabelMaps
+    check: CheckReport
+    class_names: tuple[str, ...]
+    weights: Path | None
+    artifact: ModelArtifact | None
+
+
+def plan_job(
+    raw: Mapping[str, Any],
+    channels: Mapping[str, Path],
+    devices: Sequence[Any] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Settle a job from raw hyperparameters and channel folders.
+
+    Cheap checks come first: a wrong hyperparameter or missing weights are known before the data is read.
+
+    Raises:
+        UserError: of the kind that fits, naming field or file and the fix.
+    """
+    hp = parse_hyperparameters(raw)
+    found = list(devices) or find_devices()
+    _log.info("Number of GPUs being used: %d", sum(device.device_type == "gpu" for device in found))
+    check_precision(hp.precision_dtype, found)
+    artifact = read_artifact(channels["model"]) if "model" in channels else None
+    weights = None
+    if artifact is None and hp.use_pretrained_model:
+        weights = find_backbone_weights(hp.backbone, channel=channels.get("pretrained"))
+    maps = read_label_maps(channels.get("label_map"), hp.ignore_label)
+    _log_label_maps(maps)
+    if hp.class_names:
+        maps = maps._replace(class_names=list(hp.class_names))
+    check = check_channels(
+        channels,
+        num_classes=hp.num_classes,
+        label_maps=maps,
+        ignore_label=hp.ignore_label,
+        crop_size=hp.crop_size,
+        max_pixels=hp.max_pixels,
+        progress=progress,
+    )
+    for warning in check.warnings:
+        _log.warning("%s", warning)
+    check.raise_for_errors()
+    hp = _settle_sample_count(hp, check)
+    _check_batch(hp, found)
+    return Plan(hp, found, maps, check, check.class_names, weights, artifact)
+
+
+def _log_label_maps(maps: LabelMaps) -> None:
+    if maps.missing:
+        _log.warning("label maps not provided, using defaults. (%s)", ", ".join(maps.missing))
+    _log.info("#label_map train :%s", dict(maps.train.description))
+    _log.info("#label_map validation :%s", dict(maps.validation.description))
+
+
+def _settle_sample_count(hp: Hyperparameters, check: CheckReport) -> Hyperparameters:
+    """The built-in believes num_training_samples, and a wrong one bends its learning-rate schedule."""
+    if hp.num_training_samples not in (None, check.num_train):
+        _log.warning(
+            "num_training_samples is %d, the train channel has %d: using %d",
+            hp.num_training_samples,
+            check.num_train,
+            check.num_train,
+        )
+    return dataclasses.replace(hp, num_training_samples=check.num_train)
+
+
+def _check_batch(hp: Hyperparameters, devices: Sequence[Any]) -> None:
+    if hp.mini_batch_size < len(devices):
+        raise HyperparameterError(
+            f"mini_batch_size {hp.mini_batch_size} is less than one crop for each of {len(devices)} devices; raise it"
+        )
+    if hp.num_training_samples is not None and hp.mini_batch_size > hp.num_training_samples:
+        _log.warning(
+            "mini_batch_size is %d, the train channel has %d photos: batches will have %d",
+            hp.mini_batch_size,
+            hp.num_training_samples,
+            hp.num_training_samples,
+        )

@@ -1,0 +1,100 @@
+"""Where a job's parameters start from: random values, ImageNet weights, or an earlier model."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from gluonseg.errors import ModelError
+from gluonseg.hyperparameters import Hyperparameters
+from gluonseg.models.artifact import ModelArtifact
+from gluonseg.models.pretrained import load_backbone
+from gluonseg.models.registry import build_network
+
+_log = logging.getLogger(__name__)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed MXNet (initial values, dropout) and, for GluonCV, Python and numpy."""
+    mx.random.seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def build_start_network(
+    hyperparameters: Hyperparameters,
+    devices: Sequence[Any],
+    *,
+    weights: Path | None = None,
+    artifact: ModelArtifact | None = None,
+) -> Any:
+    """Build the network on ``devices`` with its starting values.
+
+    Every parameter gets a random value first (He et al., 2015, which suits ReLU networks from scratch);
+    then the backbone is loaded from ``weights``, or everything that fits from ``artifact``.
+    """
+    hp = hyperparameters
+    seed_everything(hp.seed)
+    ctx = list(devices)
+    norm = _choose_norm(hp, len(ctx))
+    network = build_network(hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss, ctx=ctx, **norm)
+    initializer = mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
+    network.initialize(initializer, ctx=ctx, force_reinit=True)
+    _set_head_rate(network, hp.head_lr_mult)
+    if artifact is not None:
+        load_artifact(network, artifact, hp)
+    elif weights is not None:
+        load_backbone(network, weights, hp.backbone)
+    if hp.precision_dtype != "float32":
+        network.cast(hp.precision_dtype)
+    network.hybridize(static_alloc=True)
+    return network
+
+
+def _choose_norm(hp: Hyperparameters, num_devices: int) -> dict[str, Any]:
+    """Arguments for synchronised batch norm; on one device it is the ordinary one."""
+    if not hp.syncbn or num_devices < 2:
+        return {}
+    return {"norm_layer": mx.gluon.contrib.nn.SyncBatchNorm, "norm_kwargs": {"num_devices": num_devices}}
+
+
+def _set_head_rate(network: Any, mult: float) -> None:
+    for name, parameter in network._collect_params_with_prefix().items():
+        if name.startswith(("head.", "auxlayer.")):
+            parameter.lr_mult = mult
+
+
+def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) -> None:
+    """Start from an earlier model: everything is taken over but classifiers of another number of classes.
+
+    Raises ModelError when the model is of another algorithm or backbone.
+    """
+    card = artifact.card
+    if (card.algorithm, card.backbone) != (hp.algorithm, hp.backbone):
+        raise ModelError(
+            f"the model channel holds {card.algorithm} on {card.backbone}, the hyperparameters ask for "
+            f"{hp.algorithm} on {hp.backbone}; set algorithm and backbone to those of the model"
+        )
+    parameters = network._collect_params_with_prefix()
+    fitting = {name: value for name, value in artifact.params.items() if name in parameters}
+    if card.num_classes != hp.num_classes:
+        _log.warning(
+            "The model channel has %d classes, num_classes is %d: the heads start from random values, "
+            "the backbone from the model",
+            card.num_classes,
+            hp.num_classes,
+        )
+        fitting = {name: value for name, value in fitting.items() if not name.startswith(("head.", "auxlayer."))}
+    missing = [name for name in parameters if name not in fitting and not name.startswith(("head.", "auxlayer."))]
+    if missing:
+        raise ModelError(f"the model channel lacks the parameter {missing[0]} ({len(missing)} in all)")
+    for name, value in fitting.items():
+        if parameters[name].shape != value.shape:
+            raise ModelError(f"the model channel's {name} has shape {value.shape}, not {parameters[name].shape}")
+        parameters[name].set_data(value)

@@ -1,0 +1,242 @@
+"""Requests to pictures, predictions to answers, and the negotiation of both types."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from gluonseg.errors import (
+    BadRequestError,
+    ImageError,
+    ImageTooLargeError,
+    NotAcceptableError,
+    PayloadTooLargeError,
+    UnsupportedImageError,
+    UnsupportedMediaTypeError,
+)
+from gluonseg.serve import codec, media
+from gluonseg.serve.recordio import Float32Array
+from notebook_client import parse_mask
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FakeCard:
+    num_classes: int = 3
+    class_names: tuple[str, ...] = ("pet", "Katze ü", "border")
+    colours: tuple[tuple[int, int, int], ...] = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+
+
+@dataclass(frozen=True)
+class FakePredictor:
+    """The class of a pixel is its red value modulo 3."""
+
+    card: FakeCard = field(default_factory=FakeCard)
+
+    def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
+        return image_hwc[..., 0] % np.uint8(3)
+
+    def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
+        one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
+        return (0.1 + 0.7 * one_hot).transpose(2, 0, 1)
+
+
+def _picture(height: int = 11, width: int = 17) -> UInt8Array:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _encode(pixels: UInt8Array, picture_format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, picture_format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "image/jpeg",
+        "IMAGE/JPEG; charset=binary",
+        "image/png",
+        "image/*",
+        "application/x-image",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+    ],
+)
+def test_content_types_of_pictures_are_taken(header: str | None) -> None:
+    media.check_content_type(header)
+
+
+@pytest.mark.parametrize(
+    "header", ["text/csv", "application/json", "application/x-npy", "multipart/form-data; boundary=x", "jpeg"]
+)
+def test_other_content_types_are_refused_with_the_way_out(header: str) -> None:
+    with pytest.raises(UnsupportedMediaTypeError, match="image/jpeg or image/png"):
+        media.check_content_type(header)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, media.RECORDIO),
+        ("", media.RECORDIO),
+        ("*/*", media.RECORDIO),
+        ("application/*", media.RECORDIO),
+        ("image/*", media.PNG),
+        ("image/png", media.PNG),
+        ("IMAGE/PNG", media.PNG),
+        ("image/png; level=9", media.PNG),
+        ("application/x-protobuf", media.PROTOBUF),
+        ("application/x-recordio-protobuf", media.RECORDIO),
+        ("application/json", media.JSON),
+        ("application/x-npy", media.NPY),
+        ("image/x-overlay+png", media.OVERLAY),
+        ("text/html, image/png;q=0.5", media.PNG),
+        ("image/png;q=0.2, application/json;q=0.9", media.JSON),
+        ("application/json, image/png", media.JSON),
+        ("image/png, application/json", media.PNG),
+        ("*/*, image/png", media.PNG),
+        ("*/*;q=0.1, image/png;q=0.2", media.PNG),
+        ("application/x-recordio-protobuf;q=0, application/x-protobuf;q=0.1, */*;q=0.01", media.PROTOBUF),
+        # What a browser sends.
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", media.RECORDIO),
+    ],
+)
+def test_accept_is_negotiated(header: str | None, expected: str) -> None:
+    assert media.negotiate_accept(header, media.RECORDIO) == expected
+
+
+@pytest.mark.parametrize("header", [None, "*/*", "image/*"])
+def test_the_default_answer_can_be_changed(header: str | None) -> None:
+    assert media.negotiate_accept(header, media.PNG) == media.PNG
+
+
+@pytest.mark.parametrize("header", ["image/jpeg", "text/csv", "*/*;q=0", "image/png;q=0", "nonsense", "text/html;q=1"])
+def test_an_answer_that_cannot_be_produced(header: str) -> None:
+    with pytest.raises(NotAcceptableError, match=r"ask for one of .*image/png"):
+        media.negotiate_accept(header, media.RECORDIO)
+
+
+@given(st.text(max_size=200))
+def test_any_accept_header_is_answered_or_refused(header: str) -> None:
+    try:
+        chosen = media.negotiate_accept(header, media.RECORDIO)
+    except NotAcceptableError:
+        return
+    assert chosen in media.RESPONSE_TYPES
+
+
+def test_every_type_has_an_encoder() -> None:
+    assert set(codec.ENCODERS) == set(media.RESPONSE_TYPES)
+
+
+def test_png_requests_keep_their_pixels_and_grey_becomes_rgb() -> None:
+    picture = _picture()
+    np.testing.assert_array_equal(codec.decode_request(_encode(picture, "PNG"), 10_000), picture)
+    grey = codec.decode_request(_encode(picture[..., 0], "JPEG"), 10_000)
+    assert grey.shape == (11, 17, 3)
+
+
+def test_a_camera_file_with_two_pictures_gives_the_first() -> None:
+    buffer, second = io.BytesIO(), Image.fromarray(_picture(16, 24))
+    Image.fromarray(np.full((16, 24, 3), 200, np.uint8)).save(buffer, "MPO", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(codec.decode_request(buffer.getvalue(), 10_000), 200)
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "status", "text"),
+    [
+        (b"", BadRequestError, 400, "empty"),
+        (b"just text", UnsupportedImageError, 415, "no JPEG or PNG"),
+        (_encode(_picture(), "BMP"), UnsupportedImageError, 415, "no JPEG or PNG"),
+        (_encode(_picture(64, 64), "JPEG")[:700], ImageError, 400, "damaged"),
+        (_encode(_picture(64, 64), "JPEG")[:5], ImageError, 400, "damaged"),
+        (_encode(_picture(64, 64), "PNG")[:700], ImageError, 400, "damaged"),
+        (_encode(_picture(64, 64), "PNG")[:9], ImageError, 400, "damaged"),
+        (_encode(_picture(101, 100), "PNG"), ImageTooLargeError, 413, "100x101"),
+    ],
+)
+def test_bodies_that_cannot_be_used(body: bytes, error: type[Exception], status: int, text: str) -> None:
+    with pytest.raises(error, match=text) as caught:
+        codec.decode_request(body, max_pixels=10_000)
+    assert getattr(caught.value, "status") == status  # noqa: B009
+    assert "\n" not in str(caught.value)
+
+
+def test_the_mask_png_is_grey_with_class_ids_for_both_readers() -> None:
+    predictor, picture = FakePredictor(), _picture()
+    body = codec.encode_answer(media.PNG, predictor, picture)
+    opened = Image.open(io.BytesIO(body))
+    assert opened.mode == "L"
+    np.testing.assert_array_equal(np.array(opened), predictor.predict_mask(picture))
+    read_by_opencv = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(read_by_opencv, predictor.predict_mask(picture))
+
+
+@pytest.mark.parametrize("media_type", [media.RECORDIO, media.PROTOBUF])
+def test_protobuf_has_the_mask_of_the_png(media_type: str) -> None:
+    predictor, picture = FakePredictor(), _picture()
+    mask = parse_mask(codec.encode_answer(media_type, predictor, picture))
+    np.testing.assert_array_equal(mask, predictor.predict_mask(picture))
+
+
+def test_npy_loads_without_pickle() -> None:
+    predictor, picture = FakePredictor(), _picture()
+    mask = np.load(io.BytesIO(codec.encode_answer(media.NPY, predictor, picture)), allow_pickle=False)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, predictor.predict_mask(picture))
+
+
+def test_the_overlay_is_an_rgb_png_of_the_same_size() -> None:
+    opened = Image.open(io.BytesIO(codec.encode_answer(media.OVERLAY, FakePredictor(), _picture())))
+    assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (17, 11))
+
+
+@pytest.mark.parametrize("media_type", [media.JSON, media.JSON_LINES])
+def test_json_has_sizes_shares_and_a_mask_that_can_be_drawn(media_type: str) -> None:
+    predictor, picture = FakePredictor(), _picture()
+    mask = predictor.predict_mask(picture)
+    body = codec.encode_answer(media_type, predictor, picture)
+    assert body.count(b"\n") == 1
+    answer = json.loads(body)
+    assert (answer["width"], answer["height"]) == (17, 11)
+    assert [entry["name"] for entry in answer["classes"]] == ["pet", "Katze ü", "border"]
+    assert [entry["share"] for entry in answer["classes"]] == [round(float((mask == i).mean()), 6) for i in range(3)]
+    class_ids, lengths = np.array(answer["mask"]["runs"]).T
+    np.testing.assert_array_equal(np.repeat(class_ids, lengths).reshape(11, 17), mask)
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 2)))
+def test_runs_are_maximal_and_draw_any_mask(mask: UInt8Array) -> None:
+    runs = codec.compute_runs(mask)
+    class_ids = [class_id for class_id, _ in runs]
+    assert all(left != right for left, right in pairwise(class_ids))
+    np.testing.assert_array_equal(np.repeat(class_ids, [length for _, length in runs]).reshape(mask.shape), mask)
+
+
+def test_a_mask_of_single_pixels_is_not_written_as_json() -> None:
+    ragged = np.indices((1500, 1500)).sum(axis=0).astype(np.uint8) % np.uint8(2)
+    with pytest.raises(PayloadTooLargeError, match="image/png"):
+        codec.compute_runs(ragged)
+
+
+def test_probabilities_beyond_the_limit_are_refused_and_a_mask_is_not() -> None:
+    picture = np.zeros((1000, 1000, 3), np.uint8)
+    codec.check_response_size(media.RECORDIO, picture, num_classes=21, max_response_mb=81)
+    codec.check_response_size(media.PNG, picture, num_classes=21, max_response_mb=80)
+    with pytest.raises(PayloadTooLargeError, match=r"80 MB, the limit is 80 MB.*image/png"):
+        codec.check_response_size(media.PROTOBUF, picture, num_classes=21, max_response_mb=80)

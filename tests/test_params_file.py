@@ -1,0 +1,184 @@
+"""The reader of .params files against MXNet's own writer, and against every broken file that can be made."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gluonseg.compat  # noqa: F401
+from gluonseg.errors import ModelError
+from gluonseg.models.params_file import read_arrays, read_params, write_params
+
+DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")
+V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
+
+
+def pack_tensor(values: np.ndarray, magic: int = V2, device: tuple[int, int] = (1, 0)) -> list[bytes]:
+    """Return the fields of one tensor, each as its own piece."""
+    pieces = [struct.pack("<I", magic)]
+    if magic != V1:
+        pieces.append(struct.pack("<i", 0))
+    pieces.append(struct.pack("<i", values.ndim))
+    pieces += [struct.pack("<q", size) for size in values.shape]
+    pieces += [struct.pack("<i", number) for number in device]
+    pieces.append(struct.pack("<i", DTYPES.index(values.dtype.name)))
+    return [*pieces, values.tobytes()]
+
+
+def pack_file(tensors: dict[str, list[bytes]]) -> list[bytes]:
+    names = [name.encode() for name in tensors]
+    pieces = [struct.pack("<Q", number) for number in (0x112, 0, len(tensors))]
+    for tensor in tensors.values():
+        pieces += tensor
+    pieces.append(struct.pack("<Q", len(names)))
+    for name in names:
+        pieces += [struct.pack("<Q", len(name)), name]
+    return pieces
+
+
+MATRIX = np.arange(6, dtype=np.float32).reshape(2, 3)
+VECTOR = np.array([7, 8], dtype=np.int64)
+PIECES = pack_file({"layer.weight": pack_tensor(MATRIX), "layer.count": pack_tensor(VECTOR)})
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "x.params"
+    path.write_bytes(content)
+    return path
+
+
+def check_refused(folder: Path, content: bytes, match: str = "no usable MXNet parameter file") -> None:
+    path = write(folder, content)
+    started = time.perf_counter()
+    with pytest.raises(ModelError, match=match) as caught:
+        read_arrays(path)
+    assert time.perf_counter() - started < 1
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reads_what_mxnet_writes(tmp_path: Path, dtype: str) -> None:
+    import mxnet as mx
+
+    values = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    mx.nd.save(str(tmp_path / "x.params"), {"a.weight": mx.nd.from_numpy(values, zero_copy=False)})
+    arrays = read_arrays(tmp_path / "x.params")
+    assert list(arrays) == ["a.weight"]
+    assert arrays["a.weight"].dtype == dtype
+    np.testing.assert_array_equal(arrays["a.weight"], values)
+
+
+def test_mxnet_reads_what_is_written_and_both_agree(tmp_path: Path) -> None:
+    import mxnet as mx
+
+    path = tmp_path / "new" / "x.params"
+    write_params({"a.weight": MATRIX, "b": VECTOR}, path)
+    theirs, ours = mx.nd.load(str(path)), read_params(path)
+    assert list(theirs) == list(ours) == ["a.weight", "b"]
+    for name in ours:
+        assert ours[name].dtype == theirs[name].dtype
+        np.testing.assert_array_equal(ours[name].asnumpy(), theirs[name].asnumpy())
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.params"]
+
+
+def test_hand_packed_file_is_the_one_mxnet_writes(tmp_path: Path) -> None:
+    write_params({"layer.weight": MATRIX, "layer.count": VECTOR}, tmp_path / "mxnet.params")
+    assert (tmp_path / "mxnet.params").read_bytes() == b"".join(PIECES)
+
+
+@pytest.mark.parametrize("magic", [V1, V2, V3])
+def test_every_version_and_a_file_saved_from_a_gpu(tmp_path: Path, magic: int) -> None:
+    path = write(tmp_path, b"".join(pack_file({"w": pack_tensor(MATRIX, magic, device=(2, 3))})))
+    np.testing.assert_array_equal(read_params(path)["w"].asnumpy(), MATRIX)
+
+
+def test_old_prefixes_are_taken_off(tmp_path: Path) -> None:
+    path = write(tmp_path, b"".join(pack_file({"arg:w": pack_tensor(MATRIX), "aux:mean": pack_tensor(VECTOR)})))
+    assert list(read_arrays(path)) == ["w", "mean"]
+
+
+def test_arrays_can_be_changed(tmp_path: Path) -> None:
+    array = read_arrays(write(tmp_path, b"".join(PIECES)))["layer.weight"]
+    array += 1
+    np.testing.assert_array_equal(array, MATRIX + 1)
+
+
+@pytest.mark.parametrize("count", range(len(PIECES)))
+def test_cut_at_and_inside_every_field(tmp_path: Path, count: int) -> None:
+    whole = b"".join(PIECES[:count])
+    check_refused(tmp_path, whole)
+    check_refused(tmp_path, whole + PIECES[count][:-1])
+
+
+@pytest.mark.parametrize("index", range(len(b"".join(PIECES))))
+def test_any_byte_turned_over_never_does_harm(tmp_path: Path, index: int) -> None:
+    content = bytearray(b"".join(PIECES))
+    content[index] ^= 0xFF
+    try:
+        arrays = read_arrays(write(tmp_path, bytes(content)))
+    except ModelError:
+        return
+    assert sum(array.nbytes for array in arrays.values()) <= len(content)
+
+
+@pytest.mark.parametrize(
+    ("piece", "value", "match"),
+    [
+        (0, struct.pack("<Q", 0x113), "does not start like one"),
+        (2, struct.pack("<Q", 2**63), "starts with"),
+        (3, struct.pack("<I", 2), "no tensor of MXNet"),
+        (4, struct.pack("<i", 1), "sparse"),
+        (5, struct.pack("<i", 0), "0 dimensions"),
+        (5, struct.pack("<i", -1), "-1 dimensions"),
+        (5, struct.pack("<i", 2**31 - 1), "2147483647 dimensions"),
+        (6, struct.pack("<q", -2), "shape"),
+        (6, struct.pack("<q", 0), "shape"),
+        (6, struct.pack("<q", 2**62), "ends inside tensor 0 of 2"),
+        (10, struct.pack("<i", 12), "data type number 12"),
+        (10, struct.pack("<i", -1), "data type number -1"),
+        (20, struct.pack("<Q", 0), "2 tensors and 0 names"),
+        (21, struct.pack("<Q", 2**64 - 1), "ends inside name 0"),
+        (22, b"\xff" * 12, "not UTF-8"),
+        (24, b"layer.count" + b"more", "4 bytes follow"),
+    ],
+)
+def test_wrong_field(tmp_path: Path, piece: int, value: bytes, match: str) -> None:
+    check_refused(tmp_path, b"".join([*PIECES[:piece], value, *PIECES[piece + 1 :]]), match)
+
+
+def test_product_of_sizes_cannot_wrap_around(tmp_path: Path) -> None:
+    shape = [struct.pack("<q", 2**32), struct.pack("<q", 2**32)]
+    check_refused(tmp_path, b"".join([*PIECES[:6], *shape, *PIECES[8:]]), "ends inside tensor 0")
+
+
+def test_same_name_twice(tmp_path: Path) -> None:
+    check_refused(tmp_path, b"".join(pack_file({"arg:w": pack_tensor(MATRIX), "aux:w": pack_tensor(MATRIX)})), "same")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", bytes(100), b"PK\x03\x04" * 50, b"\x12\x01" + b"\xff" * 100],
+    ids=["empty", "zeros", "zip", "odd header"],
+)
+def test_files_of_another_kind(tmp_path: Path, content: bytes) -> None:
+    check_refused(tmp_path, content)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.params", tmp_path):
+        with pytest.raises(ModelError, match="is not a file"):
+            read_params(path)
+
+
+def test_nothing_is_left_behind_when_writing_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ModelError, match="cannot be written"):
+        write_params({"a": MATRIX}, tmp_path / "file" / "x.params")
+    (tmp_path / "x.params").mkdir()
+    with pytest.raises(ModelError, match="cannot be written"):
+        write_params({"a": MATRIX}, tmp_path / "x.params")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "x.params"]

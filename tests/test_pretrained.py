@@ -1,0 +1,333 @@
+"""Where pretrained weights are found, and that they arrive in a segmentation network."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import time
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import save_file
+
+import gluonseg.compat  # noqa: F401
+from gluonseg.errors import FAILURE_LIMIT, ModelError
+from gluonseg.models import pretrained
+from gluonseg.models.convert import GLUONCV_NAMES, build_backbone, compute_backbone_shapes, compute_torch_name
+from gluonseg.models.params_file import read_arrays, write_params
+from gluonseg.models.pretrained import find_backbone_weights, load_backbone
+
+Arrays = dict[str, npt.NDArray[Any]]
+PUBLISHED_18 = "resnet18_v1b-2d9d980c.params"
+
+
+def make_arrays(backbone: str) -> Arrays:
+    """Draw every parameter: small enough for activations to stay finite, variances above 0."""
+    random = np.random.default_rng(5)
+    arrays = {}
+    for name, shape in compute_backbone_shapes(backbone).items():
+        values = random.standard_normal(shape, dtype=np.float32)
+        scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        arrays[name] = values * scale if len(shape) > 1 else np.abs(values) + np.float32(0.2)
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def arrays18() -> Arrays:
+    return make_arrays("resnet-18")
+
+
+@pytest.fixture(scope="module")
+def weights18(arrays18: Arrays, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / PUBLISHED_18
+    write_params(arrays18, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder but those of the test, and a store whose port nobody listens on."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("MXNET_GLUON_REPO", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv(pretrained.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(pretrained, "IMAGE_FOLDER", tmp_path / "image")
+
+
+def put(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"content is not looked at")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        ("resnet-18", "resnet18_v1b-2d9d980c.params"),
+        ("resnet-50", "resnet50_v1s-25a187fa.params"),
+        ("resnet-101", "resnet101_v1s.params"),
+        ("resnet-50", "resnet-50.params"),
+        ("resnet-50", "resnet-50.safetensors"),
+        ("resnet-50", "resnet50s.gluon_in1k.safetensors"),
+        ("resnet-152", "resnet152s.gluon_in1k-1a2b.safetensors"),
+        ("resnet-18", "resnet18.tv_in1k.safetensors"),
+        ("resnet-34", "resnet34-b627a593.safetensors"),
+        ("resnet-34", "resnet34.safetensors"),
+        ("resnet-50", "model.safetensors"),
+    ],
+)
+def test_file_names_that_are_taken(tmp_path: Path, backbone: str, name: str) -> None:
+    channel = put(tmp_path / "channel", name, "README.md")
+    assert find_backbone_weights(backbone, channel=channel) == channel / name
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [
+        ("resnet-18", "resnet18_v1b_kinetics400-46d5a985.params"),
+        ("resnet-18", "resnet18d.ra2_in1k.safetensors"),
+        ("resnet-50", "resnet50.tv_in1k.safetensors"),
+        ("resnet-50", "resnet50_v1b-0ecdba34.params"),
+        ("resnet-50", "resnet-101.params"),
+        ("resnet-18", "resnet18-f37072fd.pth"),
+    ],
+)
+def test_files_of_other_networks_are_left_alone(tmp_path: Path, backbone: str, name: str) -> None:
+    channel = put(tmp_path / "channel", name)
+    with pytest.raises(ModelError, match=f"only {name}"):
+        find_backbone_weights(backbone, channel=channel, root=tmp_path)
+
+
+def test_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = put(tmp_path / "image", "resnet-18.params")
+    assert find_backbone_weights("resnet-18", channel=None).parent == image
+    named = put(tmp_path / "named", "resnet-18.params")
+    monkeypatch.setenv(pretrained.FOLDER_VARIABLE, str(named))
+    assert find_backbone_weights("resnet-18", channel=None).parent == named
+    channel = put(tmp_path / "channel", "model.safetensors")
+    assert find_backbone_weights("resnet-18", channel=channel).parent == channel
+    put(channel, "resnet-18.params")
+    assert find_backbone_weights("resnet-18", channel=channel).name == "resnet-18.params"
+
+
+def test_nothing_anywhere_fails_fast_with_three_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(pretrained.FOLDER_VARIABLE, str(tmp_path / "absent"))
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        find_backbone_weights("resnet-50", channel=put(tmp_path / "channel"), root=tmp_path / "store")
+    assert time.perf_counter() - started < 5
+    text = str(caught.value)
+    for expected in ("resnet-50.params", "use_pretrained_model=False", "MXNET_GLUON_REPO", "(3)"):
+        assert expected in text
+    for place in (f"{tmp_path}/channel: no files", f"{tmp_path}/absent: no such folder", "ConnectionError"):
+        assert place in text
+    assert text.index("(3)") < FAILURE_LIMIT - 200
+    assert not list(tmp_path.rglob("*.zip"))
+
+
+def test_server_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "ANSWER_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MXNET_GLUON_REPO", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        started = time.perf_counter()
+        with pytest.raises(ModelError, match="TimeoutError"):
+            find_backbone_weights("resnet-18", channel=None, root=tmp_path)
+    assert time.perf_counter() - started < 3
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def store(tmp_path: Path, weights18: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A real HTTP server with a GluonCV store of one file; yields the folder that it serves."""
+    folder = tmp_path / "served"
+    models = folder / "mirror" / "gluon" / "models"
+    models.mkdir(parents=True)
+    with zipfile.ZipFile((models / PUBLISHED_18).with_suffix(".zip"), "w") as archive:
+        archive.write(weights18, PUBLISHED_18)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setenv("MXNET_GLUON_REPO", f"http://127.0.0.1:{server.server_port}/mirror/")
+        yield models
+        server.shutdown()
+        thread.join()
+
+
+def set_published_sha1(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    """Keep the published short name; the hash of the drawn weights takes the place of the real file's."""
+    from gluoncv.model_zoo import model_store
+
+    monkeypatch.setitem(model_store._model_sha1, "resnet18_v1b", hashlib.sha1(weights.read_bytes()).hexdigest())
+    monkeypatch.setattr(model_store, "short_hash", lambda _name: PUBLISHED_18.partition("-")[2].partition(".")[0])
+
+
+def test_store_is_downloaded_once(
+    tmp_path: Path, store: Path, weights18: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_published_sha1(monkeypatch, weights18)
+    root = tmp_path / "models"
+    found = find_backbone_weights("resnet-18", channel=None, root=root)
+    assert found == root / PUBLISHED_18
+    assert found.read_bytes() == weights18.read_bytes()
+    assert [entry.name for entry in root.iterdir()] == [PUBLISHED_18]
+    (store / PUBLISHED_18).with_suffix(".zip").unlink()
+    assert find_backbone_weights("resnet-18", channel=None, root=root) == found
+
+
+def test_store_file_with_another_sha1_is_not_kept(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(ModelError, match="another sha1"):
+        find_backbone_weights("resnet-18", channel=None, root=tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_store_without_the_file_and_with_a_broken_one(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(ModelError, match="404"):
+        find_backbone_weights("resnet-34", channel=None, root=tmp_path / "models")
+    (store / PUBLISHED_18).with_suffix(".zip").write_bytes(b"<html>please log in</html>")
+    with pytest.raises(ModelError, match="BadZipFile"):
+        find_backbone_weights("resnet-18", channel=None, root=tmp_path / "models")
+
+
+# Loading
+
+
+def build_network(backbone: str = "resnet18") -> Any:
+    """GluonCV's dilated backbone with a stand-in for a head."""
+    from gluoncv.model_zoo.segbase import SegBaseModel
+    from mxnet.gluon import nn
+
+    net = SegBaseModel(3, False, backbone, pretrained_base=False)
+    net.head = nn.Conv2D(3, 1, in_channels=512 if backbone == "resnet18" else 2048)
+    return net
+
+
+def check_loaded(net: Any, arrays: Arrays) -> None:
+    parameters = net._collect_params_with_prefix()
+    for name, array in arrays.items():
+        if not name.startswith("fc."):
+            np.testing.assert_array_equal(parameters[name].data().asnumpy(), array, err_msg=name)
+
+
+@pytest.mark.parametrize("initialize", [True, False])
+def test_every_backbone_parameter_is_set_and_the_head_is_not(
+    weights18: Path, arrays18: Arrays, initialize: bool
+) -> None:
+    net = build_network()
+    (net if initialize else net.head).initialize()
+    head = net.head.weight.data().asnumpy()
+    load_backbone(net, weights18, "resnet-18")
+    check_loaded(net, arrays18)
+    np.testing.assert_array_equal(net.head.weight.data().asnumpy(), head)
+
+
+def test_several_devices_and_half_precision(weights18: Path, arrays18: Arrays) -> None:
+    import mxnet as mx
+
+    net = build_network()
+    net.cast("float16")
+    net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+    load_backbone(net, weights18, "resnet-18")
+    parameter = net.layer1[0].conv1.weight
+    for device in (mx.cpu(0), mx.cpu(1)):
+        values = parameter.data(device).asnumpy()
+        np.testing.assert_array_equal(values, arrays18["layer1.0.conv1.weight"].astype(np.float16))
+
+
+def rename_to_old_style(arrays: Arrays, backbone: str, strip: bool) -> Arrays:
+    net = build_backbone(backbone)
+    names = {name: p.name for name, p in net._collect_params_with_prefix().items()}
+    return {names[name].removeprefix(net.prefix if strip else ""): array for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("strip", [True, False])
+def test_old_parameter_names(tmp_path: Path, arrays18: Arrays, strip: bool) -> None:
+    write_params(rename_to_old_style(arrays18, "resnet-18", strip), tmp_path / "old.params")
+    net = build_network()
+    load_backbone(net, tmp_path / "old.params", "resnet-18")
+    check_loaded(net, arrays18)
+
+
+def test_file_of_a_whole_segmentation_network(tmp_path: Path, weights18: Path, arrays18: Arrays) -> None:
+    first, second = build_network(), build_network()
+    first.initialize()
+    load_backbone(first, weights18, "resnet-18")
+    first.save_parameters(str(tmp_path / "fcn.params"))
+    assert "head.weight" in read_arrays(tmp_path / "fcn.params")
+    load_backbone(second, tmp_path / "fcn.params", "resnet-18")
+    check_loaded(second, arrays18)
+
+
+def test_safetensors_file_is_converted_on_the_fly(tmp_path: Path, arrays18: Arrays) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({compute_torch_name(name): array for name, array in arrays18.items()}, str(path))
+    net = build_network()
+    load_backbone(net, path, "resnet-18")
+    check_loaded(net, arrays18)
+
+
+def test_dilated_network_computes_as_gluoncv_with_the_same_file(tmp_path: Path) -> None:
+    import mxnet as mx
+    from gluoncv.model_zoo import FCN, get_model
+
+    path = tmp_path / "resnet-50.params"
+    write_params(make_arrays("resnet-50"), path)
+    ours = FCN(3, backbone="resnet50", pretrained_base=False, crop_size=33)
+    load_backbone(ours, path, "resnet-50")
+    theirs = get_model(GLUONCV_NAMES["resnet-50"], pretrained=False, dilated=True)
+    theirs.load_parameters(str(path))
+    x = mx.nd.random.uniform(shape=(1, 3, 33, 33))
+    expected = theirs.layer2(theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))))
+    expected = theirs.layer4(theirs.layer3(expected)).asnumpy()
+    assert expected.shape == (1, 2048, 5, 5)
+    assert np.isfinite(expected).all()
+    assert expected.std() > 0.01
+    np.testing.assert_array_equal(ours.base_forward(x)[1].asnumpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("layer4.1.bn2.gamma", None, r"missing: layer4\.1\.bn2\.gamma"),
+        ("layer9.0.weight", np.ones(1, np.float32), r"not expected: layer9\.0\.weight"),
+        ("layer1.0.conv1.weight", np.ones((64, 32, 3, 3), np.float32), r"wrong shape: layer1\.0\.conv1\.weight"),
+        ("bn1.beta", np.full(64, np.inf, np.float32), r"not finite in bn1\.beta"),
+    ],
+)
+def test_file_that_does_not_fit_changes_nothing(
+    tmp_path: Path, arrays18: Arrays, name: str, value: npt.NDArray[Any] | None, match: str
+) -> None:
+    changed = {k: v for k, v in arrays18.items() if k != name} | ({} if value is None else {name: value})
+    write_params(changed, tmp_path / "x.params")
+    net = build_network()
+    net.initialize()
+    with pytest.raises(ModelError, match=match):
+        load_backbone(net, tmp_path / "x.params", "resnet-18")
+    assert net.bn1.gamma.data().asnumpy().tolist() == [1] * 64
+
+
+def test_weights_or_network_of_another_backbone(weights18: Path) -> None:
+    with pytest.raises(ModelError, match="does not hold the weights of resnet-34"):
+        load_backbone(build_network("resnet34"), weights18, "resnet-34")
+    with pytest.raises(ModelError, match="The network has another backbone than resnet-18"):
+        load_backbone(build_network("resnet34"), weights18, "resnet-18")
+
+
+def test_truncated_file(tmp_path: Path, weights18: Path) -> None:
+    (tmp_path / "x.params").write_bytes(weights18.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="no usable MXNet parameter file"):
+        load_backbone(build_network(), tmp_path / "x.params", "resnet-18")

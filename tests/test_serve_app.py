@@ -1,0 +1,308 @@
+"""The application's routes and errors, and the settings it is given, with a small stand-in for the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from gluonseg.errors import ModelError, UserError
+from gluonseg.serve.app import create_app
+from gluonseg.serve.codec import MaskPredictor
+from gluonseg.serve.media import RESPONSE_TYPES
+from gluonseg.serve.recordio import Float32Array
+from gluonseg.serve.server import ModelLoader
+from gluonseg.serve.settings import Settings, read_settings
+from notebook_client import parse_mask
+
+UInt8Array = npt.NDArray[np.uint8]
+SETTINGS = Settings(max_payload_mb=1, max_pixels=10_000)
+NAMES = ("pet", "background", "border")
+
+
+class FakePredictor:
+    """The class of a pixel is 1 where it is bright; a picture that is all black makes it fail."""
+
+    card = SimpleNamespace(num_classes=3, class_names=NAMES, colours=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
+
+    def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
+        if not image_hwc.any():
+            raise ZeroDivisionError("secret /opt/ml/model/place")
+        return (image_hwc[..., 0] > 127).astype(np.uint8)
+
+    def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
+        return np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)].transpose(2, 0, 1)
+
+
+def _encode(pixels: UInt8Array) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+PNG = _encode(PICTURE)
+
+
+def _client(predictor: MaskPredictor | None, settings: Settings = SETTINGS) -> FlaskClient:
+    return create_app(lambda: predictor, settings).test_client()
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return _client(FakePredictor())
+
+
+def _read_error(response: TestResponse) -> str:
+    assert response.content_type == "application/json"
+    assert response.data.count(b"\n") == 1
+    content = json.loads(response.data)
+    assert list(content) == ["error"]
+    return str(content["error"])
+
+
+def test_ping_says_200_with_an_empty_body(client: FlaskClient) -> None:
+    response = client.get("/ping")
+    assert (response.status_code, response.data) == (200, b"")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/ping"), ("POST", "/invocations")])
+def test_503_while_the_model_is_loading(method: str, path: str) -> None:
+    response = _client(None).open(path, method=method, data=PNG if method == "POST" else None)
+    assert response.status_code == 503
+    assert "loaded" in _read_error(response)
+
+
+@pytest.mark.parametrize("accept", RESPONSE_TYPES)
+def test_the_answer_has_the_type_that_was_asked_for(client: FlaskClient, accept: str) -> None:
+    response = client.post("/invocations", data=PNG, headers={"Accept": accept, "Content-Type": "image/png"})
+    assert (response.status_code, response.content_type) == (200, accept)
+
+
+def test_without_accept_and_content_type_the_answer_is_recordio_protobuf(client: FlaskClient) -> None:
+    response = client.post("/invocations", data=PNG)
+    assert response.content_type == "application/x-recordio-protobuf"
+    np.testing.assert_array_equal(parse_mask(response.data), PICTURE[..., 0] > 127)
+
+
+def test_the_default_answer_comes_from_the_settings() -> None:
+    settings = dataclasses.replace(SETTINGS, default_accept="image/png")
+    assert _client(FakePredictor(), settings).post("/invocations", data=PNG).content_type == "image/png"
+
+
+def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) -> None:
+    assert client.get("/execution-parameters").json == {"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "text"),
+    [
+        (b"", {}, 400, "empty"),
+        (PNG[:200], {}, 400, "damaged"),
+        (b"hello", {}, 415, "JPEG or PNG"),
+        (PNG, {"Content-Type": "text/csv"}, 415, "text/csv"),
+        (PNG, {"Content-Type": "application/x-npy"}, 415, "image/jpeg"),
+        (PNG, {"Accept": "image/jpeg"}, 406, "image/png"),
+        (_encode(np.zeros((101, 100, 3), np.uint8)), {}, 413, "10000"),
+        (bytes(2**20 + 1), {}, 413, "1 MB"),
+    ],
+    ids=["empty", "damaged", "no-picture", "csv", "npy", "accept", "pixels", "bytes"],
+)
+def test_wrong_requests_say_what_to_send_and_the_next_one_works(
+    client: FlaskClient, body: bytes, headers: dict[str, str], status: int, text: str
+) -> None:
+    response = client.post("/invocations", data=body, headers=headers)
+    assert response.status_code == status
+    assert text in _read_error(response)
+    assert client.post("/invocations", data=PNG).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/invocations", 405), ("POST", "/ping", 405), ("GET", "/", 404), ("GET", "/static/x", 404)],
+)
+def test_wrong_addresses_and_methods(client: FlaskClient, method: str, path: str, status: int) -> None:
+    response = client.open(path, method=method)
+    assert response.status_code == status
+    assert "/invocations" in _read_error(response)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+def test_a_chunked_body_without_a_length_is_cut_at_the_limit(client: FlaskClient) -> None:
+    class Endless(io.RawIOBase):
+        served = 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            Endless.served += len(buffer)
+            buffer[:] = bytes(len(buffer))
+            # The end: by then the server must have answered, and stopped throwing away what follows.
+            return len(buffer) if Endless.served < 2**30 else 0
+
+    environ = {"wsgi.input": Endless(), "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    response = client.post("/invocations", environ_overrides=environ, buffered=True)
+    assert response.status_code == 413
+    assert Endless.served < 2**29
+
+
+def test_a_bug_is_a_500_that_tells_nothing_and_the_log_has_the_trace(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.post("/invocations", data=_encode(np.zeros((4, 4, 3), np.uint8)))
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert "Error" not in response.text
+    assert "secret /opt/ml/model/place" in caplog.text
+    assert client.post("/invocations", data=PNG).status_code == 200
+
+
+def test_one_short_line_of_ascii_a_request(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    client.post("/invocations", data=PNG, headers={"Accept": "image/png"})
+    client.open("/%0Aforged%20line\u2028" + "x" * 3000, method="POST", headers={"Content-Type": "a" * 3000})
+    client.post("/invocations", data=b"x", headers={"Content-Type": "t\u00e9xt/" + "a" * 3000})
+    client.get("/ping")
+    lines = [record.getMessage() for record in caplog.records if record.name == "gluonseg.serve"]
+    assert len(lines) == 3
+    assert all(len(line) < 200 and line.isascii() and line.isprintable() for line in lines)
+    assert lines[0].startswith(f"POST /invocations 200 in={len(PNG)} out=")
+    assert lines[0].endswith("ms image/png")
+
+
+def test_several_requests_at_once(client: FlaskClient) -> None:
+    application = client.application
+    statuses: list[int] = []
+
+    def post() -> None:
+        statuses.append(application.test_client().post("/invocations", data=PNG).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 8
+
+
+def test_the_model_counts_as_loaded_after_its_first_prediction() -> None:
+    may_predict, predicted = threading.Event(), threading.Event()
+
+    class Slow(FakePredictor):
+        def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
+            may_predict.wait(10)
+            predicted.set()
+            return image_hwc[..., 0]
+
+    loader = ModelLoader(Slow, lambda _code: None)
+    loader.start()
+    assert loader.find() is None
+    may_predict.set()
+    assert predicted.wait(10)
+    for _ in range(1000):
+        if loader.find():
+            break
+        threading.Event().wait(0.01)
+    assert isinstance(loader.find(), Slow)
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(ModelError("no model in the folder"), 2), (KeyError("bug"), 1)])
+def test_a_model_that_cannot_be_loaded_stops_the_process(
+    error: Exception, exit_code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped: list[int] = []
+    done = threading.Event()
+
+    def stop(code: int) -> None:
+        stopped.append(code)
+        done.set()
+
+    def fail() -> MaskPredictor:
+        raise error
+
+    loader = ModelLoader(fail, stop)
+    loader.start()
+    assert done.wait(10)
+    assert stopped == [exit_code]
+    assert loader.find() is None
+    assert str(error) in caplog.text
+
+
+def test_settings_of_an_empty_environment() -> None:
+    assert read_settings({}) == Settings()
+
+
+def test_settings_are_read() -> None:
+    settings = read_settings(
+        {
+            "SAGEMAKER_BASE_DIR": "/srv/ml",
+            "SAGEMAKER_BIND_TO_PORT": " 9000 ",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT": "30",
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "90",
+            "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "image/png",
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100",
+            "GLUONSEG_MAX_PIXELS": "1000000",
+            "GLUONSEG_MAX_RESPONSE_IN_MB": "50",
+        }
+    )
+    assert settings == Settings(
+        model_path=Path("/srv/ml/model"),
+        port=9000,
+        workers=2,
+        timeout_s=90,
+        default_accept="image/png",
+        max_payload_mb=100,
+        max_pixels=1_000_000,
+        max_response_mb=50,
+        max_concurrent_transforms=1,
+    )
+
+
+@pytest.mark.parametrize(("payload", "limit"), [("0", 1000), ("1000", 1000), ("6", 6)])
+def test_a_payload_of_zero_means_the_most_that_is_taken(payload: str, limit: int) -> None:
+    settings = read_settings({"SAGEMAKER_MAX_PAYLOAD_IN_MB": payload})
+    assert settings.max_payload_mb == limit
+    reply = create_app(lambda: None, settings).test_client().get("/execution-parameters").json
+    assert reply is not None
+    assert reply["MaxPayloadInMB"] * reply["MaxConcurrentTransforms"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "valid"),
+    [
+        ("SAGEMAKER_BIND_TO_PORT", "http", "1 to 65535"),
+        ("SAGEMAKER_BIND_TO_PORT", "0", "1 to 65535"),
+        ("SAGEMAKER_BIND_TO_PORT", "-1", "1 to 65535"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "1.5", "1 to 64"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "٣", "1 to 64"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "soon", "1 to 3600"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "0", "1 to 3600"),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1001", "0 to 1000"),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "9" * 5000, "0 to 1000"),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/jpeg", "image/png"),
+        ("GLUONSEG_MAX_PIXELS", "0", "1 to 1000000000"),
+        ("GLUONSEG_MAX_RESPONSE_IN_MB", "2048", "1 to 2047"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_value_and_range(variable: str, value: str, valid: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_settings({variable: value, "GLUONSEG_MAX_PIXELS": "x"} if "PIXELS" not in variable else {variable: value})
+    text = str(caught.value)
+    assert variable in text
+    assert value[:80] in text
+    assert valid in text
+    assert "GLUONSEG_MAX_PIXELS" in text  # all problems are told at once
+    assert len(text) < 1000
