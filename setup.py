@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.10,<3.15",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"gluonseg": ["py.typed"]},
+    package_data={"gluonseg": ["py.typed", "sagemaker/user_site/*.py"]},
     install_requires=[
         "gluoncv==0.10.5.post0",
         "mxnet==1.9.1",

@@ -49,7 +49,7 @@ def read_record_with_mxnet(body: bytes, path: Path) -> bytes:
 
 def build_record() -> Any:
     """An empty ``aialgs.data.Record``; the schema is the one that AWS publishes."""
-    from sagemaker_training.record_pb2 import Record  # type: ignore[attr-defined]
+    from sagemaker_training.record_pb2 import Record
 
     return Record()
 
@@ -59,11 +59,12 @@ def parse_probabilities(payload: bytes) -> npt.NDArray[np.float64]:
     record = build_record()
     record.ParseFromString(payload)
     values = list(record.features["target"].float32_tensor.values)
-    shape = list(record.features["shape"].int32_tensor.values)
-    shape = np.squeeze(shape)
-    return np.reshape(np.array(values), shape).squeeze(axis=0)
+    shape = np.squeeze(list(record.features["shape"].int32_tensor.values))
+    probabilities: npt.NDArray[np.float64] = np.reshape(np.array(values), shape).squeeze(axis=0)
+    return probabilities
 
 
 def parse_mask(body: bytes) -> npt.NDArray[np.int64]:
     """From the body of the answer to class ids (H, W)."""
-    return np.argmax(parse_probabilities(read_record(body)), axis=0)
+    mask: npt.NDArray[np.int64] = np.argmax(parse_probabilities(read_record(body)), axis=0)
+    return mask

@@ -46,11 +46,12 @@ class FakePredictor:
     card: FakeCard = field(default_factory=FakeCard)
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
-        return image_hwc[..., 0] % np.uint8(3)
+        mask: UInt8Array = image_hwc[..., 0] % np.uint8(3)
+        return mask
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
-        one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
-        return (0.1 + 0.7 * one_hot).transpose(2, 0, 1)
+        one_hot: Float32Array = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
+        return (np.float32(0.1) + np.float32(0.7) * one_hot).transpose(2, 0, 1)
 
 
 def _picture(height: int = 11, width: int = 17) -> UInt8Array:

@@ -56,7 +56,9 @@ def test_the_label_doctor_has_nothing_to_say(tmp_path: Path) -> None:
     assert all((report.histogram[split] > 0).all() for split in ("train", "validation"))
 
 
-@pytest.mark.parametrize(("count", "size", "seed"), [(5, 96, 0), (10_000, 96, 0), (12, 23, 0), (12, 4096, 0), (12, 48, -1)])
+@pytest.mark.parametrize(
+    ("count", "size", "seed"), [(5, 96, 0), (10_000, 96, 0), (12, 23, 0), (12, 4096, 0), (12, 48, -1)]
+)
 def test_wrong_arguments(tmp_path: Path, count: int, size: int, seed: int) -> None:
     with pytest.raises(DataError, match="must be"):
         prepare_synthetic(tmp_path / "out", count=count, size=size, seed=seed)

@@ -9,7 +9,7 @@ one value, :func:`parse_hyperparameters` the whole set, and reports every proble
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gluonseg.errors import HyperparameterError, find_nearest, join_names
@@ -104,7 +104,9 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(("_", "sagemaker_"))
 
 
-def _describe_unknown(name: str, valid: Iterable[str]) -> str:
+def describe_unknown(name: str) -> str:
+    """Say that ``name`` is no hyperparameter, and which one was probably meant."""
+    valid = [known for known in get_specs() if not known.startswith("_")]
     nearest = find_nearest(name, valid)
     hint = f"did you mean {nearest}?" if nearest else f"valid names are {join_names(valid, limit=100)}"
     return f"{name[:100]!r} is not a hyperparameter; {hint}"
@@ -122,7 +124,7 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     for name, value in raw.items():
         if name not in specs:
             if not _is_passed_over(name):
-                problems.append(_describe_unknown(name, (n for n in specs if not n.startswith("_"))))
+                problems.append(describe_unknown(name))
             continue
         try:
             values[name] = parse_value(name, value, specs[name])

@@ -121,8 +121,11 @@ def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> Lab
     pairs = content["map"]
     if not isinstance(pairs, dict) or not pairs:
         raise DataError(f"label map {source} is not understood: {valid}")
-    parsed = {_as_int(k, "a class id", source): _as_int(v, f"the label of class {k}", source) for k, v in pairs.items()}
-    return mapped_label_map(parsed, ignore_label)
+    class_ids = [_as_int(class_id, "a class id", source) for class_id in pairs]
+    if len(set(class_ids)) != len(class_ids):
+        raise DataError(f"label map {source} names a class id twice: {', '.join(pairs)}")
+    labels = [_as_int(label, "a label", source) for label in pairs.values()]
+    return mapped_label_map(dict(zip(class_ids, labels, strict=True)), ignore_label)
 
 
 def voc_colours(num_classes: int) -> list[tuple[int, int, int]]:

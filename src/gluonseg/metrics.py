@@ -11,7 +11,9 @@ out. Two conventions of mean IoU are kept apart by name:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,3 +84,18 @@ def compute_confusion(
         raise ValueError(f"predictions must be class ids below {num_classes}")
     cells = np.bincount(true_ids * num_classes + predicted_ids, minlength=num_classes**2)
     return Confusion(cells.reshape(num_classes, num_classes).astype(np.int64))
+
+
+def describe_confusion(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]:
+    """All numbers of one confusion matrix, per-class IoU by name (None for a class found nowhere)."""
+    iou = confusion.compute_class_iou()
+    return {
+        "mIoU": _finite(confusion.compute_miou()),
+        "mIOU_builtin": confusion.compute_builtin_miou(),
+        "pixel_accuracy": confusion.compute_pixel_accuracy(),
+        "class_IoU": {name: _finite(value) for name, value in zip(class_names, iou, strict=True)},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

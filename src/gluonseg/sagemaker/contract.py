@@ -34,14 +34,6 @@ class TrainingContract:
     hosts: Sequence[str]
 
     @property
-    def model_folder(self) -> Path:
-        return self.base / "model"
-
-    @property
-    def output_folder(self) -> Path:
-        return self.base / "output" / "data"
-
-    @property
     def has_user_script(self) -> bool:
         """Whether the job brings its own entry point (script mode)."""
         return PROGRAM_KEY in self.hyperparameters

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gluonseg.cores import set_thread_count
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
-from gluonseg.sagemaker.contract import TrainingContract, find_base, read_contract
+from gluonseg.sagemaker.contract import find_base, read_contract
 from gluonseg.sagemaker.log import (
     LogLines,
     ProgressBar,
@@ -63,27 +63,28 @@ def _run_user_script() -> int:
     return 0
 
 
-def _train(contract: TrainingContract) -> None:
+def train_channels(
+    hyperparameters: Mapping[str, Any],
+    channels: Mapping[str, Path],
+    base: Path,
+    host: str = "algo-1",
+) -> None:
+    """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``."""
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
     from gluonseg.train.run import JobSettings, run_job
 
-    def build(hp: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
-        lines = LogLines(contract.host, hp._logging_frequency)
+    def build_listeners(hp: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
+        lines = LogLines(host, hp._logging_frequency)
         listeners: list[Listener] = [lines, writer, ProgressLine(lines)]
         return [ProgressBar(), *listeners] if is_watched() else listeners
 
-    _log.info("Merging with provided configuration: %s", dict(contract.hyperparameters))
-    if "test" not in contract.channels:
+    _log.info("Merging with provided configuration: %s", dict(hyperparameters))
+    if "test" not in channels:
         _log.info("Test data is not provided.")
-    settings = JobSettings(
-        hyperparameters=contract.hyperparameters,
-        channels=contract.channels,
-        model_folder=contract.model_folder,
-        output_folder=contract.output_folder,
-    )
-    outcome = run_job(settings, build)
-    log_whole_image(contract.host, outcome.confusion, outcome.card.class_names)
+    settings = JobSettings(hyperparameters, channels, base / "model", base / "output" / "data")
+    outcome = run_job(settings, build_listeners)
+    log_whole_image(host, outcome.confusion, outcome.card.class_names)
 
 
 def run_training(base: Path) -> int:
@@ -93,7 +94,7 @@ def run_training(base: Path) -> int:
         contract = read_contract(base)
         if contract.has_user_script:
             return _run_user_script()
-        _train(contract)
+        train_channels(contract.hyperparameters, contract.channels, base, contract.host)
     except UserError as error:
         text, code = describe_failure(error)
         _log.error("%s", text)

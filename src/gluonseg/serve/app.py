@@ -82,12 +82,12 @@ def _log_request(response: Response) -> None:
         ascii(request.method)[1:-1][:8],
         ascii(request.path)[1:-1][:40],
         str(response.status_code),
-        f"in={request.content_length or 0}",
+        f"in={request.content_length or 0}"[:20],
         f"out={response.content_length or 0}",
         f"{1000 * (time.monotonic() - g.start):.0f}ms",
         ascii(g.note)[1:-1],
     )
-    LOGGER.info("%s", " ".join(words)[:LINE_LIMIT])
+    LOGGER.info("%s", " ".join(words)[:LINE_LIMIT].rstrip())
 
 
 def _read_body() -> bytes:

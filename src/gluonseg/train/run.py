@@ -11,7 +11,7 @@ from typing import Any
 from gluonseg.atomic import write_text
 from gluonseg.data.dataset import Dataset
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.metrics import Confusion
+from gluonseg.metrics import Confusion, describe_confusion
 from gluonseg.models.artifact import HYPERPARAMETERS_FILE
 from gluonseg.models.card import CARD_FILE, ModelCard, build_card, encode_card
 from gluonseg.predict.evaluation import evaluate_dataset
@@ -24,7 +24,6 @@ from gluonseg.train.start import build_start_network
 from gluonseg.train.writer import (
     CURVES_FILE,
     ModelWriter,
-    describe_confusion,
     describe_epochs,
     describe_versions,
     write_json,

@@ -15,7 +15,7 @@ import numpy as np
 
 from gluonseg import __version__
 from gluonseg.atomic import replacing_file, write_text
-from gluonseg.metrics import Confusion
+from gluonseg.metrics import describe_confusion
 from gluonseg.models.artifact import BEST_FILE, LAST_FILE
 from gluonseg.train.listener import EpochResult, Listener
 
@@ -60,21 +60,6 @@ def describe_versions() -> dict[str, str]:
         "gluoncv": gluoncv.__version__,
         "numpy": np.__version__,
     }
-
-
-def describe_confusion(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]:
-    """All numbers of one confusion matrix, per-class IoU by name (None for a class found nowhere)."""
-    iou = confusion.compute_class_iou()
-    return {
-        "mIoU": _finite(confusion.compute_miou()),
-        "mIOU_builtin": confusion.compute_builtin_miou(),
-        "pixel_accuracy": confusion.compute_pixel_accuracy(),
-        "class_IoU": {name: _finite(value) for name, value in zip(class_names, iou, strict=True)},
-    }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def describe_epochs(results: Sequence[EpochResult], class_names: Sequence[str]) -> list[dict[str, Any]]:

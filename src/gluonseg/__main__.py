@@ -1,0 +1,7 @@
+"""``python -m gluonseg``."""
+
+import sys
+
+from gluonseg.cli import main
+
+sys.exit(main())

@@ -1,0 +1,105 @@
+"""Masks for many pictures: files in, files out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gluonseg.atomic import replacing_file
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
+from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
+from gluonseg.errors import DataError, ImageError, join_names
+from gluonseg.predict.evaluation import MaskPredictor
+from gluonseg.report.overlay import draw_overlay
+
+UInt8Array = npt.NDArray[np.uint8]
+OVERLAY_SUFFIX = "_overlay.png"
+
+
+class _Card(Protocol):
+    @property
+    def colours(self) -> Sequence[tuple[int, int, int]]: ...
+
+
+class CardPredictor(MaskPredictor, Protocol):
+    """A predictor that knows the colours of its classes."""
+
+    @property
+    def card(self) -> _Card: ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """One picture's outcome: the mask file, or why there is none."""
+
+    image: Path
+    mask: Path | None
+    problem: str = ""
+
+
+def find_images(inputs: Iterable[Path]) -> list[Path]:
+    """The pictures among files and folders (whose sub-folders are not entered), in order.
+
+    Raises DataError when an input does not exist, a folder holds no picture, or two pictures would write
+    the same mask.
+    """
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            images, _ = list_folder(path, IMAGE_EXTENSIONS)
+            if not images:
+                raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)})")
+            found += images
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(f"{path} does not exist")
+    stems = [path.stem for path in found]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise DataError(f"several pictures are called {join_names(twice)}, their masks would overwrite each other")
+    return found
+
+
+def write_png(pixels: UInt8Array, path: Path) -> None:
+    """Write a grey (H, W) or RGB (H, W, 3) uint8 array as PNG, in one step."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    with replacing_file(path) as partial:
+        partial.write_bytes(buffer.getvalue())
+
+
+def iter_predictions(
+    predictor: CardPredictor,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    overlays: bool = False,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Iterator[Written]:
+    """Write ``<name>.png`` (class ids, grey) for each picture, and ``<name>_overlay.png`` on request.
+
+    A picture that cannot be read is reported in its turn; the others go on.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    for path in images:
+        try:
+            image = read_image(path, max_pixels=max_pixels)
+        except ImageError as error:
+            yield Written(path, None, str(error))
+            continue
+        mask = predictor.predict_mask(image)
+        target = output / f"{path.stem}.png"
+        if target.resolve() == path.resolve():
+            raise DataError(f"the mask of {path} would overwrite the picture; choose another output folder")
+        write_png(mask, target)
+        if overlays:
+            write_png(draw_overlay(image, mask, predictor.card.colours), output / f"{path.stem}{OVERLAY_SUFFIX}")
+        yield Written(path, target)

@@ -1,0 +1,547 @@
+"""The label doctor: one case a family of faults, each with the words a person needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from gluonseg.data.check import CheckReport, check_channels, format_report
+from gluonseg.data.diagnosis import diagnose_labels
+from gluonseg.data.finding import Finding
+from gluonseg.data.label_channel import LabelMaps, read_label_maps
+from gluonseg.errors import FAILURE_LIMIT, DataError, describe_failure
+from gluonseg.labels import default_label_map, mapped_label_map, parse_label_map, scale_label_map
+
+UInt8Array = npt.NDArray[np.uint8]
+
+HEIGHT, WIDTH = 6, 8
+CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
+
+
+class Dataset:
+    """Four channels with three training pairs and two validation pairs, labels 0, 1, 2 and some 255."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        rng = np.random.default_rng(0)
+        for split, count in (("train", 3), ("validation", 2)):
+            (root / split).mkdir()
+            (root / f"{split}_annotation").mkdir()
+            for index in range(count):
+                self.image(split, f"{split[0]}{index}.jpg", rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+                mask = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3).astype(np.uint8)
+                mask[0, 0] = 255
+                self.mask(split, f"{split[0]}{index}.png", mask)
+
+    def image(self, split: str, name: str, pixels: UInt8Array, **options: Any) -> None:
+        Image.fromarray(pixels).save(self.root / split / name, **options)
+
+    def mask(self, split: str, name: str, labels: npt.NDArray[Any], **options: Any) -> None:
+        Image.fromarray(labels).save(self.root / f"{split}_annotation" / name, **options)
+
+    def map_masks(self, table: dict[int, int], splits: Sequence[str] = ("train", "validation")) -> None:
+        """Replace labels in every mask of ``splits``."""
+        for split in splits:
+            for path in (self.root / f"{split}_annotation").glob("*.png"):
+                labels = np.array(Image.open(path))
+                out = labels.copy()
+                for old, new in table.items():
+                    out[labels == old] = new
+                Image.fromarray(out).save(path)
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    def check(self, num_classes: int | None = 3, **options: Any) -> CheckReport:
+        channels = {path.name: path for path in self.root.iterdir() if path.is_dir() and path.name != "label_map"}
+        return check_channels(channels, num_classes=num_classes, workers=1, **options)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    return Dataset(tmp_path)
+
+
+def _only(findings: Sequence[Finding], kind: str) -> str:
+    (text,) = [str(finding) for finding in findings if finding.kind == kind]
+    return text
+
+
+def _kinds(findings: Sequence[Finding]) -> list[str]:
+    return [finding.kind for finding in findings]
+
+
+def test_good_data(data: Dataset) -> None:
+    report = data.check()
+    assert not report.errors
+    assert not report.warnings
+    report.raise_for_errors()
+    assert (report.num_train, report.num_validation) == (3, 2)
+    assert report.histogram["train"].tolist() == [45, 48, 48]
+    assert report.histogram["train"].dtype == np.int64
+    assert report.histogram["validation"].tolist() == [30, 32, 32]
+    assert report.ignored == {"train": 3, "validation": 2}
+    assert report.sizes == {"train": ((HEIGHT, WIDTH),) * 3, "validation": ((HEIGHT, WIDTH),) * 2}
+
+
+def _remove(*parts: str) -> Callable[[Dataset], object]:
+    def change(data: Dataset) -> None:
+        path = data.path(*parts)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def _write(content: bytes, *parts: str) -> Callable[[Dataset], object]:
+    return lambda data: data.path(*parts).write_bytes(content)
+
+
+def _cut(share: float, *parts: str) -> Callable[[Dataset], object]:
+    def change(data: Dataset) -> None:
+        content = data.path(*parts).read_bytes()
+        data.path(*parts).write_bytes(content[: int(len(content) * share)])
+
+    return change
+
+
+def _empty_but_hidden(data: Dataset) -> None:
+    for path in data.path("train").iterdir():
+        path.unlink()
+    for name in (".DS_Store", "._t0.jpg", "Thumbs.db"):
+        data.path("train", name).touch()
+
+
+def _jpeg_masks(data: Dataset) -> None:
+    for path in data.path("train_annotation").iterdir():
+        path.rename(path.with_suffix(".jpg"))
+
+
+def _rename_channel(data: Dataset) -> None:
+    data.path("validation_annotation").rename(data.path("validation_annotations"))
+
+
+def _second_file(data: Dataset) -> None:
+    shutil.copy(data.path("train/t1.jpg"), data.path("train/t1.JPG"))
+
+
+def _turned_by_exif(data: Dataset) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data.image("train", "t0.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
+    data.mask("train", "t0.png", np.zeros((WIDTH, HEIGHT), np.uint8))
+
+
+def _one_bad_pixel(data: Dataset) -> None:
+    mask = np.array(Image.open(data.path("validation_annotation/v1.png")))
+    mask[2, 3] = 7
+    data.mask("validation", "v1.png", mask)
+
+
+def _folder_for_image(data: Dataset) -> None:
+    data.path("train/t0.jpg").unlink()
+    data.path("train/t0.jpg").mkdir()
+
+
+def _pipe_for_image(data: Dataset) -> None:
+    data.path("train/t0.jpg").unlink()
+    os.mkfifo(data.path("train/t0.jpg"))
+
+
+def _blank(label: int, *names: str) -> Callable[[Dataset], object]:
+    def change(data: Dataset) -> None:
+        for name in names:
+            data.mask("train", name, np.full((HEIGHT, WIDTH), label, np.uint8))
+
+    return change
+
+
+ERRORS: list[tuple[str, Callable[[Dataset], object], str, str]] = [
+    ("1 missing", _remove("train"), "missing_channel", "the channel train is missing"),
+    ("1 empty", _empty_but_hidden, "empty_channel", "the channel train holds no images"),
+    ("2 missing", _remove("train_annotation"), "missing_channel", "the channel train_annotation is missing"),
+    ("2 empty", _jpeg_masks, "empty_channel", "train_annotation holds no masks. Masks must be PNG files"),
+    ("3 no mask", _remove("train_annotation/t1.png"), "image_without_mask", "1 images of train have no mask .*: t1"),
+    ("3 no image", _remove("validation/v0.jpg"), "mask_without_image", "1 masks of validation_annotation .*: v0"),
+    ("4 ambiguous", _second_file, "ambiguous", "1 names stand for two files in train .*: t1. Keep one file"),
+    (
+        "6 size",
+        lambda data: data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH + 1), np.uint8)),
+        "size_mismatch",
+        r"1 masks differ in size from their image: train/t0.jpg is 8x6, train_annotation/t0.png is 9x6$",
+    ),
+    (
+        "6 exif",
+        _turned_by_exif,
+        "size_mismatch",
+        r"is 8x6, .* is 6x8 \(the sides are swapped\): the image has EXIF orientation 6, which is not applied; save",
+    ),
+    ("7 zero bytes", _write(b"", "train/t0.jpg"), "unreadable", r"train/t0.jpg is empty \(0 bytes\)"),
+    ("7 cut JPEG", _cut(0.5, "train/t0.jpg"), "unreadable", "train/t0.jpg is damaged"),
+    ("7 cut mask", _cut(0.7, "train_annotation/t0.png"), "unreadable", "train_annotation/t0.png is damaged"),
+    ("8 HTML", _write(b"<html>", "train/t0.jpg"), "unreadable", "train/t0.jpg is not a picture in one of"),
+    (
+        "9 colour",
+        lambda data: data.mask("train", "t0.png", np.random.default_rng(0).integers(0, 9, (6, 8, 3), dtype=np.uint8)),
+        "unreadable",
+        r"train_annotation/t0.png is a colour mask \(\d+ colours\), labels are needed: save it as a palette PNG",
+    ),
+    (
+        "9 16-bit",
+        lambda data: data.mask("train", "t0.png", np.full((HEIGHT, WIDTH), 700, np.uint16)),
+        "unreadable",
+        "t0.png is a 16-bit mask with labels up to 700",
+    ),
+    (
+        "9 JPEG",
+        lambda data: data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH), np.uint8), format="JPEG"),
+        "unreadable",
+        "train_annotation/t0.png is not a picture in one of the formats PNG",
+    ),
+    (
+        "10 label",
+        _one_bad_pixel,
+        "out_of_range",
+        r"1 masks hold labels out of range \(label 7; 1 pixels in all; valid are 0 to 2 and 255\): "
+        r"validation_annotation/v1.png has label 7 on 1 pixels",
+    ),
+    ("11 all ignored", _blank(255, "t0.png", "t1.png", "t2.png"), "all_ignored", "every pixel of every mask of train"),
+    (
+        "16 folder x.jpg",
+        _folder_for_image,
+        "mask_without_image",
+        "t0",
+    ),
+    (
+        "16 pipe",
+        _pipe_for_image,
+        "mask_without_image",
+        "t0",
+    ),
+    (
+        "18 name",
+        _rename_channel,
+        "missing_channel",
+        "the channel validation_annotation is missing. Is the channel validation_annotations meant",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "words"), [case[1:] for case in ERRORS], ids=[case[0] for case in ERRORS])
+def test_errors(data: Dataset, change: Callable[[Dataset], object], kind: str, words: str) -> None:
+    change(data)
+    report = data.check()
+    assert _kinds(report.errors) == [kind]
+    with pytest.raises(DataError, match=words):
+        report.raise_for_errors()
+    assert str(report.errors[0]) in format_report(report)
+
+
+def test_names_that_only_look_alike_are_pointed_out(data: Dataset) -> None:
+    data.path("train/t0.jpg").rename(data.path("train/T0.jpg"))
+    report = data.check()
+    assert _kinds(report.errors) == ["image_without_mask", "mask_without_image"]
+    assert "Names must be equal, 'T0' and 't0' are not" in str(report.errors[0])
+
+
+def _copy_to_validation(data: Dataset) -> None:
+    shutil.copy(data.path("train/t2.jpg"), data.path("validation/v1.jpg"))
+
+
+def _nest(data: Dataset) -> None:
+    shutil.copytree(data.path("train_annotation"), data.path("train/train_annotation"))
+
+
+def _upright_exif(data: Dataset) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data.image("train", "t0.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
+
+
+def _dominate(data: Dataset) -> None:
+    for index in range(3):
+        mask = np.ones((HEIGHT, WIDTH), np.uint8)
+        mask[0, :2] = (0, 2) if index == 0 else (1, 1)
+        data.mask("train", f"t{index}.png", mask)
+
+
+WARNINGS: list[tuple[str, Callable[[Dataset], object], str, str]] = [
+    ("nested", _nest, "nested_channel", "train/train_annotation. Its files are not read.* without a slash at its end"),
+    (
+        "manifest",
+        _write(b"{}", "train/list.lst"),
+        "skipped",
+        "1 entries are not images and are skipped: train/list.lst",
+    ),
+    ("11 ignored mask", _blank(255, "t1.png"), "ignored_mask", "1 masks are ignored .*: train_annotation/t1.png"),
+    ("13 one class", lambda d: d.map_masks({0: 2, 1: 2}), "single_class", "class 2 is the only one in all masks"),
+    ("13 background", lambda d: d.map_masks({1: 0, 2: 0}), "single_class", "they are all background"),
+    ("13 never", lambda d: d.map_masks({1: 0}), "never_seen", "1 classes occur in no mask.*: 1"),
+    ("13 validation", lambda d: d.map_masks({2: 0}, ["train"]), "only_in_validation", "validation only.*: 2"),
+    ("dominant", _dominate, "dominant_class", "class 1 covers 98.6 % of the training pixels"),
+    ("15 duplicate", _copy_to_validation, "duplicate", "1 images .* byte for byte: train/t2.jpg and validation/v1.jpg"),
+    ("EXIF", _upright_exif, "orientation", "1 images have an EXIF orientation: train/t0.jpg. It is not applied"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"), [case[1:] for case in WARNINGS], ids=[case[0] for case in WARNINGS]
+)
+def test_warnings(data: Dataset, change: Callable[[Dataset], object], kind: str, words: str) -> None:
+    change(data)
+    report = data.check()
+    assert not report.errors
+    assert _kinds(report.warnings) == [kind]
+    text = _only(report.warnings, kind)
+    assert text in format_report(report)
+    assert re.search(words, text), text
+
+
+def test_small_images_are_a_warning_only_when_the_crop_is_known(data: Dataset) -> None:
+    assert not data.check(crop_size=HEIGHT).warnings
+    assert "3 training images have a side shorter than crop_size=7" in _only(data.check(crop_size=7).warnings, "small")
+
+
+MISTAKES: list[tuple[str, list[int], int | None, str, str]] = [
+    ("black and white", [0, 255], 2, "black_and_white", '{"map": {"0": 0, "1": 255}}'),
+    ("black and white, unknown", [0, 255], None, "black_and_white", '{"map": {"0": 0, "1": 255}}'),
+    ("shifted", [1, 2, 3], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
+    ("shifted, with a hole", [1, 2, 3, 255], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
+    ("shifted, one class more", [1, 2, 3], 4, "off_by_one", "and set num_classes to 3"),
+    ("steps of 3", [0, 3, 6], 3, "scaled", '{"scale": 3}'),
+    ("steps of 3, one missing", [0, 6, 9], 4, "scaled", '{"scale": 3}'),
+    ("half grey", [0, 128], 2, "scaled", '{"scale": 128}'),
+    ("half grey and a hole", [0, 127, 255], 2, "scaled", '{"scale": 127}'),
+    ("half grey and white", [0, 127, 255], 3, "scaled", '{"map": {"0": 0, "1": 127, "2": 255}}'),
+    ("unknown scale", [0, 100, 200], None, "scaled", '{"scale": 100}'),
+    ("gaps", [0, 4, 9], 3, "gaps", '{"map": {"0": 0, "1": 4, "2": 9}}'),
+    ("too few", [0, 1, 2, 3], 3, "too_few_classes", "Set num_classes to 4, or correct the masks"),
+    ("smeared", list(range(0, 256, 5)), 3, "smeared", "nearest-neighbour resizing"),
+]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "kind", "fix"), [case[1:] for case in MISTAKES], ids=[c[0] for c in MISTAKES]
+)
+def test_likely_mistakes(labels: list[int], classes: int | None, kind: str, fix: str) -> None:
+    finding = diagnose_labels(labels, classes)
+    assert finding is not None
+    assert finding.kind == kind
+    assert fix in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [([0, 1, 2], 3), ([0, 1, 2, 255], 3), ([0, 2], 3), ([0, 1], None), ([2], 3), ([], 2), ([255], 2), ([0], 2)],
+)
+def test_no_mistake(labels: list[int], classes: int | None) -> None:
+    assert diagnose_labels(labels, classes) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "classes"),
+    [
+        ({0: 0, 1: 255, 2: 255}, 2),
+        ({0: 1, 1: 2, 2: 3}, 3),
+        ({0: 0, 1: 40, 2: 80}, 3),
+        ({0: 0, 1: 17, 2: 101}, 3),
+    ],
+    ids=["black and white", "shifted", "scaled", "gaps"],
+)
+def test_the_fix_that_is_given_mends_the_data(data: Dataset, table: dict[int, int], classes: int) -> None:
+    data.map_masks(table)
+    report = data.check(classes)
+    text = "\n".join(str(finding) for finding in (*report.errors, *report.warnings))
+    start = text.index("give the label map ") + len("give the label map ")
+    content, _ = json.JSONDecoder().raw_decode(text[start:])
+    label_map = parse_label_map(json.dumps(content).encode(), "the fix")
+    mended = data.check(classes, label_maps=LabelMaps(label_map, label_map))
+    assert not mended.errors
+    assert not mended.warnings
+    assert (mended.histogram["train"] > 0).all()
+
+
+def test_labels_out_of_range_come_with_the_likely_mistake(data: Dataset) -> None:
+    data.map_masks({0: 1, 1: 2, 2: 3})
+    text = _only(data.check().errors, "out_of_range")
+    assert "5 masks hold labels out of range (label 3; 80 pixels in all" in text
+    assert 'To begin at 0, give the label map {"map": {"0": 1, "1": 2, "2": 3}}' in text
+
+
+def test_labels_outside_a_label_map(data: Dataset) -> None:
+    label_map = mapped_label_map({0: 0, 1: 1})
+    text = _only(data.check(2, label_maps=LabelMaps(label_map, label_map)).errors, "out_of_range")
+    assert "label 2; 80 pixels in all; valid are those of the label map" in text
+
+
+def test_a_label_map_past_num_classes(data: Dataset) -> None:
+    label_map = mapped_label_map({0: 0, 1: 1, 2: 2, 6: 9})
+    text = _only(data.check(label_maps=LabelMaps(label_map, default_label_map())).errors, "label_map_range")
+    assert "train_label_map.json gives the class 6. Classes are 0 to 2" in text
+
+
+def test_a_label_map_that_ignores_everything(data: Dataset) -> None:
+    data.map_masks({1: 0, 2: 0})
+    label_map = mapped_label_map({255: 0})
+    report = data.check(label_maps=LabelMaps(label_map, label_map))
+    assert "gives no class at all, everything is ignored" in _only(report.errors, "label_map_range")
+    assert "all_ignored" in _kinds(report.errors)
+
+
+def test_different_label_maps_are_worth_a_warning(data: Dataset) -> None:
+    data.map_masks({0: 0, 1: 5, 2: 10}, ["train"])
+    maps = LabelMaps(scale_label_map(5), default_label_map(), missing=("validation_label_map.json",))
+    report = data.check(label_maps=maps)
+    assert not report.errors
+    assert "validation_label_map.json is missing" in _only(report.warnings, "different_label_maps")
+    assert report.histogram["train"].tolist() == [45, 48, 48]
+
+
+def test_class_names_must_fit(data: Dataset) -> None:
+    maps = LabelMaps(default_label_map(), default_label_map(), class_names=["sky", "road"])
+    report = data.check(label_maps=maps)
+    assert "class_names.json names 2 classes, num_classes is 3" in _only(report.errors, "class_names")
+    named = data.check(label_maps=maps._replace(class_names=["sky", "road", "tree"]))
+    assert not named.errors
+    assert "2 tree" in format_report(named)
+
+
+@pytest.mark.parametrize(("table", "expected"), [({}, 3), ({2: 1}, 2), ({2: 6}, 7), ({1: 0, 2: 0}, 2)])
+def test_num_classes_is_suggested(data: Dataset, table: dict[int, int], expected: int) -> None:
+    data.map_masks(table)
+    report = data.check(None)
+    assert not report.errors
+    assert (report.num_classes, report.is_suggested) == (expected, True)
+    assert f"it would be {expected}" in format_report(report)
+
+
+def test_another_ignore_label(data: Dataset) -> None:
+    data.map_masks({255: 99})
+    assert "out_of_range" in _kinds(data.check().errors)
+    report = data.check(ignore_label=99)
+    assert not report.errors
+    assert report.ignored == {"train": 3, "validation": 2}
+
+
+def test_pixel_limit(data: Dataset) -> None:
+    report = data.check(max_pixels=HEIGHT * WIDTH - 1)
+    assert "train/t0.jpg has 8x6 pixels, the limit is 47" in _only(report.errors, "unreadable")
+
+
+def test_one_split_can_be_checked_alone(data: Dataset) -> None:
+    for channel in ("train", "train_annotation"):
+        shutil.rmtree(data.path(channel))
+    report = data.check(splits=("validation",))
+    assert not report.errors
+    assert not report.warnings
+    assert (report.num_train, report.num_validation) == (0, 2)
+
+
+def test_the_failure_text_begins_with_every_error(data: Dataset) -> None:
+    rng = np.random.default_rng(5)
+    for index in range(40):
+        data.image("train", f"long_name_of_an_orphan_{index}.jpg", rng.integers(0, 9, (6, 8, 3), dtype=np.uint8))
+        data.mask("validation", f"long_name_of_another_{index}.png", np.zeros((6, 8), np.uint8))
+    _one_bad_pixel(data)
+    data.path("train/t0.jpg").write_bytes(b"")
+    report = data.check()
+    with pytest.raises(DataError) as caught:
+        report.raise_for_errors()
+    failure, code = describe_failure(caught.value)
+    assert (len(failure), code) == (FAILURE_LIMIT, 2)
+    for words in ("40 images of train have no mask", "40 masks of", "t0.jpg is empty", "label 7 on 1 pixels"):
+        assert words in failure
+    assert "and 30 more" in str(caught.value)
+
+
+def test_file_names_cannot_break_lines_or_the_terminal(data: Dataset) -> None:
+    name = "a\n\x1b[31m" + os.fsdecode(b"\xff")
+    shutil.copy(data.path("train/t0.jpg"), data.path("train", f"{name}.jpg"))
+    text = _only(data.check().errors, "image_without_mask")
+    assert text.isprintable()
+    assert r"a\n\x1b[31m\udcff" in text
+
+
+def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: Dataset) -> None:
+    first = data.check().fingerprint
+    data.mask("validation", "v0.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert data.check().fingerprint == first
+    for extension, channel in ((".jpg", "train"), (".png", "train_annotation")):
+        data.path(channel, f"t0{extension}").rename(data.path(channel, f"x0{extension}"))
+    renamed = data.check().fingerprint
+    data.mask("train", "t1.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert len({first, renamed, data.check().fingerprint}) == 3
+
+
+def test_any_number_of_workers_gives_the_same_report(data: Dataset) -> None:
+    _one_bad_pixel(data)
+    channels = {name: data.path(name) for name in CHANNELS}
+    texts = {format_report(check_channels(channels, num_classes=3, workers=workers)) for workers in (1, 2, 7)}
+    assert len(texts) == 1
+
+
+def test_progress_is_told(data: Dataset) -> None:
+    calls: list[tuple[int, int]] = []
+    data.check(progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(n, 5) for n in range(1, 6)]
+
+
+def _label_folder(tmp_path: Path, files: dict[str, bytes]) -> Path:
+    folder = tmp_path / "label_map"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_label_channel(tmp_path: Path) -> None:
+    folder = _label_folder(
+        tmp_path,
+        {
+            "train_label_map.json": b'{"scale": "3"}',
+            "class_names.json": '["caf\u00e9", "road"]'.encode(),
+            "labelmap.json": b"{}",
+            "._train_label_map.json": b"x",
+        },
+    )
+    maps = read_label_maps(folder)
+    assert maps.train.description == {"scale": 3}
+    assert maps.validation.description == {"scale": 1}
+    assert maps.class_names == ["caf\u00e9", "road"]
+    assert maps.missing == ("validation_label_map.json",)
+    assert maps.unused == ("labelmap.json",)
+
+
+def test_no_label_channel(tmp_path: Path) -> None:
+    for folder in (None, tmp_path / "label_map"):
+        maps = read_label_maps(folder, ignore_label=9)
+        assert maps.missing == ("train_label_map.json", "validation_label_map.json")
+        assert maps.class_names is None
+        assert maps.train.table[[0, 9, 255]].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("train_label_map.json", b"{", r"label_map.train_label_map.json is not a JSON object"),
+        ("validation_label_map.json", b"[]", r"validation_label_map.json is not understood"),
+        ("train_label_map.json", b" " * (2**20 + 1), "has more than 1048576 bytes"),
+        ("class_names.json", b"\xff", "class_names.json is not JSON"),
+        ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),
+        ("class_names.json", b"[]", "expected a list of 1 to 254 names"),
+        ("class_names.json", b"[1, 2]", "expected a list of 1 to 254 names"),
+        ("class_names.json", b'["a", "a"]', "2 different class names are needed"),
+    ],
+)
+def test_unusable_label_channels(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_label_maps(_label_folder(tmp_path, {name: content}))

@@ -1,0 +1,124 @@
+"""gluonseg.compat adds names to numpy and changes none, for our code and for a user's own script."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gluonseg.sagemaker
+from gluonseg import compat
+
+USER_SITE = Path(gluonseg.sagemaker.__file__).with_name("user_site")
+
+COMPARE = """
+import json, warnings
+import numpy
+import numpy.linalg, numpy.ma, numpy.random
+before = dict(vars(numpy))
+modules = {name: dict(vars(module)) for name, module in [
+    ("linalg", numpy.linalg), ("ma", numpy.ma), ("random", numpy.random), ("ndarray", numpy.ndarray)]}
+state = numpy.geterr(), numpy.get_printoptions(), list(warnings.filters)
+from gluonseg import compat
+after = vars(numpy)
+print(json.dumps({
+    "lost": sorted(before.keys() - after.keys()),
+    "added": sorted(after.keys() - before.keys()),
+    "changed": sorted(name for name in before if after[name] is not before[name]),
+    "touched": sorted(name for name, old in modules.items()
+                      if dict(vars(getattr(numpy, name))).keys() != old.keys()),
+    "state": (numpy.geterr(), numpy.get_printoptions(), list(warnings.filters)) == state,
+    "again": compat.restore_numpy_names(),
+}))
+"""
+
+
+def run_python(source: str, *paths: Path, **variables: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **variables}
+    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def comparison() -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(run_python(COMPARE))
+    return result
+
+
+def test_changes_nothing_that_exists(comparison: dict[str, Any]) -> None:
+    assert (comparison["lost"], comparison["changed"], comparison["touched"]) == ([], [], [])
+    assert comparison["state"]
+
+
+def test_adds_names_of_its_own_list_only(comparison: dict[str, Any]) -> None:
+    assert set(comparison["added"]) <= set(compat._successors())
+
+
+@pytest.mark.skipif(np.__version__.startswith("1."), reason="numpy 1 still has these names")
+def test_numpy_2_lacks_the_names_mxnet_touches(comparison: dict[str, Any]) -> None:
+    assert {"NAN", "NINF", "PINF", "alltrue", "product", "round_", "sometrue"} <= set(comparison["added"])
+
+
+def test_second_call_finds_nothing_to_do(comparison: dict[str, Any]) -> None:
+    assert comparison["again"] == []
+
+
+@pytest.mark.parametrize("name", compat._successors())
+def test_every_name_is_there(name: str) -> None:
+    assert name in vars(np)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("alltrue", ([1, 0],), False),
+        ("sometrue", ([1, 0],), True),
+        ("product", ([2, 3],), 6),
+        ("in1d", ([1, 2], [2]), [False, True]),
+        ("msort", ([[3, 1], [2, 4]],), [[2, 1], [3, 4]]),
+        ("round_", (1.234, 1), 1.2),
+        ("trapz", ([1.0, 2.0, 3.0],), 4.0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_successor_computes_what_the_removed_function_did(name: str, arguments: tuple[Any, ...], expected: Any) -> None:
+    np.testing.assert_array_equal(getattr(np, name)(*arguments), expected)
+
+
+def test_constants_have_their_old_values() -> None:
+    found = [getattr(np, name) for name in ("NAN", "NaN", "PINF", "NINF", "Inf", "PZERO", "NZERO")]
+    np.testing.assert_array_equal(found, [np.nan, np.nan, np.inf, -np.inf, np.inf, 0.0, 0.0])
+    assert np.signbit(found[-1])
+
+
+def test_financial_function_names_its_package() -> None:
+    with pytest.raises(NotImplementedError, match="numpy-financial"):
+        np.pmt(0.1, 12, 100)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("library", ["mxnet", "gluoncv"])
+def test_user_script_can_import(library: str) -> None:
+    source = f"import {library}, mxnet; print(float(mxnet.nd.ones((2, 3)).sum().asscalar()))"
+    assert run_python(source, USER_SITE, PYTHONWARNINGS="ignore") == "6.0"
+
+
+def test_user_script_starts_without_numpy() -> None:
+    source = "import sys; print([name for name in ('numpy', 'gluonseg') if name in sys.modules])"
+    assert run_python(source, USER_SITE) == "[]"
+
+
+def test_user_sitecustomize_still_runs(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.theirs = 'ran'\n", encoding="utf-8")
+    assert run_python("print(theirs)", USER_SITE, tmp_path) == "ran"
+
+
+def test_import_of_missing_module_still_fails() -> None:
+    source = "try:\n    import mxnet.nothing_here\nexcept ModuleNotFoundError as error:\n    print(error.name)"
+    assert run_python(source, USER_SITE, PYTHONWARNINGS="ignore") == "mxnet.nothing_here"

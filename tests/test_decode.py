@@ -1,0 +1,267 @@
+"""Bytes to pixels: every kind of picture and mask, and everything that is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gluonseg.data.decode import (
+    REQUEST_FORMATS,
+    decode_image,
+    decode_label,
+    find_orientation,
+    read_image,
+    read_label,
+)
+from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+GREY = COLOUR[..., 0]
+LABELS = (np.arange(13 * 17).reshape(13, 17) % 5).astype(np.uint8)
+
+
+def _encode(picture: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def _palette(labels: np.ndarray[Any, np.dtype[np.uint8]] = LABELS) -> Image.Image:
+    picture = Image.fromarray(labels)
+    # Neither in order nor grey: a reader that takes colours for labels gets other numbers.
+    picture.putpalette([255 - value // 3 for value in range(768)])
+    return picture
+
+
+def _raw_png(depth: int, colour_type: int, row: bytes, width: int) -> bytes:
+    """A one-row PNG of any bit depth and colour type, which Pillow cannot write itself."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, 1, depth, colour_type, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF"])
+def test_colour_is_kept(file_format: str) -> None:
+    decoded = decode_image(_encode(Image.fromarray(COLOUR), file_format))
+    assert np.array_equal(decoded, COLOUR)
+    assert decoded.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(GREY),
+        Image.fromarray(GREY).convert("LA"),
+        Image.fromarray(GREY.astype(np.uint16) * 256 + 77),
+        Image.merge("RGBA", [Image.fromarray(GREY)] * 4),
+    ],
+    ids=["grey", "grey with alpha", "16-bit grey", "colour with alpha"],
+)
+def test_every_kind_becomes_rgb(picture: Image.Image) -> None:
+    assert np.array_equal(decode_image(_encode(picture, "PNG")), np.dstack([GREY] * 3))
+
+
+def test_palettes_are_resolved_in_photos() -> None:
+    expected = np.array(_palette().convert("RGB"))
+    assert np.array_equal(decode_image(_encode(_palette(), "PNG")), expected)
+    assert np.array_equal(decode_image(_encode(_palette(), "PNG", transparency=bytes([0, 128, 255]))), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_of_every_kind(mode: str, progressive: bool) -> None:
+    smooth = Image.fromarray(np.full((20, 30, 3), 120, np.uint8)).convert(mode)
+    decoded = decode_image(_encode(smooth, "JPEG", progressive=progressive))
+    assert decoded.shape == (20, 30, 3)
+    assert np.abs(decoded.astype(int) - 120).max() <= 4
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    frames = [Image.fromarray(np.full((5, 6, 3), value, np.uint8)) for value in (10, 200)]
+    for file_format in ("GIF", "PNG", "WEBP"):
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        data = _encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        assert (decode_image(data) == 10).all()
+
+
+def test_jpegs_with_two_pictures_are_read_wherever_jpegs_are() -> None:
+    picture = Image.fromarray(np.full((8, 8, 3), 90, np.uint8))
+    data = _encode(picture, "MPO", save_all=True, append_images=[picture])
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.format == "MPO"
+    assert decode_image(data, formats=REQUEST_FORMATS).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (7, 7)])
+def test_odd_sizes(height: int, width: int) -> None:
+    picture = Image.fromarray(np.zeros((height, width, 3), np.uint8))
+    assert decode_image(_encode(picture, "PNG")).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _encode(_palette(), "PNG"),
+        _encode(_palette(), "PNG", bits=4),
+        _encode(_palette(), "PNG", transparency=0),
+        _encode(_palette(), "BMP"),
+        _encode(_palette(), "TIFF"),
+        _encode(Image.fromarray(LABELS), "PNG"),
+        _encode(Image.fromarray(LABELS), "TIFF", compression="tiff_lzw"),
+        _encode(Image.merge("LA", [Image.fromarray(LABELS), Image.fromarray(GREY)]), "PNG"),
+        _encode(Image.merge("RGB", [Image.fromarray(LABELS)] * 3), "PNG"),
+        _encode(Image.merge("RGBA", [*[Image.fromarray(LABELS)] * 3, Image.fromarray(GREY)]), "PNG"),
+        _encode(Image.fromarray(LABELS.astype(np.uint16)), "PNG"),
+    ],
+    ids=["P", "P4", "P-transparent", "P-bmp", "P-tiff", "L", "L-tiff", "LA", "RGB", "RGBA", "I16"],
+)
+def test_labels_are_the_numbers_in_the_file(data: bytes) -> None:
+    decoded = decode_label(data)
+    assert np.array_equal(decoded, LABELS)
+    assert decoded.dtype == np.uint8
+
+
+def test_one_bit_masks_are_0_and_1() -> None:
+    assert decode_label(_encode(Image.fromarray(LABELS > 2), "PNG")).tolist() == (LABELS > 2).astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (_encode(Image.fromarray(COLOUR), "PNG"), r"is a colour mask \(221 colours\).*palette PNG"),
+        (_encode(Image.fromarray(LABELS.astype(np.uint16) + 300), "PNG"), "is a 16-bit mask with labels up to 304"),
+        (_raw_png(16, 2, b"\0\3" * 6, 2), "is a 16-bit mask in colour or with alpha"),
+        (_raw_png(16, 4, b"\0\3\xff\xff" * 2, 2), "is a 16-bit mask in colour or with alpha"),
+        (_encode(Image.fromarray(LABELS), "JPEG"), "is not a picture in one of the formats PNG, GIF, BMP, TIFF"),
+        (_encode(Image.fromarray(COLOUR).convert("CMYK"), "TIFF"), "has colour mode CMYK"),
+    ],
+    ids=["colour", "16-bit", "16-bit colour", "16-bit alpha", "JPEG", "CMYK"],
+)
+def test_masks_that_hold_no_labels(data: bytes, words: str) -> None:
+    with pytest.raises(ImageError, match=f"a.png {words}"):
+        decode_label(data, "a.png")
+
+
+@pytest.mark.parametrize("data", [b"GIF, really", b"<html></html>", b"\0" * 100, b"%PDF-1.7", b"x"])
+@pytest.mark.parametrize("decode", [decode_image, decode_label])
+def test_what_is_no_picture_is_unsupported(decode: Any, data: bytes) -> None:
+    with pytest.raises(UnsupportedImageError, match=r"a\.jpg is not a picture"):
+        decode(data, "a.jpg")
+
+
+def test_formats_outside_the_list_are_unsupported() -> None:
+    picture = Image.fromarray(COLOUR)
+    for file_format in ("ICO", "PPM", "TGA", "JPEG2000"):
+        with pytest.raises(UnsupportedImageError):
+            decode_image(_encode(picture, file_format))
+    with pytest.raises(UnsupportedImageError, match="JPEG, PNG"):
+        decode_image(_encode(picture, "BMP"), formats=REQUEST_FORMATS)
+
+
+def test_nothing_is_empty() -> None:
+    with pytest.raises(ImageError, match=r"a.jpg is empty \(0 bytes\)"):
+        decode_image(b"", "a.jpg")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_cut_off_files_are_refused(file_format: str, share: float) -> None:
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = _encode(picture, file_format)
+    with pytest.raises(ImageError):
+        decode_image(data[: int(len(data) * share)])
+
+
+def test_a_broken_checksum_is_refused() -> None:
+    data = bytearray(_encode(Image.fromarray(COLOUR), "PNG"))
+    data[data.index(b"IDAT") + 20] ^= 0xFF
+    with pytest.raises(ImageError, match="is damaged"):
+        decode_image(bytes(data))
+
+
+def test_large_pictures_are_refused_by_their_header() -> None:
+    bomb = _raw_png(8, 0, b"", 1)
+    bomb = bomb.replace(struct.pack(">II", 1, 1), struct.pack(">II", 8000, 8000), 1)
+    ihdr = bomb[12:29]
+    bomb = bomb.replace(bomb[29:33], struct.pack(">I", zlib.crc32(ihdr)), 1)
+    with pytest.raises(ImageTooLargeError, match="8000x8000 pixels, the limit is 50000000"):
+        decode_image(bomb)
+    with pytest.raises(ImageTooLargeError, match="17x13 pixels, the limit is 220"):
+        decode_image(_encode(Image.fromarray(COLOUR), "PNG"), max_pixels=220)
+    assert decode_image(_encode(Image.fromarray(COLOUR), "PNG"), max_pixels=221).shape == COLOUR.shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_told_and_not_applied(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for file_format in ("JPEG", "PNG", "WEBP"):
+        data = _encode(Image.fromarray(COLOUR), file_format, exif=exif)
+        assert find_orientation(data) == orientation
+        assert decode_image(data).shape == COLOUR.shape
+
+
+@pytest.mark.parametrize("value", [0, 9])
+def test_a_senseless_orientation_is_none(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert find_orientation(_encode(Image.fromarray(COLOUR), "JPEG", exif=exif)) == 1
+
+
+SEEDS = [
+    _encode(Image.fromarray(COLOUR), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"),
+    _encode(_palette(), "PNG"),
+    _encode(_palette(), "GIF"),
+    _encode(_palette(), "BMP"),
+    _encode(Image.fromarray(GREY), "TIFF"),
+    _encode(Image.fromarray(COLOUR), "WEBP"),
+]
+
+
+@settings(max_examples=300)
+@given(
+    data=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=6),
+    keep=st.integers(0, 1000),
+)
+def test_damaged_bytes_give_pixels_or_an_image_error(data: bytes, changes: list[tuple[int, int]], keep: int) -> None:
+    broken = bytearray(data)
+    for position, value in changes:
+        broken[position % len(broken)] = value
+    broken = broken[:keep] if keep < 500 else broken
+    for decode in (decode_image, decode_label):
+        with contextlib.suppress(ImageError):
+            assert decode(bytes(broken)).dtype == np.uint8
+    assert 1 <= find_orientation(bytes(broken)) <= 8
+
+
+def test_threads_leave_the_warning_filters_alone() -> None:
+    data = _encode(Image.fromarray(COLOUR), "JPEG")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: (decode_image(data), find_orientation(data)), range(800)))
+    assert list(warnings.filters) == before
+
+
+def test_files_are_named_in_errors(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.jpg cannot be read: No such file"):
+        read_image(tmp_path / "gone.jpg")
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"a\.png is empty"):
+        read_label(tmp_path / "a.png")

@@ -1,0 +1,109 @@
+"""Matching images with masks by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gluonseg.data.pairs import Matching, list_folder, match_pairs
+
+
+def _fill(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def _match(tmp_path: Path, images: list[str], masks: list[str]) -> Matching:
+    return match_pairs(_fill(tmp_path / "train", *images), _fill(tmp_path / "train_annotation", *masks))
+
+
+def test_pairs_are_sorted_and_carry_both_paths(tmp_path: Path) -> None:
+    matching = _match(tmp_path, ["b.jpg", "a.JPEG", "c.webp"], ["c.tiff", "a.png", "b.PNG"])
+    assert [(p.name, p.image.name, p.label.name) for p in matching.pairs] == [
+        ("a", "a.JPEG", "a.png"),
+        ("b", "b.jpg", "b.PNG"),
+        ("c", "c.webp", "c.tiff"),
+    ]
+    assert matching == Matching(pairs=matching.pairs)
+
+
+def test_orphans_are_named_on_both_sides(tmp_path: Path) -> None:
+    matching = _match(tmp_path, ["a.jpg", "b.jpg", "z.jpg"], ["b.png", "c.png"])
+    assert [pair.name for pair in matching.pairs] == ["b"]
+    assert matching.images_without_mask == ("a", "z")
+    assert matching.masks_without_image == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [(["a.jpg", "a.JPG"], ["a.png"]), (["a.jpg", "a.png"], ["a.png"]), (["a.jpg"], ["a.png", "a.gif"])],
+)
+def test_two_files_of_one_name_match_nothing(tmp_path: Path, images: list[str], masks: list[str]) -> None:
+    matching = _match(tmp_path, [*images, "b.jpg"], [*masks, "b.png"])
+    assert matching.ambiguous == ("a",)
+    assert [pair.name for pair in matching.pairs] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("Cat.jpg", "cat.png"),
+        ("caf\u00e9.jpg", "cafe\u0301.png"),
+        ("a .jpg", "a.png"),
+        ("a.1.jpg", "a.png"),
+    ],
+)
+def test_names_that_only_look_alike_do_not_match(tmp_path: Path, image: str, mask: str) -> None:
+    matching = _match(tmp_path, [image], [mask])
+    assert not matching.pairs
+    assert matching.images_without_mask == (Path(image).stem,)
+    assert matching.masks_without_image == (Path(mask).stem,)
+
+
+@pytest.mark.parametrize("stem", ["-rf", "$(id)", "a\nb", "a.b.c", " ", "x" * 251, "\u732b", "a;b|c&d"])
+def test_odd_names_match(tmp_path: Path, stem: str) -> None:
+    assert [pair.name for pair in _match(tmp_path, [f"{stem}.jpg"], [f"{stem}.png"]).pairs] == [stem]
+
+
+def test_what_is_no_image_is_skipped_and_named(tmp_path: Path) -> None:
+    train = _fill(tmp_path / "train", "a.jpg", "notes.txt", ".DS_Store", "._a.jpg", "Thumbs.db")
+    _fill(train / "train_annotation", "a.png")
+    (train / "folder.jpg").mkdir()
+    matching = match_pairs(train, _fill(tmp_path / "train_annotation", "a.png", "a.jpg"))
+    assert [pair.name for pair in matching.pairs] == ["a"]
+    assert sorted(path.name for path in matching.skipped) == ["a.jpg", "folder.jpg", "notes.txt", "train_annotation"]
+
+
+def test_pipes_and_broken_links_do_not_block(tmp_path: Path) -> None:
+    train = _fill(tmp_path / "train", "a.jpg")
+    os.mkfifo(train / "pipe.jpg")
+    (train / "loop.jpg").symlink_to("loop.jpg")
+    (train / "gone.jpg").symlink_to("/nowhere/at/all.jpg")
+    files, other = list_folder(train, (".jpg",))
+    assert [path.name for path in files] == ["a.jpg"]
+    assert [path.name for path in other] == ["gone.jpg", "loop.jpg", "pipe.jpg"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        match_pairs(tmp_path / "no", tmp_path)
+
+
+stems = st.sets(st.text("abAB-_", min_size=1, max_size=3), max_size=6)
+
+
+@given(images=stems, masks=stems)
+def test_every_name_ends_in_exactly_one_place(
+    tmp_path_factory: pytest.TempPathFactory, images: set[str], masks: set[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("pairs")
+    matching = _match(folder, [f"{s}.jpg" for s in images], [f"{s}.png" for s in masks])
+    assert {pair.name for pair in matching.pairs} == images & masks
+    assert set(matching.images_without_mask) == images - masks
+    assert set(matching.masks_without_image) == masks - images
