@@ -50,8 +50,9 @@ class FakePredictor:
         return mask
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
-        one_hot: Float32Array = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
-        return (np.float32(0.1) + np.float32(0.7) * one_hot).transpose(2, 0, 1)
+        one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
+        probabilities: Float32Array = (np.float32(0.1) + np.float32(0.7) * one_hot).transpose(2, 0, 1)
+        return probabilities
 
 
 def _picture(height: int = 11, width: int = 17) -> UInt8Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -44,7 +45,7 @@ def read_lock(name: str) -> list[tuple[Requirement, list[str]]]:
 
 
 def read_pins(name: str) -> set[str]:
-    return {str(requirement) for requirement, _ in read_lock(name)}
+    return {f"{requirement.name}{requirement.specifier}" for requirement, _ in read_lock(name)}
 
 
 def read_names(name: str) -> set[str]:
@@ -114,21 +115,26 @@ def test_runtime_lock_has_no_test_tool() -> None:
     assert tools & read_names("requirements.txt") == set()
 
 
-def run_make(*arguments: str) -> str:
-    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout
+def run_make(*arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+    # Not as a child of the make that may run this test: its variables and flags would be passed on.
+    inherited = ("MAKE", "MFLAGS", "PYTHON", "DATA", "VENV")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
+    command = ["make", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == exit_code, done.stderr
+    return done
 
 
 def test_help_lists_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
     assert targets
-    listed = re.findall(r"^make (\w+)\t\S", run_make("help"), flags=re.M)
+    listed = re.findall(r"^make (\w+)\t\S", run_make("help").stdout, flags=re.M)
     assert listed == targets[1].split()
 
 
 @pytest.mark.parametrize(("target", "lock"), [("demo", LOCKS[0]), ("test", LOCKS[1]), ("lint", LOCKS[1])])
 def test_target_installs_its_lock_with_hashes(target: str, lock: str, tmp_path: Path) -> None:
-    commands = run_make("-n", target, f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}")
+    commands = run_make("-n", target, f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}").stdout
     for name in ("requirements-build.txt", lock):
         (line,) = [line for line in commands.splitlines() if f"-r docker/{name} " in line]
         assert "--require-hashes" in line
@@ -139,18 +145,17 @@ def test_unchanged_lock_is_not_installed_again(tmp_path: Path) -> None:
     version = sys.version.split()[0]
     (tmp_path / f"requirements-test.{version}").touch()
     arguments = ("-n", "test", f"VENV={tmp_path}", f"PYTHON={sys.executable}")
-    assert "pip install" not in run_make(*arguments)
-    assert "pip install" in run_make(*arguments, "-W", "docker/requirements-test.txt")
+    assert "pip install" not in run_make(*arguments).stdout
+    assert "pip install" in run_make(*arguments, "-W", "docker/requirements-test.txt").stdout
 
 
 def test_demo_passes_data_on() -> None:
-    command = run_make("-n", "demo", "DATA=/data/my pets").splitlines()[-1]
+    command = run_make("-n", "demo", "DATA=/data/my pets").stdout.splitlines()[-1]
     assert shlex.split(command)[1:] == ["-m", "gluonseg.demo", "--data", "/data/my pets"]
 
 
 def test_missing_python_is_one_line(tmp_path: Path) -> None:
-    arguments = ["make", "test", "PYTHON=python3.99", f"VENV={tmp_path}/venv"]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_make("test", "PYTHON=python3.99", f"VENV={tmp_path}/venv", exit_code=2)
     first, *rest = done.stderr.splitlines()
     assert "no 'python3.99' here" in first
     assert "PYTHON=" in first

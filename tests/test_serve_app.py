@@ -42,8 +42,9 @@ class FakePredictor:
         return (image_hwc[..., 0] > 127).astype(np.uint8)
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
-        one_hot: Float32Array = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
-        return one_hot.transpose(2, 0, 1)
+        one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
+        probabilities: Float32Array = one_hot.transpose(2, 0, 1)
+        return probabilities
 
 
 def _encode(pixels: UInt8Array) -> bytes:

@@ -88,9 +88,8 @@ def _find_port() -> int:
 
 
 @contextmanager
-def _started(
-    base: Path, log: Path, command: tuple[str, ...] = (str(SERVE),), **variables: str
-) -> Iterator[RunningServer]:
+def _started(base: Path, log: Path, *command: str, **variables: str) -> Iterator[RunningServer]:
+    """Run ``container/serve``, or Python with the arguments ``command``."""
     port = _find_port()
     environ = {
         **os.environ,

@@ -124,7 +124,7 @@ def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> Lab
     class_ids = [_as_int(class_id, "a class id", source) for class_id in pairs]
     if len(set(class_ids)) != len(class_ids):
         raise DataError(f"label map {source} names a class id twice: {', '.join(pairs)}")
-    labels = [_as_int(label, "a label", source) for label in pairs.values()]
+    labels = [_as_int(label, f"the label of class {class_id}", source) for class_id, label in pairs.items()]
     return mapped_label_map(dict(zip(class_ids, labels, strict=True)), ignore_label)
 
 

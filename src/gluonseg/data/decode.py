@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 
@@ -56,6 +56,8 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
     """Open ``data`` lazily, refuse it by header, and turn every decoder error into an ImageError."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
+    # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(io.BytesIO(data), formats=formats) as picture:
             width, height = picture.size

@@ -160,12 +160,18 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return create_app(loader.find, self.settings)
 
 
+def _configure_log() -> None:
+    """Our lines go to stderr, as gunicorn's do; a program that has set up its log already keeps it."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+
 def run_server(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
     0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.
     Must run before MXNet is imported, and in the main thread.
     """
+    _configure_log()
     set_thread_count(max(1, count_usable_cores() // settings.workers))
     try:
         Server(settings).run()
@@ -177,7 +183,7 @@ def run_server(settings: Settings) -> int:
 
 def main() -> int:
     """Serve the model under /opt/ml as SageMaker's environment says; return the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _configure_log()
     try:
         return run_server(read_settings(os.environ))
     except UserError as error:
