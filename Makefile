@@ -14,7 +14,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
 demo: $(RUNTIME) ## train on drawn photos, evaluate, serve; DATA=/path/to/oxford-iiit-pet takes the real ones
-	$(VENV)/bin/python -m gluonseg.demo $(if $(DATA),--data "$(DATA)")
+	$(VENV)/bin/python container/demo.py $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS))
 
 test: $(TESTING) ## run the test suite
 	$(VENV)/bin/pytest
@@ -37,5 +37,5 @@ $(VENV)/%.$(VERSION): docker/%.txt docker/requirements-build.txt setup.py
 	@{ $(PIP) --require-hashes -r docker/requirements-build.txt && \
 	   $(PIP) --require-hashes --no-build-isolation -r $< && \
 	   $(PIP) --no-index --no-build-isolation --editable .; } || { \
-	    echo "gluonseg: the install stopped, see pip's last lines: no network, or no wheel for Python $(VERSION)" >&2; exit 1; }
+	    echo "gluonseg: the install stopped; pip says above why (often no network, or no wheel for Python $(VERSION))" >&2; exit 1; }
 	@touch $@

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+
+from gluonseg.data.decode import read_image, read_label
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = ("sudo apt-get ", "git clone ", "cd ")
@@ -25,6 +30,7 @@ def read_commands(page: str) -> list[str]:
 
 COMMANDS = read_commands("README.md")
 MAKE_COMMANDS = [command for command in COMMANDS if command.startswith("make ")]
+CURL_COMMANDS = [command for command in COMMANDS if command.startswith("curl ")]
 PROGRAM_COMMANDS = [command for command in COMMANDS if command.startswith("gluonseg ")]
 
 
@@ -47,7 +53,7 @@ def test_two_commands_come_first() -> None:
 
 
 def test_every_command_is_covered() -> None:
-    assert [text for text in COMMANDS if not text.startswith(("make ", "gluonseg ", *NOT_RUN))] == []
+    assert [text for text in COMMANDS if not text.startswith(("make ", "gluonseg ", "curl ", *NOT_RUN))] == []
 
 
 @pytest.mark.parametrize("command", MAKE_COMMANDS)
@@ -55,17 +61,44 @@ def test_make_knows_the_target(command: str) -> None:
     assert ".venv/bin/" in run_command(f"{command} --just-print", ROOT)
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the README's reader is, with the files that its commands name."""
-    # HOOK: once README.md shows gluonseg commands, make what they name here (drawn data, a tiny trained model).
-    return tmp_path_factory.mktemp("readme")
+def find_free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
 
 
-@pytest.mark.skipif(not PROGRAM_COMMANDS, reason="README.md shows no gluonseg command yet")
-def test_gluonseg_commands_run_in_order(workplace: Path) -> None:
-    for command in PROGRAM_COMMANDS:
-        run_command(command, workplace)
+def wait_until_served(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert server.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}/ping", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("the server did not come up within a minute")
+
+
+def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
+    """As a reader would, but for one epoch of training and a port that is free here."""
+    *steps, serve = PROGRAM_COMMANDS
+    for command in steps:
+        run_command(f"{command} --epochs 1" if command.startswith("gluonseg train ") else command, tmp_path)
+    assert len(list((tmp_path / "masks").glob("*_overlay.png"))) == len(list((tmp_path / "data/validation").iterdir()))
+
+    port = find_free_port()
+    assert serve.startswith("gluonseg serve ")
+    command = shlex.split(serve.replace("8080", str(port)))
+    server = subprocess.Popen(command, cwd=tmp_path, env=build_environment(), stderr=subprocess.DEVNULL)
+    try:
+        wait_until_served(port, server)
+        (curl,) = CURL_COMMANDS
+        run_command(f"{curl.replace('8080', str(port))} --silent --fail", tmp_path)
+    finally:
+        server.terminate()
+        assert server.wait(timeout=40) == 0
+    mask = read_label(tmp_path / "mask.png")
+    assert mask.shape == read_image(tmp_path / "data/validation/disc_1.jpg").shape[:2]
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])

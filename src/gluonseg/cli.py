@@ -188,8 +188,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     from gluonseg.serve.server import run_server
     from gluonseg.serve.settings import read_settings
 
-    settings = read_settings(os.environ)
-    changes = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
+    port = {"SAGEMAKER_BIND_TO_PORT": arguments.port} if arguments.port else {}
+    settings = read_settings({**os.environ, **port})
+    changes = {"model_path": arguments.model, "host": arguments.host}
     return run_server(dataclasses.replace(settings, **{k: v for k, v in changes.items() if v is not None}))
 
 
@@ -290,7 +291,7 @@ def _add_use(commands: Any) -> None:
     serve = _add_command(commands, "serve", _serve, "Serve a model over HTTP: /ping and /invocations.")
     serve.add_argument("--model", type=Path, help="model folder or model.tar.gz (default /opt/ml/model)")
     serve.add_argument("--host", help="address to listen on (default 0.0.0.0)")
-    serve.add_argument("--port", type=int, help="port (default 8080, or SAGEMAKER_BIND_TO_PORT)")
+    serve.add_argument("--port", help="port (default 8080, or SAGEMAKER_BIND_TO_PORT)")
 
 
 def _add_tools(commands: Any) -> None:

@@ -10,7 +10,7 @@ _NUMBER = r"([0-9.eE+-]+)"
 _QUALITY = r"#quality_metric\. host: \S+, epoch: \d+, "
 _THROUGHPUT = r"#throughput_metric\. host: \S+, epoch: \d+, "
 
-METRIC_DEFINITIONS: tuple[dict[str, str], ...] = (
+METRIC_DEFINITIONS: list[dict[str, str]] = [
     {"Name": "train:loss", "Regex": rf"{_QUALITY}train loss: ([0-9.eE+-]+|nan|inf)"},
     {"Name": "train:throughput", "Regex": rf"{_THROUGHPUT}train throughput: {_NUMBER}"},
     {"Name": "validation:pixel_accuracy", "Regex": rf"{_QUALITY}validation pixel_accuracy: {_NUMBER}"},
@@ -19,4 +19,4 @@ METRIC_DEFINITIONS: tuple[dict[str, str], ...] = (
     {"Name": "validation:whole_image_mIoU", "Regex": rf"#whole_image_metric\. host: \S+, mIoU: {_NUMBER}"},
     {"Name": "validation:whole_image_pixel_accuracy",
      "Regex": rf"#whole_image_metric\. host: \S+, pixel_accuracy: {_NUMBER}"},
-)  # fmt: skip
+]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.data.decode import decode_image
+from gluonseg.data.decode import REQUEST_FORMATS, decode_image
 from gluonseg.errors import BadRequestError, ImageError, PayloadTooLargeError, UnsupportedImageError
 from gluonseg.report.overlay import draw_overlay
 from gluonseg.serve import media
@@ -20,8 +20,6 @@ from gluonseg.serve.recordio import Float32Array, encode_probabilities
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# Files with several JPEGs in one (MPO, as many cameras write) come through JPEG, too.
-_FORMATS = ("JPEG", "PNG")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 MAX_RUNS = 2_000_000
 """Longest run-length mask that is written as JSON; a longer one has no advantage over a PNG."""
@@ -57,7 +55,7 @@ def decode_request(body: bytes, max_pixels: int) -> UInt8Array:
     if not body:
         raise BadRequestError("the body is empty: send the bytes of one JPEG or PNG file")
     try:
-        return decode_image(body, "the picture in the body", formats=_FORMATS, max_pixels=max_pixels)
+        return decode_image(body, "the picture in the body", formats=REQUEST_FORMATS, max_pixels=max_pixels)
     except UnsupportedImageError:
         if body.startswith(_SIGNATURES):
             raise ImageError("the picture in the body is damaged or cut short: send the whole file") from None

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gluonseg.data.decode import DEFAULT_MAX_PIXELS
 from gluonseg.errors import UserError
 from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
 
@@ -30,7 +29,8 @@ class Settings:
     timeout_s: int = 60
     default_accept: str = RECORDIO
     max_payload_mb: int = 20
-    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_pixels: int = 16_000_000
+    """Below the limit for files: a photo goes through the network whole, at some hundred bytes a pixel."""
     max_response_mb: int = 1024
     max_concurrent_transforms: int = 2
     idle_timeout_s: int = 20

@@ -1,0 +1,74 @@
+"""What several tests share: the repository, a tiny drawn data set, a tiny trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gluonseg.data.synthetic import prepare_synthetic
+from gluonseg.hyperparameters import Hyperparameters
+from gluonseg.sagemaker.log import LogLines, ProgressLine
+from gluonseg.train.listener import Listener
+from gluonseg.train.run import JobOutcome, JobSettings, run_job
+from gluonseg.train.writer import ModelWriter
+
+CHANNELS = ("train", "train_annotation", "validation", "validation_annotation", "label_map")
+TINY = {
+    "algorithm": "fcn",
+    "backbone": "resnet-18",
+    "num_classes": "4",
+    "use_pretrained_model": "False",
+    "crop_size": "32",
+    "base_size": "40",
+    "epochs": "2",
+    "mini_batch_size": "4",
+    "validation_mini_batch_size": "4",
+    "learning_rate": "0.01",
+    "_logging_frequency": "1",
+}
+"""Hyperparameters of the smallest job that is still a real one, as SageMaker's strings."""
+
+RunJob = Callable[..., JobOutcome]
+
+
+def build_listeners(hyperparameters: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
+    """The listeners of a real job, in their order."""
+    lines = LogLines("algo-1", hyperparameters._logging_frequency)
+    return [lines, writer, ProgressLine(lines)]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The folder of setup.py."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def drawn_channels(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Channel name -> folder of 9 training and 3 validation photos of about 40 pixels, 4 classes."""
+    folder = tmp_path_factory.mktemp("drawn") / "data"
+    prepare_synthetic(folder, count=12, size=40, seed=1)
+    return {name: folder / name for name in CHANNELS}
+
+
+@pytest.fixture
+def run_tiny(drawn_channels: Mapping[str, Path], tmp_path: Path) -> RunJob:
+    """Run the tiny job with changed hyperparameters; into ``tmp_path/model`` unless told otherwise."""
+
+    def run(changes: Mapping[str, str] | None = None, model: Path | None = None, **settings: Any) -> JobOutcome:
+        channels = {**drawn_channels, **settings.pop("extra_channels", {})}
+        hyperparameters = {**TINY, **(changes or {})}
+        return run_job(JobSettings(hyperparameters, channels, model or tmp_path / "model", **settings), build_listeners)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_model(drawn_channels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of the tiny job: FCN on resnet-18, two epochs."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    run_job(JobSettings(TINY, drawn_channels, folder), build_listeners)
+    return folder
