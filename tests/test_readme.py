@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -88,10 +89,12 @@ def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
 
     port = find_free_port()
     assert serve.startswith("gluonseg serve ")
-    command = shlex.split(serve.replace("8080", str(port)))
-    server = subprocess.Popen(command, cwd=tmp_path, env=build_environment(), stderr=subprocess.DEVNULL)
+    arguments = shlex.split(serve.replace("8080", str(port)))
+    server = subprocess.Popen(arguments, cwd=tmp_path, env=build_environment(), stderr=subprocess.DEVNULL)
     try:
         wait_until_served(port, server)
+        if shutil.which("curl") is None:
+            pytest.skip("every step ran but the last one: curl is not installed here")
         (curl,) = CURL_COMMANDS
         run_command(f"{curl.replace('8080', str(port))} --silent --fail", tmp_path)
     finally:

@@ -158,4 +158,6 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         value = settings[name]
         if num_classes is not None and isinstance(value, tuple) and value and len(value) != num_classes:
             problems.append(f"{name} needs one entry a class: num_classes is {num_classes}, got {len(value)}")
+    if len(set(settings["class_names"])) < len(settings["class_names"]):
+        problems.append(f'class_names must differ from one another, got "{format_value(settings["class_names"])}"')
     return problems

@@ -20,6 +20,7 @@ from gluoncv.model_zoo.deeplabv3 import _ASPPConv
 from gluoncv.model_zoo.fcn import _FCNHead
 from gluoncv.model_zoo.pspnet import _PSP1x1Conv
 from gluoncv.model_zoo.segbase import SegBaseModel
+from mxnet import ndarray
 from mxnet.context import Context, cpu
 from mxnet.gluon import contrib, nn
 
@@ -180,8 +181,6 @@ class SegmentationNetwork(SegBaseModel):  # type: ignore[misc]
     def predict(self, x: Any) -> Any:
         """Logits (N, nclass, H, W) of the head alone, for a batch of any size."""
         _, c4 = self.base_forward(x)
-        from mxnet import ndarray
-
         return _resize_like(ndarray, self.head(c4), x)
 
     demo = predict

@@ -55,13 +55,22 @@ def _refuse_number(text: str) -> float:
     raise ValueError(f"{text} is not a JSON number")
 
 
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return content
+
+
 def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
     if not path.is_file():
         if required:
             raise UserError(f"{path} is missing; a training job needs it")
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_number)
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, parse_constant=_refuse_number, object_pairs_hook=_refuse_duplicates)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON object: {error}") from None
     if not isinstance(content, dict):
@@ -75,9 +84,13 @@ def _check_channel(name: str, config: Any, folder: Path) -> None:
         nearest = find_nearest(name, known)
         hint = f"did you mean {nearest}?" if nearest else f"channels are {join_names(known, limit=20)}"
         raise DataError(f"unknown channel {name!r}; {hint}")
-    mode = config.get("TrainingInputMode", "File") if isinstance(config, dict) else "File"
+    settings = config if isinstance(config, dict) else {}
+    mode = settings.get("TrainingInputMode", "File")
     if mode not in ("File", "FastFile"):
         raise DataError(f"channel {name}: TrainingInputMode {mode!r} is not supported; use File or FastFile")
+    wrapper = settings.get("RecordWrapperType")
+    if wrapper not in (None, "None"):
+        raise DataError(f"channel {name}: RecordWrapperType {wrapper!r} is not supported; give image files")
     if not folder.is_dir():
         raise DataError(f"channel {name}: the folder {folder} is missing")
 
@@ -101,9 +114,10 @@ def read_contract(base: Path) -> TrainingContract:
     """
     config = base / "input" / "config"
     hyperparameters = _read_object(config / "hyperparameters.json", required=True)
-    resources = _read_object(config / "resourceconfig.json", required=False)
-    # A user's own script may use channels of any name.
     has_user_script = PROGRAM_KEY in hyperparameters
+    # The toolkit cannot do without it.
+    resources = _read_object(config / "resourceconfig.json", required=has_user_script)
+    # A user's own script may use channels of any name.
     inputs = _read_object(config / "inputdataconfig.json", required=False)
     channels = _find_channels(base, inputs, check=not has_user_script)
     host = str(resources.get("current_host", "algo-1"))

@@ -6,7 +6,9 @@ sagemaker-training toolkit, which runs it in the same environment with gluonseg 
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -17,12 +19,14 @@ from gluonseg.cores import set_thread_count
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
 from gluonseg.sagemaker.contract import find_base, read_contract
 from gluonseg.sagemaker.log import (
+    CheckProgress,
     LogLines,
     ProgressBar,
     ProgressLine,
     configure_logging,
     is_watched,
     log_whole_image,
+    shorten_values,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +44,8 @@ def write_failure(base: Path, text: str) -> None:
     folder = base / "output"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "failure").write_text(text[:FAILURE_LIMIT], encoding="utf-8")
+        # A file name in the text may hold bytes that are no UTF-8.
+        (folder / "failure").write_text(text[:FAILURE_LIMIT], encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         _log.error("the failure file in %s cannot be written: %s", folder, error)
 
@@ -51,15 +56,37 @@ def _clear_outcome(base: Path) -> None:
         (base / "output" / name).unlink(missing_ok=True)
 
 
-def _run_user_script() -> int:
+def run_entry_point() -> None:
+    """Run the job's own script; the toolkit calls this, and writes the failure file from what it raises."""
+    from sagemaker_training import entry_point, environment
+
+    job = environment.Environment()
+    if len(job.hosts) == 1:
+        # The toolkit looks every host up and waits for minutes until it is known; alone there is nobody to wait for.
+        os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "true")
+    # capture_error: by default the failure file would hold the command, and not what the script died of.
+    entry_point.run(job.module_dir, job.user_entry_point, job.to_cmd_args(), job.to_env_vars(), capture_error=True)
+
+
+def _run_user_script(base: Path) -> int:
     """Let the toolkit run the job's own entry point; it writes the failure file and decides the exit code."""
+    output = base / "output"
+    output.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(USER_SITE))
+    os.environ.setdefault("SAGEMAKER_TRAINING_MODULE", f"{run_entry_point.__module__}:{run_entry_point.__name__}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The script's output passes through here; a log is read while the job runs.
+        sys.stdout.reconfigure(line_buffering=True)
     from sagemaker_training import trainer
 
     try:
         trainer.train()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        if end.code:
+            return end.code if isinstance(end.code, int) else 1
+    # The toolkit also ends with 0 when the script failed and the failure file could not be written.
+    if not (output / "success").is_file():
+        raise RuntimeError(f"the script failed, or {output} cannot be written to; see the log above")
     return 0
 
 
@@ -79,10 +106,13 @@ def train_channels(
         listeners: list[Listener] = [lines, writer, ProgressLine(lines)]
         return [ProgressBar(), *listeners] if is_watched() else listeners
 
-    _log.info("Merging with provided configuration: %s", dict(hyperparameters))
+    _log.info("Merging with provided configuration: %s", shorten_values(hyperparameters))
     if "test" not in channels:
         _log.info("Test data is not provided.")
-    settings = JobSettings(hyperparameters, channels, base / "model", base / "output" / "data")
+    progress = CheckProgress()
+    settings = JobSettings(
+        hyperparameters, channels, base / "model", base / "output" / "data", check_progress=progress
+    )
     outcome = run_job(settings, build_listeners)
     log_whole_image(host, outcome.confusion, outcome.card.class_names)
 
@@ -93,7 +123,7 @@ def run_training(base: Path) -> int:
         _clear_outcome(base)
         contract = read_contract(base)
         if contract.has_user_script:
-            return _run_user_script()
+            return _run_user_script(base)
         train_channels(contract.hyperparameters, contract.channels, base, contract.host)
     except UserError as error:
         text, code = describe_failure(error)

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from gluonseg.train.listener import EpochResult, Listener
 _log = logging.getLogger(__name__)
 _METRICS_PREFIX = "#metrics "
 ALGORITHM = "AWS/Semantic Segmentation"
+MAX_VALUE_LENGTH = 200
 
 
 class _Formatter(logging.Formatter):
@@ -49,6 +50,27 @@ def configure_logging(level: int = logging.INFO) -> None:
     # The toolkit reports each hyperparameter that is not JSON, which for plain strings is all of them.
     logging.getLogger("sagemaker-training-toolkit").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
+
+
+def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Hyperparameters as given, for the log: a value may be a megabyte long."""
+    texts = {str(name)[:MAX_VALUE_LENGTH]: str(value) for name, value in raw.items()}
+    return {
+        name: text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..." for name, text in texts.items()
+    }
+
+
+class CheckProgress:
+    """A line now and then while the data is checked, which takes minutes for many photos."""
+
+    def __init__(self, interval_s: float = 10.0) -> None:
+        self._interval_s = interval_s
+        self._next = time.monotonic() + interval_s
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:
+            _log.info("Checked %d of %d photos and masks", done, total)
+            self._next = time.monotonic() + self._interval_s
 
 
 class LogLines(Listener):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mxnet as mx
 import numpy as np
 
@@ -50,6 +51,8 @@ def _build_validation_draw(crop_size: int) -> DrawTransform:
 def build_loaders(hp: Hyperparameters, training: Dataset, validation: Dataset) -> tuple[Loader, Loader]:
     """Training batches, shuffled and augmented; validation batches, centre crops in order."""
     workers = min(hp._workers, count_usable_cores())
+    # The workers are the threads; OpenCV would start its own in each of them.
+    cv2.setNumThreads(1)
     train_loader = Loader(
         training,
         _build_training_draw(hp),
