@@ -151,7 +151,7 @@ def test_unchanged_lock_is_not_installed_again(tmp_path: Path) -> None:
 
 def test_demo_passes_data_on() -> None:
     command = run_make("-n", "demo", "DATA=/data/my pets").stdout.splitlines()[-1]
-    assert shlex.split(command)[1:] == ["-m", "gluonseg.demo", "--data", "/data/my pets"]
+    assert shlex.split(command)[1:] == ["container/demo.py", "--data", "/data/my pets"]
 
 
 def test_missing_python_is_one_line(tmp_path: Path) -> None:

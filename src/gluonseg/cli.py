@@ -20,6 +20,7 @@ from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.labels import default_label_map, parse_label_map
 from gluonseg.metrics import describe_confusion
 from gluonseg.models.card import ModelCard
+from gluonseg.parameter import parse_value
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -46,12 +47,12 @@ class _CountingBar:
 
 
 def find_channels(folder: Path) -> dict[str, Path]:
-    """The channels of a prepared folder: its sub-folders that have a channel's name."""
-    from gluonseg.sagemaker.contract import NEEDED_CHANNELS, OPTIONAL_CHANNELS
+    """The channels of a prepared folder: its sub-folders; one with a misspelt name is told of as such."""
+    from gluonseg.sagemaker.contract import NEEDED_CHANNELS
 
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the one that holds {', '.join(NEEDED_CHANNELS)}")
-    return {name: folder / name for name in (*NEEDED_CHANNELS, *OPTIONAL_CHANNELS) if (folder / name).is_dir()}
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -107,6 +108,9 @@ def _train(arguments: argparse.Namespace) -> int:
     from gluonseg.sagemaker.log import configure_logging
 
     given = {name: getattr(arguments, name) for name in get_specs() if getattr(arguments, name) is not None}
+    if arguments.output.resolve() == arguments.channels.resolve():
+        # The new model folder would be the channel "model" of the next training.
+        raise DataError(f"--output is the folder of the channels, {arguments.channels}; choose another folder")
     configure_logging()
     train_channels(given, find_channels(arguments.channels), arguments.output)
     print(f"the model is in {arguments.output / 'model'}")
@@ -147,7 +151,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     matching = match_pairs(_folder(arguments.images), _folder(arguments.masks))
     if not matching.pairs:
         raise DataError(f"no picture in {arguments.images} has a mask of its name in {arguments.masks}")
-    left_out = {"without mask": matching.images_without_mask, "without picture": matching.masks_without_image}
+    left_out = {
+        "without mask": matching.images_without_mask,
+        "without picture": matching.masks_without_image,
+        "two files of one name": matching.ambiguous,
+    }
     for title, names in left_out.items():
         if names:
             print(f"gluonseg: left out, {title}: {join_names(names)}", file=sys.stderr)
@@ -229,18 +237,30 @@ def _add_command(commands: Any, name: str, handler: Handler, text: str) -> argpa
     return parser
 
 
+def _add_hyperparameter(parser: argparse.ArgumentParser, name: str, text: str = "") -> None:
+    """An option that takes what the hyperparameter of its name takes."""
+    one = get_specs()[name]
+
+    def parse(value: str) -> Any:
+        try:
+            return parse_value(name, value, one)
+        except HyperparameterError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    default = None if text else one.default
+    parser.add_argument(f"--{name}", type=parse, default=default, help=text or f"{one.help} (default {default})")
+
+
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    specs = get_specs()
     for name in ("ignore_label", "max_pixels"):
-        one = specs[name]
-        parser.add_argument(f"--{name}", type=int, default=one.default, help=f"{one.help} (default {one.default})")
+        _add_hyperparameter(parser, name)
 
 
 def _add_check(commands: Any) -> None:
     parser = _add_command(commands, "check", _check, "Read all images and masks once and report what is wrong.")
     parser.add_argument("channels", type=Path, help="folder with train, train_annotation, validation, ...")
-    parser.add_argument("--num_classes", type=int, help="classes the masks should hold; suggested when left out")
-    parser.add_argument("--crop_size", type=int, help="warn of images smaller than this")
+    _add_hyperparameter(parser, "num_classes", "classes the masks should hold; suggested when left out")
+    _add_hyperparameter(parser, "crop_size", "warn of images smaller than this")
     _add_data_options(parser)
 
 
@@ -330,10 +350,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if unknown:
             _refuse_unknown(parser, unknown, handler)
-        return handler(parsed)
+        code = handler(parsed)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"gluonseg: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader has seen enough: gluonseg hyperparameters | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"gluonseg: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

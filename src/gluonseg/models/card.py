@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,41 @@ def _freeze(value: Any) -> Any:
     return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
 
 
-def _check_card(card: ModelCard, source: str) -> None:
-    def is_size(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1 << 20
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1 << 20
 
-    checks = {
-        "num_classes": is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
-        "prediction_size": is_size(card.prediction_size),
+
+def _is_triple(value: Any) -> bool:
+    """Three finite numbers, one a colour channel."""
+    return (
+        isinstance(value, tuple)
+        and len(value) == 3
+        and all(isinstance(item, (int, float)) and math.isfinite(item) for item in value)
+    )
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(_is_size(item) and item <= 255 for item in value)
+
+
+def _check_card(card: ModelCard, source: str) -> None:
+    # Algorithm and backbone are compared with the tensors where the card's model is read.
+    checks = {name: isinstance(getattr(card, name), str) for name in ("algorithm", "backbone")}
+    checks |= {name: _is_size(getattr(card, name)) for name in ("base_size", "crop_size", "prediction_size")}
+    checks |= {
+        name: isinstance(getattr(card, name), Mapping) for name in ("metrics", "data", "versions", "hyperparameters")
+    }
+    checks |= {
+        "num_classes": _is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
+        "aux": isinstance(card.aux, bool),
         "class_names": isinstance(card.class_names, tuple)
         and len(card.class_names) == card.num_classes
         and all(isinstance(name, str) for name in card.class_names),
         "colours": isinstance(card.colours, tuple)
         and len(card.colours) == card.num_classes
-        and all(isinstance(c, tuple) and len(c) == 3 and all(is_size(v) and v <= 255 for v in c) for c in card.colours),
-        "mean": isinstance(card.mean, tuple) and len(card.mean) == 3,
-        "std": isinstance(card.std, tuple) and len(card.std) == 3 and all(card.std),
+        and all(_is_colour(colour) for colour in card.colours),
+        "mean": _is_triple(card.mean),
+        "std": _is_triple(card.std) and all(item > 0 for item in card.std),
     }
     wrong = [name for name, is_right in checks.items() if not is_right]
     if wrong:

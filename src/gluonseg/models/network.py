@@ -219,8 +219,9 @@ def load_params(network: SegmentationNetwork, params: Mapping[str, Any], ctx: An
         problem = "is missing" if missing else "is not known"
         raise ModelError(f"the parameters do not fit: {(missing or extra)[0]} {problem}")
     for name, parameter in parameters.items():
+        wanted, given = parameter.shape, params[name].shape
         # 0 is a size that MXNet has not worked out yet.
-        if any(have not in (0, given) for have, given in zip(parameter.shape, params[name].shape, strict=False)):
-            raise ModelError(f"the parameter {name} has shape {params[name].shape}, not {parameter.shape}")
+        if len(wanted) != len(given) or any(w not in (0, g) for w, g in zip(wanted, given, strict=True)):
+            raise ModelError(f"the parameter {name} has shape {given}, not {wanted}")
     for name, parameter in parameters.items():
         parameter._load_init(params[name], ctx, cast_dtype=True, dtype_source="current")

@@ -89,7 +89,8 @@ def _load_base(net: SegmentationNetwork, backbone: str, root: str, ctx: Any) -> 
 
     name = backbone.replace("resnet", "resnet-")
     weights = find_backbone_weights(name, channel=None, root=Path(root).expanduser())
-    net.initialize(ctx=ctx)
+    # force_reinit: the heads have values already, of which MXNet would warn one by one.
+    net.initialize(ctx=ctx, force_reinit=True)
     load_backbone(net, weights, name)
 
 

@@ -76,6 +76,21 @@ def write_png(pixels: UInt8Array, path: Path) -> None:
         partial.write_bytes(buffer.getvalue())
 
 
+def check_targets(images: Sequence[Path], output: Path, *, overlays: bool) -> None:
+    """Raise DataError when a mask or overlay would be written over a picture, or over another result."""
+    suffixes = (".png", OVERLAY_SUFFIX) if overlays else (".png",)
+    pictures = {path.resolve(): path for path in images}
+    seen: dict[Path, Path] = {}
+    for path in images:
+        for suffix in suffixes:
+            target = (output / f"{path.stem}{suffix}").resolve()
+            if target in pictures:
+                raise DataError(f"the picture {pictures[target]} would be overwritten; choose another output folder")
+            if target in seen:
+                raise DataError(f"{seen[target]} and {path} would both be written to {target.name}; rename one of them")
+            seen[target] = path
+
+
 def iter_predictions(
     predictor: CardPredictor,
     images: Sequence[Path],
@@ -86,8 +101,10 @@ def iter_predictions(
 ) -> Iterator[Written]:
     """Write ``<name>.png`` (class ids, grey) for each picture, and ``<name>_overlay.png`` on request.
 
-    A picture that cannot be read is reported in its turn; the others go on.
+    A picture that cannot be read is reported in its turn; the others go on. Raises DataError before anything
+    is written when one file would overwrite another.
     """
+    check_targets(images, output, overlays=overlays)
     output.mkdir(parents=True, exist_ok=True)
     for path in images:
         try:
@@ -97,8 +114,6 @@ def iter_predictions(
             continue
         mask = predictor.predict_mask(image)
         target = output / f"{path.stem}.png"
-        if target.resolve() == path.resolve():
-            raise DataError(f"the mask of {path} would overwrite the picture; choose another output folder")
         write_png(mask, target)
         if overlays:
             write_png(draw_overlay(image, mask, predictor.card.colours), output / f"{path.stem}{OVERLAY_SUFFIX}")

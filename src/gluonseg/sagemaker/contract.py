@@ -87,12 +87,15 @@ def _check_channel(name: str, config: Any, folder: Path) -> None:
     settings = config if isinstance(config, dict) else {}
     mode = settings.get("TrainingInputMode", "File")
     if mode not in ("File", "FastFile"):
-        raise DataError(f"channel {name}: TrainingInputMode {mode!r} is not supported; use File or FastFile")
+        raise DataError(
+            f"channel {name}: TrainingInputMode {mode!r} is not supported; use File or FastFile, "
+            "with the masks in the channels train_annotation and validation_annotation"
+        )
     wrapper = settings.get("RecordWrapperType")
     if wrapper not in (None, "None"):
         raise DataError(f"channel {name}: RecordWrapperType {wrapper!r} is not supported; give image files")
     if not folder.is_dir():
-        raise DataError(f"channel {name}: the folder {folder} is missing")
+        raise DataError(f"channel {name}: the folder {folder} is missing; mount it, or leave the channel out")
 
 
 def _find_channels(base: Path, config: Mapping[str, Any], *, check: bool) -> dict[str, Path]:
@@ -123,7 +126,10 @@ def read_contract(base: Path) -> TrainingContract:
     host = str(resources.get("current_host", "algo-1"))
     hosts = resources.get("hosts", [host])
     if not isinstance(hosts, list) or host not in hosts:
-        raise UserError(f"{config / 'resourceconfig.json'}: current_host {host!r} is not among hosts {hosts!r}")
+        raise UserError(
+            f"{config / 'resourceconfig.json'}: current_host {host!r} is not among hosts {hosts!r}; "
+            "hosts lists every machine of the job, this one too"
+        )
     if len(hosts) > 1 and not has_user_script:
         raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
     return TrainingContract(base, hyperparameters, channels, host, hosts)

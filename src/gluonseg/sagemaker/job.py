@@ -110,9 +110,7 @@ def train_channels(
     if "test" not in channels:
         _log.info("Test data is not provided.")
     progress = CheckProgress()
-    settings = JobSettings(
-        hyperparameters, channels, base / "model", base / "output" / "data", check_progress=progress
-    )
+    settings = JobSettings(hyperparameters, channels, base / "model", base / "output" / "data", check_progress=progress)
     outcome = run_job(settings, build_listeners)
     log_whole_image(host, outcome.confusion, outcome.card.class_names)
 
