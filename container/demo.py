@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the Oxford-IIIT Pet data set instead of drawn photos")
     parser.add_argument("--epochs", type=int, help="train for this many epochs")
     arguments = parser.parse_args()
-    if arguments.epochs:
+    if arguments.epochs is not None:
         COMMON["epochs"] = PETS["epochs"] = DRAWN["epochs"] = arguments.epochs
     home = Path(tempfile.mkdtemp(prefix="gluonseg-demo-"))
     base = home / "opt" / "ml"

@@ -415,13 +415,20 @@ def test_class_names_must_fit(data: Dataset) -> None:
     assert "2 tree" in format_report(named)
 
 
-@pytest.mark.parametrize(("table", "expected"), [({}, 3), ({2: 1}, 2), ({2: 6}, 7), ({1: 0, 2: 0}, 2)])
+@pytest.mark.parametrize(("table", "expected"), [({}, 3), ({2: 1}, 2), ({2: 6}, 7)])
 def test_num_classes_is_suggested(data: Dataset, table: dict[int, int], expected: int) -> None:
     data.map_masks(table)
     report = data.check(None)
     assert not report.errors
     assert (report.num_classes, report.is_suggested) == (expected, True)
     assert f"it would be {expected}" in format_report(report)
+
+
+def test_black_and_white_masks_stop_the_training(data: Dataset) -> None:
+    """White is 255, which is ignored: one class would be left, and hours of training would learn nothing."""
+    data.map_masks({1: 255, 2: 255})
+    found = _only(data.check(None).errors, "black_and_white")
+    assert '{"map": {"0": 0, "1": 255}}' in found
 
 
 def test_another_ignore_label(data: Dataset) -> None:
@@ -533,7 +540,7 @@ def test_no_label_channel(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("train_label_map.json", b"{", r"label_map.train_label_map.json is not a JSON object"),
-        ("validation_label_map.json", b"[]", r"validation_label_map.json is not understood"),
+        ("validation_label_map.json", b"[]", r"validation_label_map.json is not a JSON object: it holds a list"),
         ("train_label_map.json", b" " * (2**20 + 1), "has more than 1048576 bytes"),
         ("class_names.json", b"\xff", "class_names.json is not JSON"),
         ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -75,8 +76,11 @@ def wait_until_served(port: int, server: subprocess.Popen[bytes]) -> None:
         try:
             with urllib.request.urlopen(f"http://localhost:{port}/ping", timeout=5):
                 return
+        except urllib.error.HTTPError as not_yet:
+            not_yet.close()
         except OSError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     pytest.fail("the server did not come up within a minute")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from gluonseg import __version__
 from gluonseg.cores import set_thread_count
+from gluonseg.data.channel import NEEDED_CHANNELS
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, HyperparameterError, UserError, join_names
@@ -48,8 +49,6 @@ class _CountingBar:
 
 def find_channels(folder: Path) -> dict[str, Path]:
     """The channels of a prepared folder: its sub-folders; one with a misspelt name is told of as such."""
-    from gluonseg.sagemaker.contract import NEEDED_CHANNELS
-
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the one that holds {', '.join(NEEDED_CHANNELS)}")
     return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}

@@ -88,8 +88,12 @@ def join_names(names: Iterable[str], limit: int = 10) -> str:
     return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= FAILURE_LIMIT else f"{text[: FAILURE_LIMIT - 3]}..."
+
+
 def describe_failure(error: BaseException) -> tuple[str, int]:
     """Return the text of the failure file (at most 1024 characters) and the exit code."""
     if isinstance(error, UserError):
-        return f"ClientError: {error}"[:FAILURE_LIMIT], error.exit_code
-    return f"AlgorithmError: {type(error).__name__}: {error}"[:FAILURE_LIMIT], 1
+        return _cut(f"ClientError: {error}"), error.exit_code
+    return _cut(f"AlgorithmError: {type(error).__name__}: {error}"), 1

@@ -6,7 +6,6 @@ A *label* is the raw value in a mask file (0..255); a *class id* is 0..num_class
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.errors import DataError
+from gluonseg.json_object import parse_json_object
 
 IGNORE = 255
 """The class id of pixels that count neither in the loss nor in a metric."""
@@ -53,26 +53,26 @@ def _finish(table: UInt8Array, ignore_label: int, explicit: frozenset[int] = fro
     return table
 
 
-def scale_label_map(scale: int, ignore_label: int = IGNORE) -> LabelMap:
+def scale_label_map(scale: int, ignore_label: int = IGNORE, source: str = "") -> LabelMap:
     """Class id = floor(label / scale), as the built-in's ``{"scale": n}``."""
     if not 1 <= scale <= 255:
-        raise DataError(f"label map: scale must be 1 to 255, got {scale}")
+        raise DataError(f"label map {source}: scale must be 1 to 255, got {scale}")
     return LabelMap(_finish(_identity() // np.uint8(scale), ignore_label), {"scale": scale})
 
 
-def mapped_label_map(pairs: Mapping[int, int], ignore_label: int = IGNORE) -> LabelMap:
+def mapped_label_map(pairs: Mapping[int, int], ignore_label: int = IGNORE, source: str = "") -> LabelMap:
     """``pairs`` maps class id -> label, as the built-in's ``{"map": {"0": 5, "1": 0}}``."""
     table = np.full(256, UNKNOWN, dtype=np.uint8)
     owner: dict[int, int] = {}
     for class_id, label in pairs.items():
         if not 0 <= label <= 255 or not (0 <= class_id < MAX_CLASSES or class_id == IGNORE):
             raise DataError(
-                f'label map: "{class_id}": {label} is outside the range; keys are class ids 0 to '
+                f'label map {source}: "{class_id}": {label} is outside the range; keys are class ids 0 to '
                 f"{MAX_CLASSES - 1} (or {IGNORE} for ignore), values are labels 0 to 255"
             )
         if label in owner:
             raise DataError(
-                f"label map: label {label} is given to class {owner[label]} and to class {class_id}; "
+                f"label map {source}: label {label} is given to class {owner[label]} and to class {class_id}; "
                 "one label can belong to one class only"
             )
         owner[label] = class_id
@@ -95,29 +95,21 @@ def _as_int(value: Any, what: str, source: str) -> int:
         raise DataError(f"label map {source}: {what} must be a whole number, got {value!r}") from None
 
 
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"the key {repeated[0]!r} appears twice")
-    return dict(pairs)
-
-
 def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> LabelMap:
     """Parse a label map file: ``{"scale": n}`` or ``{"map": {"class id": label, ...}}``.
 
     Numbers may be written as strings. ``source`` names the file in errors (:class:`DataError`).
     Format: https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
     """
-    try:
-        content = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_reject_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"label map {source} is not a JSON object: {error}") from None
     valid = 'it must be {"scale": 3} or {"map": {"0": 5, "1": 0}}'
-    if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in ("scale", "map"):
+    try:
+        content = parse_json_object(text)
+    except ValueError as error:
+        raise DataError(f"label map {source} is not a JSON object: {error}; {valid}") from None
+    if len(content) != 1 or next(iter(content)) not in ("scale", "map"):
         raise DataError(f"label map {source} is not understood: {valid}")
     if "scale" in content:
-        return scale_label_map(_as_int(content["scale"], "scale", source), ignore_label)
+        return scale_label_map(_as_int(content["scale"], "scale", source), ignore_label, source)
     pairs = content["map"]
     if not isinstance(pairs, dict) or not pairs:
         raise DataError(f"label map {source} is not understood: {valid}")
@@ -125,7 +117,7 @@ def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> Lab
     if len(set(class_ids)) != len(class_ids):
         raise DataError(f"label map {source} names a class id twice: {', '.join(pairs)}")
     labels = [_as_int(label, f"the label of class {class_id}", source) for class_id, label in pairs.items()]
-    return mapped_label_map(dict(zip(class_ids, labels, strict=True)), ignore_label)
+    return mapped_label_map(dict(zip(class_ids, labels, strict=True)), ignore_label, source)
 
 
 def voc_colours(num_classes: int) -> list[tuple[int, int, int]]:

@@ -53,7 +53,7 @@ def compute_balanced_weights(histogram: npt.NDArray[np.int64]) -> tuple[float, .
     The square root keeps rare classes from drowning the others; a class that never occurs gets 1.
     ``histogram`` is the pixel count of each class, shape (num_classes,).
     """
-    share = histogram / max(1, histogram.sum())
+    share = histogram / max(1, int(histogram.sum()))
     weights = np.divide(1.0, np.sqrt(share), out=np.ones(len(share)), where=share > 0)
     mean = float((weights * share).sum()) or 1.0
     return tuple(float(w / mean) if s > 0 else 1.0 for w, s in zip(weights, share, strict=True))

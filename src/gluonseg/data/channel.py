@@ -27,6 +27,8 @@ UInt8Array = npt.NDArray[np.uint8]
 SPLITS = ("train", "validation")
 MARKER = ".gluonseg-prepared"
 """The file that tells a folder this program wrote, and may replace, from any other."""
+NEEDED_CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
+OPTIONAL_CHANNELS = ("label_map", "model", "pretrained", "test", "test_annotation", "code", "sm_drivers")
 CLASS_NAMES_FILE = "class_names.json"
 JPEG_QUALITY = 95
 

@@ -6,15 +6,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gluonseg.data.channel import OPTIONAL_CHANNELS
 from gluonseg.data.finding import Finding, build_finding
 from gluonseg.data.pairs import Matching, match_pairs
 from gluonseg.errors import find_nearest
 
-OTHER_CHANNELS = ("label_map", "model", "test", "code", "sm_drivers")
-
 
 def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequence[str]) -> Finding:
-    unknown = sorted(set(channels) - set(needed) - set(OTHER_CHANNELS))
+    unknown = sorted(set(channels) - set(needed) - set(OPTIONAL_CHANNELS))
     nearest = find_nearest(channel, unknown)
     where = f" ({channels[channel]} is not a folder)" if channel in channels else ""
     fix = f"Is the channel {nearest} meant? Name it {channel}" if nearest else f"Needed are {', '.join(needed)}"
@@ -24,7 +23,9 @@ def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequen
 def _describe_empty(channel: str, skipped: Iterable[Path]) -> Finding:
     jpegs = [path for path in skipped if path.suffix.lower() in (".jpg", ".jpeg")]
     is_annotation = channel.endswith("_annotation")
-    fix = "Masks must be PNG files (JPEG changes labels)" if is_annotation and jpegs else "Check its address"
+    fix = "Check the channel's S3 URI or folder"
+    if is_annotation and jpegs:
+        fix = "Masks must be PNG files (JPEG changes labels)"
     what = "masks" if is_annotation else "images"
     return Finding("empty_channel", f"the channel {channel} holds no {what}", fix=fix)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.data.diagnosis import diagnose_labels
+from gluonseg.data.diagnosis import BLACK_AND_WHITE, diagnose_labels
 from gluonseg.data.finding import Finding, build_finding, join_labels
 from gluonseg.data.label_channel import LabelMaps
 from gluonseg.data.scan import PairFacts
@@ -97,6 +97,7 @@ def find_pixel_errors(examined: Examined) -> list[Finding]:
         _find_map_out_of_range(examined),
         _find_out_of_range(examined),
         *(_find_all_ignored(examined, split) for split in examined.splits),
+        _find_mistake(examined, fatal=True),
     )
     return [finding for finding in candidates if finding is not None]
 
@@ -104,7 +105,7 @@ def find_pixel_errors(examined: Examined) -> list[Finding]:
 def find_pixel_warnings(examined: Examined) -> list[Finding]:
     """Everything a person should look at before training."""
     candidates = (
-        _find_mistake(examined),
+        _find_mistake(examined, fatal=False),
         _find_ignored_masks(examined),
         *_find_class_gaps(examined),
         _find_dominant(examined),
@@ -176,7 +177,7 @@ def _find_out_of_range(examined: Examined) -> Finding | None:
 
 def _fix_out_of_range(examined: Examined) -> str:
     if not examined.has_default_maps:
-        return 'Add them to the label map, {"255": label} for a label that is not scored'
+        return 'Add them to the label map, as {"map": {..., "255": LABEL}} for one that is not scored'
     diagnosis = diagnose_labels(examined.labels, examined.given_classes, examined.ignore_label)
     return f"{diagnosis.text[0].upper()}{diagnosis.text[1:]}. {diagnosis.fix}" if diagnosis else "Correct the masks"
 
@@ -190,10 +191,12 @@ def _find_all_ignored(examined: Examined, split: str) -> Finding | None:
     return Finding("all_ignored", text, fix="Check the masks and the label map")
 
 
-def _find_mistake(examined: Examined) -> Finding | None:
+def _find_mistake(examined: Examined, *, fatal: bool) -> Finding | None:
+    """The likeliest mistake behind the labels; fatal is one that leaves a single class to learn."""
     if not examined.has_default_maps or any(_list_bad_labels(examined, item) for item in examined.facts):
         return None  # with labels out of range it is the fix of that error
-    return diagnose_labels(examined.labels, examined.given_classes, examined.ignore_label)
+    found = diagnose_labels(examined.labels, examined.given_classes, examined.ignore_label)
+    return found if found and (found.kind == BLACK_AND_WHITE) == fatal else None
 
 
 def _find_ignored_masks(examined: Examined) -> Finding | None:

@@ -33,6 +33,7 @@ LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
 DEFAULT_MAX_PIXELS = 50_000_000
 """Largest picture, in pixels, that is decoded (7071 x 7071)."""
 EXIF_ORIENTATION = 0x0112
+_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
 PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
 
@@ -67,6 +68,8 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
                 )
             yield picture
     except UnidentifiedImageError:
+        if any(data.startswith(start) for kind, start in _SIGNATURES.items() if kind in formats):
+            raise ImageError(f"{name} is damaged: its header cannot be read") from None
         raise UnsupportedImageError(f"{name} is not a picture in one of the formats {', '.join(formats)}") from None
     except ImageError:
         raise

@@ -14,6 +14,9 @@ MANY_LABELS = 3
 """Times num_classes different labels: no longer a wrong number of classes, but smeared masks."""
 
 
+BLACK_AND_WHITE = "black_and_white"
+
+
 def describe_label_map(content: Mapping[str, object]) -> str:
     """Say which label map to write, and where."""
     return f"give the label map {json.dumps(content)} ({TRAIN_FILE} and {VALIDATION_FILE} in the label_map channel)"
@@ -44,7 +47,7 @@ def _find_black_and_white(used: Sequence[int], has_255: bool, num_classes: int |
     if list(used) != [0] or not has_255 or num_classes not in (None, 2):
         return None
     return Finding(
-        "black_and_white",
+        BLACK_AND_WHITE,
         "the masks hold the labels 0 and 255 only, and 255 is ignored, so class 0 is all there is to learn",
         fix=f"If white is the second class, {describe_label_map(build_map([0, 255]))}",
     )
@@ -92,7 +95,7 @@ def _find_too_few_classes(used: Sequence[int], has_255: bool, num_classes: int |
             "gaps", text, fix=f"If they are the classes in this order, {describe_label_map(build_map(used))}"
         )
     needed = used[-1] + 1
-    if needed > MAX_CLASSES:
+    if needed > min(MAX_CLASSES, 2 * len(used)):  # with so many gaps they are not the ids of neighbouring classes
         return Finding(
             "too_few_classes", text, fix=f"Set num_classes to {len(used)} and {describe_label_map(build_map(used))}"
         )

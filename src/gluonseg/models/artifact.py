@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gluonseg.errors import ModelError
-from gluonseg.models.card import CARD_FILE, ModelCard, build_card, read_card
+from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
 from gluonseg.models.params_file import read_params
 
 BEST_FILE = "model_best.params"
@@ -77,9 +77,10 @@ def _read_hyperparameters(path: Path) -> dict[str, Any]:
 
 def _as_size(value: Any, default: int) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        size = int(value)
+    except (TypeError, ValueError, OverflowError):
         return default
+    return size if 0 < size <= MAX_SIDE else default
 
 
 def read_folder(folder: Path) -> ModelArtifact:
@@ -125,7 +126,11 @@ def read_artifact(source: Path) -> ModelArtifact:
     if not source.is_file():
         raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
     with _unpacked(source) as folder:
-        return read_folder(folder)
+        try:
+            return read_folder(folder)
+        except ModelError as error:
+            # The temporary folder is gone when the text is read; the archive is what the caller knows.
+            raise ModelError(str(error).replace(f"{folder}/", f"{source}: ")) from None
 
 
 @contextmanager
@@ -136,11 +141,16 @@ def _unpacked(archive: Path) -> Iterator[Path]:
         try:
             with tarfile.open(archive, "r:*") as tar:
                 _copy_members(tar, folder, archive)
+                _check_end(tar)
         except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-            raise ModelError(f"{archive} is not a usable model.tar.gz: {error}") from None
+            reason = str(error).splitlines()[0]  # the rest lists what each decompressor said
+            raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None
         if not any((folder / weights).is_file() for weights in (BEST_FILE, LAST_FILE)):
             raise ModelError(f"there is no {BEST_FILE} in {archive}; a model archive has it at its root")
-        yield folder
+        try:
+            yield folder
+        except ModelError as error:
+            raise ModelError(str(error).replace(f"{folder}/", f"{archive}:")) from None
 
 
 def _copy_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
@@ -158,3 +168,10 @@ def _copy_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
         if content is not None:
             with content, (folder / name).open("wb") as target:
                 shutil.copyfileobj(content, target)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Read what follows the last member: only at its end does a compressed file tell whether it is undamaged."""
+    stream = tar.fileobj
+    while stream is not None and stream.read(1 << 20):
+        pass

@@ -18,6 +18,8 @@ from gluonseg.labels import MAX_CLASSES, default_class_names, voc_colours
 
 CARD_FILE = "model_card.json"
 FORMAT_VERSION = 1
+MAX_SIDE = 1 << 20
+"""No picture has a longer side, in pixels."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -83,7 +85,7 @@ def _freeze(value: Any) -> Any:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1 << 20
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIDE
 
 
 def _is_triple(value: Any) -> bool:

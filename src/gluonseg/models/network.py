@@ -207,6 +207,15 @@ class DeepLabV3(SegmentationNetwork):
         return _DeepLabHead(in_channels, nclass, norm_layer, norm_kwargs)
 
 
+def check_shapes(parameters: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """Raise ModelError when an array of ``params`` has not the shape of its parameter."""
+    for name, array in params.items():
+        wanted, given = parameters[name].shape, array.shape
+        # 0 is a size that MXNet has not worked out yet.
+        if len(wanted) != len(given) or any(w not in (0, g) for w, g in zip(wanted, given, strict=True)):
+            raise ModelError(f"the parameter {name} has shape {given}, not {wanted}")
+
+
 def load_params(network: SegmentationNetwork, params: Mapping[str, Any], ctx: Any) -> None:
     """Give every parameter of ``network`` its value from ``params`` (structural name -> NDArray) on ``ctx``.
 
@@ -218,10 +227,6 @@ def load_params(network: SegmentationNetwork, params: Mapping[str, Any], ctx: An
     if missing or extra:
         problem = "is missing" if missing else "is not known"
         raise ModelError(f"the parameters do not fit: {(missing or extra)[0]} {problem}")
-    for name, parameter in parameters.items():
-        wanted, given = parameter.shape, params[name].shape
-        # 0 is a size that MXNet has not worked out yet.
-        if len(wanted) != len(given) or any(w not in (0, g) for w, g in zip(wanted, given, strict=True)):
-            raise ModelError(f"the parameter {name} has shape {given}, not {wanted}")
+    check_shapes(parameters, params)
     for name, parameter in parameters.items():
         parameter._load_init(params[name], ctx, cast_dtype=True, dtype_source="current")

@@ -7,19 +7,18 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
 from gluonseg.errors import DataError, UserError, find_nearest, join_names
+from gluonseg.json_object import parse_json_object
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
 DEFAULT_BASE = Path("/opt/ml")
-NEEDED_CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
-OPTIONAL_CHANNELS = ("label_map", "model", "pretrained", "test", "test_annotation", "code", "sm_drivers")
 PROGRAM_KEY = "sagemaker_program"
 
 
@@ -51,31 +50,15 @@ def find_base() -> Path:
     return base
 
 
-def _refuse_number(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
-    return content
-
-
 def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
     if not path.is_file():
         if required:
             raise UserError(f"{path} is missing; a training job needs it")
         return {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, parse_constant=_refuse_number, object_pairs_hook=_refuse_duplicates)
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json_object(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a JSON object: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must be a JSON object, it holds a {type(content).__name__}")
-    return content
 
 
 def _check_channel(name: str, config: Any, folder: Path) -> None:

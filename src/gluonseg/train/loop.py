@@ -15,7 +15,7 @@ from gluonseg.predict.preprocess import normalise_images
 from gluonseg.schedules import Schedule
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.listener import EpochResult, Listener
-from gluonseg.train.step import Stepper, check_finite
+from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Loop:
     _updates: int = 0
 
     def run(self) -> list[EpochResult]:
-        """Train; TrainingDivergedError when the loss is no longer finite."""
+        """Train; TrainingDivergedError when the loss or a parameter is no longer finite."""
         self.listener.on_start(self.epochs, self.training.count_batches(0))
         try:
             for epoch in range(self.epochs):
@@ -79,6 +79,7 @@ class Loop:
             total += loss
             samples += len(batch.images)
             self.listener.on_update(epoch, iteration, len(batch.images), rate)
+        check_finite_parameters(self.network, self.device, epoch, iteration)
         return total / max(1, iteration), samples / (time.perf_counter() - start), rate
 
     def _validate_epoch(self, epoch: int) -> tuple[Confusion, float]:

@@ -70,6 +70,7 @@ def plan_job(
         _log.warning("%s", warning)
     check.raise_for_errors()
     hp = _settle_sample_count(hp, check)
+    _log.info("Final configuration: %s", hp.to_strings())
     _check_batch(hp, found)
     return Plan(hp, found, maps, check, check.class_names, weights, artifact)
 

@@ -14,10 +14,13 @@ import numpy as np
 from gluonseg.errors import ModelError
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.models.artifact import ModelArtifact
+from gluonseg.models.network import check_shapes
+from gluonseg.models.network import load_params
 from gluonseg.models.pretrained import load_backbone
 from gluonseg.models.registry import build_network
 
 _log = logging.getLogger(__name__)
+_HEADS = ("head.", "auxlayer.")
 
 
 def seed_everything(seed: int) -> None:
@@ -66,14 +69,14 @@ def _choose_norm(hp: Hyperparameters, num_devices: int) -> dict[str, Any]:
 
 def _set_head_rate(network: Any, mult: float) -> None:
     for name, parameter in network._collect_params_with_prefix().items():
-        if name.startswith(("head.", "auxlayer.")):
+        if name.startswith(_HEADS):
             parameter.lr_mult = mult
 
 
 def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) -> None:
-    """Start from an earlier model: everything is taken over but classifiers of another number of classes.
+    """Start from an earlier model: everything is taken over, but the heads when the number of classes differs.
 
-    Raises ModelError when the model is of another algorithm or backbone.
+    Raises ModelError when the model is of another algorithm or backbone, or lacks a parameter.
     """
     card = artifact.card
     if (card.algorithm, card.backbone) != (hp.algorithm, hp.backbone):
@@ -82,6 +85,7 @@ def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) ->
             f"{hp.algorithm} on {hp.backbone}; set algorithm and backbone to those of the model"
         )
     parameters = network._collect_params_with_prefix()
+    heads = {name: parameter.data() for name, parameter in parameters.items() if name.startswith(_HEADS)}
     fitting = {name: value for name, value in artifact.params.items() if name in parameters}
     if card.num_classes != hp.num_classes:
         _log.warning(
@@ -90,11 +94,6 @@ def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) ->
             card.num_classes,
             hp.num_classes,
         )
-        fitting = {name: value for name, value in fitting.items() if not name.startswith(("head.", "auxlayer."))}
-    missing = [name for name in parameters if name not in fitting and not name.startswith(("head.", "auxlayer."))]
-    if missing:
-        raise ModelError(f"the model channel lacks the parameter {missing[0]} ({len(missing)} in all)")
-    for name, value in fitting.items():
-        if parameters[name].shape != value.shape:
-            raise ModelError(f"the model channel's {name} has shape {value.shape}, not {parameters[name].shape}")
-        parameters[name].set_data(value)
+        fitting = {name: value for name, value in fitting.items() if not name.startswith(_HEADS)}
+    # An auxiliary head that the model lacks keeps its random values, too.
+    load_params(network, {**heads, **fitting}, next(iter(parameters.values())).list_ctx())

@@ -84,3 +84,17 @@ def check_finite(loss: float, epoch: int, iteration: int) -> None:
             f"the training loss became {loss} at epoch {epoch}, iteration {iteration}; "
             "lower learning_rate (or check the masks with gluonseg check)"
         )
+
+
+def check_finite_parameters(network: Any, device: Any, epoch: int, iteration: int) -> None:
+    """Raise TrainingDivergedError when a parameter on ``device`` is not finite after the step named.
+
+    The loss alone does not tell: a ReLU turns not-a-number into 0, so that a network whose first layers
+    are lost goes on with a finite loss.
+    """
+    for name, parameter in network._collect_params_with_prefix().items():
+        if not mx.nd.contrib.isfinite(parameter.data(device)).min().asscalar():
+            raise TrainingDivergedError(
+                f"the parameter {name} is no longer finite after epoch {epoch}, iteration {iteration}; "
+                "lower learning_rate"
+            )

@@ -1,0 +1,79 @@
+"""``container/demo.py``, what ``make demo`` runs, from data to a served mask."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gluonseg.data.synthetic import draw_oxford_layout
+
+DEMO = Path(__file__).parents[1] / "container" / "demo.py"
+STEPS = ("== 1. Prepare", "== 2. Train", "== 3. Evaluate", "== 4. Serve", "== Done")
+TITLES = ("photo", "mask (class ids)", "overlay to look at", "model")
+
+
+def _run_demo(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
+    return subprocess.run(
+        [sys.executable, str(DEMO), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def _find_results(output: str) -> dict[str, Path]:
+    """The paths that the demo prints at its end, by title."""
+    found = {}
+    for line in output[output.index("== Done") :].splitlines():
+        for title in TITLES:
+            if line.startswith(f"{title} "):
+                found[title] = Path(line.removeprefix(title).strip())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("drawn", "names"),
+    [(False, ["background", "disc", "box", "triangle"]), (True, ["pet", "background", "border"])],
+    ids=["drawn-photos", "own-data"],
+)
+def test_the_demo_shows_where_its_results_are(drawn: bool, names: list[str], tmp_path: Path) -> None:
+    arguments = ["--epochs", "1"]
+    if drawn:
+        arguments += ["--data", str(draw_oxford_layout(tmp_path / "my pets", count=12, size=40))]
+    done = _run_demo(tmp_path, *arguments)
+    assert done.returncode == 0, done.stdout
+    places = [done.stdout.index(step) for step in STEPS]
+    assert places == sorted(places)
+    assert "mIoU, classes that occur" in done.stdout
+    assert "Traceback" not in done.stdout
+
+    found = _find_results(done.stdout)
+    assert set(found) == set(TITLES)
+    with Image.open(found["photo"]) as photo, Image.open(found["mask (class ids)"]) as mask:
+        assert photo.size == mask.size
+        assert mask.mode == "L"
+        assert np.array(mask).max() < len(names)
+        size = photo.size
+    with Image.open(found["overlay to look at"]) as overlay:
+        assert (overlay.size, overlay.mode) == (size, "RGB")
+    assert (found["model"] / "model_best.params").is_file()
+    assert json.loads((found["model"] / "model_card.json").read_text())["class_names"] == names
+
+
+def test_the_demo_stops_at_data_that_is_not_there(tmp_path: Path) -> None:
+    done = _run_demo(tmp_path, "--data", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert f"gluonseg: {tmp_path / 'nowhere'}" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "== 2." not in done.stdout

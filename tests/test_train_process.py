@@ -1,0 +1,310 @@
+"""``container/train`` as a process over a real /opt/ml layout, as Docker would start it, and serving what it made."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gluonseg
+from gluonseg.errors import FAILURE_LIMIT
+from job_layout import TRAIN, Job, JobRun, draw_channels, lay_out_job, train_once
+
+NUMBER = r"([0-9.eE+-]+)"
+# The expressions that were run against logs of the built-in algorithm, and how often each matches in two epochs.
+METRICS = {
+    "train:loss": r"#quality_metric\. host: \S+, epoch: \d+, train loss: ([0-9.eE+-]+|nan|inf)",
+    "train:throughput": rf"#throughput_metric\. host: \S+, epoch: \d+, train throughput: {NUMBER}",
+    "validation:pixel_accuracy": rf"#quality_metric\. host: \S+, epoch: \d+, validation pixel_accuracy: {NUMBER}",
+    "validation:mIOU": rf"#quality_metric\. host: \S+, epoch: \d+, validation mIOU: {NUMBER}",
+    "validation:throughput": rf"#throughput_metric\. host: \S+, epoch: \d+, validation throughput: {NUMBER}",
+}
+PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (?:INFO|WARNING|ERROR) \d+\] "
+EPOCH_LINES = (
+    r"#progress_notice\. epoch: E, iterations: 1 speed: \S+ samples/sec learning_rate: \d\.\d{6}",
+    r"#progress_notice\. epoch: E, iterations: 2 speed: \S+ samples/sec learning_rate: \d\.\d{6}",
+    r"#quality_metric\. host: algo-1, epoch: E, train loss: \S+ \.",
+    r"#throughput_metric\. host: algo-1, epoch: E, train throughput: \S+ samples/sec\.",
+    r"#progress_notice\. epoch: E, iterations: 1 speed: \S+ samples/sec",
+    r"#quality_metric\. host: algo-1, epoch: E, validation pixel_accuracy: \S+ \.",
+    r"#quality_metric\. host: algo-1, epoch: E, validation mIOU: \S+ \.",
+    r"#throughput_metric\. host: algo-1, epoch: E, validation throughput: \S+ samples/sec\.",
+)
+SCRIPT = """
+import argparse, json, os, sys
+import mxnet as mx
+import gluonseg
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int)
+parser.add_argument("--note")
+given = parser.parse_args()
+total = float(mx.nd.arange(given.epochs).sum().asscalar())
+names = sorted(os.listdir(os.environ["SM_CHANNEL_TRAINING"]))
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "mine.json"), "w") as file:
+    json.dump({"total": total, "note": given.note, "names": names, "gluonseg": gluonseg.__version__}, file)
+"""
+FAILING_SCRIPT = """
+print("about to fail")
+raise ValueError("no such thing as a blue cat")
+"""
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_channels(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, JobRun]:
+    return train_once(tmp_path_factory.getbasetemp())
+
+
+def test_a_good_job_ends_with_0_and_leaves_the_artifacts(trained: tuple[Job, JobRun]) -> None:
+    job, run = trained
+    assert run.code == 0
+    assert run.failure is None
+    artifacts = {
+        "model_best.params",
+        "model_algo-1",
+        "hyperparams.json",
+        "model_card.json",
+        "curves.json",
+        "curves.png",
+    }
+    assert {path.name for path in job.model.iterdir()} == artifacts
+    assert {path.name for path in (job.base / "output" / "data").iterdir()} == {"curves.json", "curves.png"}
+    assert [path.name for path in (job.base / "output").iterdir()] == ["data"]
+    assert json.loads((job.model / "hyperparams.json").read_text())["num_training_samples"] == "18"
+    assert len(json.loads((job.model / "curves.json").read_text())) == 2
+
+
+def test_the_metric_expressions_match_once_an_epoch(trained: tuple[Job, JobRun]) -> None:
+    log = trained[1].log
+    found = {name: [float(value) for value in re.findall(regex, log)] for name, regex in METRICS.items()}
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(METRICS, 2)
+    for definition in gluonseg.METRIC_DEFINITIONS:
+        values = [float(value) for value in re.findall(definition["Regex"], log)]
+        assert values == found.get(definition["Name"], values[:1])
+    curves = json.loads((trained[0].model / "curves.json").read_text())
+    assert found["train:loss"] == [epoch["train_loss"] for epoch in curves]
+    assert found["validation:mIOU"] == [epoch["validation"]["mIOU_builtin"] for epoch in curves]
+
+
+def test_every_line_has_the_prefix_and_an_epoch_has_its_lines_in_order(trained: tuple[Job, JobRun]) -> None:
+    lines = trained[1].log.splitlines()
+    metrics = [json.loads(line.removeprefix("#metrics ")) for line in lines if line.startswith("#metrics ")]
+    others = [line for line in lines if not line.startswith("#metrics ")]
+    assert [line for line in others if not re.match(PREFIX, line)] == []
+    assert [entry["Dimensions"].get("epoch") for entry in metrics] == [None, 0, 1, None]
+    bare = [re.sub(PREFIX, "", line, count=1) for line in others]
+    for epoch in (0, 1):
+        patterns = [pattern.replace("E,", f"{epoch},") for pattern in EPOCH_LINES]
+        start = next(number for number, line in enumerate(bare) if re.fullmatch(patterns[0], line))
+        for pattern, line in zip(patterns, bare[start:], strict=False):
+            assert re.fullmatch(pattern, line)
+    assert bare[0] == "Docker entrypoint called with argument(s): train"
+    for line in (
+        "Number of GPUs being used: 0",
+        "Test data is not provided.",
+        "#label_map train :{'scale': 1}",
+        "#label_map validation :{'scale': 1}",
+        "LRScheduler setup: iters per epoch: 2, num_epochs 2",
+        "#progress_metric: host=algo-1, completed 50.0 % of epochs",
+        "#progress_metric: host=algo-1, completed 100.0 % of epochs",
+        f"Serializing model to {trained[0].model / 'model_algo-1'}",
+    ):
+        assert bare.count(line) == 1
+    assert f"Serializing model to {trained[0].model / 'model_best.params'}" in bare
+
+
+def test_a_channel_that_holds_the_next_one_is_warned_of_and_not_read(trained: tuple[Job, JobRun]) -> None:
+    warnings = [line for line in trained[1].log.splitlines() if "WARNING" in line and "next channel" in line]
+    assert len(warnings) == 1
+    assert "train/train_annotation; validation/validation_annotation" in warnings[0]
+    assert "S3 address without a slash" in warnings[0]
+    card = json.loads((trained[0].model / "model_card.json").read_text())
+    assert card["data"]["num_training_samples"] == 18
+
+
+@contextmanager
+def _serving(base: Path) -> Iterator[int]:
+    """Run container/serve on ``base``; yields the port once /ping says 200."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "SAGEMAKER_BASE_DIR": str(base),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+    }
+    with (base.parent / "serve.log").open("wb") as log:
+        command = [sys.executable, str(TRAIN.with_name("serve"))]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while _ask(port, "GET", "/ping", b"")[0] != 200:
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _ask(port: int, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, {"Content-Type": "image/jpeg", "Accept": "image/png"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except OSError:
+        return 0, b""
+    finally:
+        connection.close()
+
+
+def test_serve_on_the_same_folder_gives_the_mask_that_predict_writes(
+    trained: tuple[Job, JobRun], tmp_path: Path
+) -> None:
+    job = trained[0]
+    photo = min(job.channel("validation").glob("*.jpg"))
+    with _serving(job.base) as port:
+        status, body = _ask(port, "POST", "/invocations", photo.read_bytes())
+    assert status == 200
+    with Image.open(io.BytesIO(body)) as picture, Image.open(photo) as original:
+        assert picture.mode == "L"
+        assert picture.size == original.size
+        served = np.array(picture)
+    command = [sys.executable, "-m", "gluonseg", "predict", str(photo)]
+    command += ["--model", str(job.model), "--output", str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    with Image.open(tmp_path / f"{photo.stem}.png") as picture:
+        np.testing.assert_array_equal(served, np.array(picture))
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def test_a_job_as_sdk_v3_local_mode_writes_it(data: Path, tmp_path: Path) -> None:
+    """JSON-quoted and JSON-typed hyperparameters, its resourceconfig, mounted channels, blanks in the path."""
+    job = lay_out_job(tmp_path / "opt and more" / "ml", data, link=True)
+    job.set_hyperparameters(
+        algorithm='"fcn"',
+        backbone='"resnet-18"',
+        use_pretrained_model="false",
+        syncbn="true",
+        class_weights="[1, 2, 2, 2]",
+    )
+    channels = {name: {"TrainingInputMode": "File", "ContentType": "image/jpeg"} for name in ("train", "validation")}
+    annotations = {f"{name}_annotation": {"TrainingInputMode": "File"} for name in ("train", "validation")}
+    job.write_config("inputdataconfig", {**channels, **annotations, "label_map": {"TrainingInputMode": "File"}})
+    hosts = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "ethwe"}
+    job.write_config("resourceconfig", {**hosts, "current_instance_type": "local", "instance_groups": None})
+    before = _snapshot(data)
+    run = job.run()
+    assert run.code == 0, run.log
+    assert run.failure is None
+    assert _snapshot(data) == before
+    saved = json.loads((job.model / "hyperparams.json").read_text())
+    assert (saved["algorithm"], saved["use_pretrained_model"], saved["syncbn"]) == ("fcn", "False", "True")
+    assert saved["class_weights"] == "1.0, 2.0, 2.0, 2.0"
+    card = json.loads((job.model / "model_card.json").read_text())
+    assert card["class_names"] == ["background", "disc", "box", "triangle"]
+
+
+def test_sdk_v2_local_mode_and_hyperparameters_that_platforms_add(trained: tuple[Job, JobRun], tmp_path: Path) -> None:
+    """A job that continues from the last one's archive, with SageMaker's own keys beside the hyperparameters."""
+    first = trained[0]
+    job = lay_out_job(tmp_path / "ml", draw_channels(first.base.parent), link=True, use_pretrained_model="True")
+    job.set_hyperparameters(
+        _tuning_objective_metric="validation:mIOU", sagemaker_job_name='"job"', num_training_samples="99"
+    )
+    job.channel("model").mkdir()
+    with tarfile.open(job.channel("model") / "model.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.add(first.model / "model_best.params", "model_best.params")
+    job.list_channels("train", "train_annotation", "validation", "validation_annotation", "label_map", "model")
+    hosts = {"current_host": "algo-1-x7k2p", "hosts": ["algo-1-x7k2p"], "network_interface_name": "eth0"}
+    job.write_config("resourceconfig", {**hosts, "current_instance_type": "local"})
+    run = job.run()
+    assert run.code == 0, run.log
+    assert "#quality_metric. host: algo-1-x7k2p, epoch: 0, train loss: " in run.log
+    assert "num_training_samples is 99, the train channel has 18: using 18" in run.log
+    losses = [float(value) for value in re.findall(METRICS["train:loss"], trained[1].log)]
+    assert float(re.findall(METRICS["train:loss"], run.log)[0]) < losses[0]
+
+
+def _lay_out_script_job(base: Path, script: str) -> Job:
+    job = Job(base)
+    for folder in ("input/config", "input/data/training", "model", "output/data"):
+        (base / folder).mkdir(parents=True)
+    (job.channel("training") / "anything.csv").write_text("1,2\n")
+    source = base.parent / "source"
+    source.mkdir()
+    (source / "train.py").write_text(script)
+    settings = {"sagemaker_program": "train.py", "sagemaker_submit_directory": str(source), "epochs": 4, "note": "a b"}
+    # Framework estimators and ModelTrainer write every value as JSON.
+    job.write_config("hyperparameters", {name: json.dumps(value) for name, value in settings.items()})
+    job.list_channels("training")
+    job.write_config("resourceconfig", {"current_host": "algo-1", "hosts": ["algo-1"]})
+    return job
+
+
+def test_a_users_own_script_runs_with_mxnet_and_gluonseg(tmp_path: Path) -> None:
+    job = _lay_out_script_job(tmp_path / "ml", SCRIPT)
+    run = job.run()
+    assert run.code == 0, run.log
+    assert run.failure is None
+    content = json.loads((job.model / "mine.json").read_text())
+    expected = {"total": 6.0, "note": "a b", "names": ["anything.csv"], "gluonseg": gluonseg.__version__}
+    assert content == expected
+    assert [path.name for path in job.model.iterdir()] == ["mine.json"]
+
+
+def test_a_users_failing_script_fails_the_job(tmp_path: Path) -> None:
+    job = _lay_out_script_job(tmp_path / "ml", FAILING_SCRIPT)
+    # Nobody mounted it; the toolkit alone would then end with exit code 0.
+    shutil.rmtree(job.base / "output")
+    run = job.run()
+    assert run.code == 1
+    assert "about to fail" in run.log
+    assert run.failure is not None
+    assert "no such thing as a blue cat" in run.failure[:FAILURE_LIMIT]
+
+
+def test_a_job_forgets_how_the_one_before_it_ended(data: Path, tmp_path: Path) -> None:
+    job = lay_out_job(tmp_path / "ml", data, link=True, epochs="none of them")
+    assert job.run().code == 2
+    assert job.read_failure() is not None
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "train.py").write_text("print('hello')\n")
+    job.set_hyperparameters(sagemaker_program="train.py", sagemaker_submit_directory=str(tmp_path / "source"))
+    run = job.run()
+    assert (run.code, run.failure) == (0, None)
+
+
+def test_arguments_are_refused(data: Path, tmp_path: Path) -> None:
+    job = lay_out_job(tmp_path / "ml", data, link=True)
+    run = job.run("extra")
+    assert run.code == 2
+    assert "train takes no arguments" in run.log
+    assert "hyperparameters.json" in run.log
+    assert list(job.model.iterdir()) == []
