@@ -165,8 +165,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         path = arguments.label_map
         label_map = parse_label_map(read_bytes(path), str(path), arguments.ignore_label)
     dataset = Dataset(matching.pairs, label_map, max_pixels=arguments.max_pixels, cache_bytes=0)
-    with _bar(len(dataset), "evaluating") as bar:
-        confusion = evaluate_dataset(predictor, dataset, card.num_classes, bar.update)
+    confusion = evaluate_dataset(predictor, dataset, card.num_classes, _CountingBar("evaluating"))
     found = {"images": len(dataset), **describe_confusion(confusion, card.class_names)}
     print(json.dumps(found, indent=2) if arguments.json else format_scores(found))
     return 0

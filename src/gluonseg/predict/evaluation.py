@@ -15,7 +15,7 @@ from gluonseg.labels import IGNORE
 from gluonseg.metrics import Confusion, compute_confusion
 
 UInt8Array = npt.NDArray[np.uint8]
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]
 
 
 class MaskPredictor(Protocol):
@@ -44,7 +44,7 @@ def evaluate_dataset(
 ) -> Confusion:
     """Predict every image once, whole and at its own size, and count all scored pixels.
 
-    ``progress`` is called with 1 after each image. Raises DataError when a mask has a label that is no
+    ``progress`` is called with (done, total) after each image. Raises DataError when a mask has a label that is no
     class of the model, which would otherwise just not be counted.
     """
     confusion = Confusion.empty(num_classes)
@@ -53,5 +53,5 @@ def evaluate_dataset(
         _check_pair(dataset.pairs[index], image, class_ids, num_classes)
         confusion += compute_confusion(class_ids, predictor.predict_mask(image), num_classes)
         if progress:
-            progress(1)
+            progress(index + 1, len(dataset))
     return confusion

@@ -19,10 +19,10 @@ from gluonseg.cores import set_thread_count
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
 from gluonseg.sagemaker.contract import find_base, read_contract
 from gluonseg.sagemaker.log import (
-    CheckProgress,
     LogLines,
     ProgressBar,
     ProgressLine,
+    ProgressLog,
     configure_logging,
     is_watched,
     log_whole_image,
@@ -109,8 +109,14 @@ def train_channels(
     _log.info("Merging with provided configuration: %s", shorten_values(hyperparameters))
     if "test" not in channels:
         _log.info("Test data is not provided.")
-    progress = CheckProgress()
-    settings = JobSettings(hyperparameters, channels, base / "model", base / "output" / "data", check_progress=progress)
+    settings = JobSettings(
+        hyperparameters,
+        channels,
+        base / "model",
+        base / "output" / "data",
+        check_progress=ProgressLog("Checked %d of %d photos and masks"),
+        evaluation_progress=ProgressLog("Evaluated %d of %d photos"),
+    )
     outcome = run_job(settings, build_listeners)
     log_whole_image(host, outcome.confusion, outcome.card.class_names)
 

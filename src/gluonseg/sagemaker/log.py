@@ -60,16 +60,17 @@ def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-class CheckProgress:
-    """A line now and then while the data is checked, which takes minutes for many photos."""
+class ProgressLog:
+    """A line now and then during work that takes minutes for many photos; ``template`` takes done and total."""
 
-    def __init__(self, interval_s: float = 10.0) -> None:
+    def __init__(self, template: str, interval_s: float = 10.0) -> None:
+        self._template = template
         self._interval_s = interval_s
         self._next = time.monotonic() + interval_s
 
     def __call__(self, done: int, total: int) -> None:
         if time.monotonic() >= self._next:
-            _log.info("Checked %d of %d photos and masks", done, total)
+            _log.info(self._template, done, total)
             self._next = time.monotonic() + self._interval_s
 
 
@@ -80,11 +81,13 @@ class LogLines(Listener):
         self._host = host
         self._frequency = frequency
         self._epochs = 0
+        self._setup_s = 0.0
         self._job_start = self._mark = self._epoch_start = time.time()
         self._samples = 0
 
     def on_start(self, epochs: int, iterations: int) -> None:
         self._epochs = epochs
+        self._setup_s = time.time() - self._job_start
         _log.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", iterations, epochs)
         self._log_metrics({}, Meta="init_train_data_iter")
         self._reset()
@@ -126,7 +129,11 @@ class LogLines(Listener):
         _log.info("Early stopping after epoch %d: %s", epoch, reason)
 
     def on_end(self) -> None:
-        self._log_metrics({"totaltime": (time.time() - self._job_start) * 1000, "epochs": float(self._epochs)})
+        self._epoch_start = self._job_start
+        total_s = time.time() - self._job_start
+        self._log_metrics(
+            {"epochs": float(self._epochs), "setuptime": self._setup_s * 1000, "totaltime": total_s * 1000}
+        )
 
     def _reset(self) -> None:
         self._mark, self._samples = time.time(), 0

@@ -31,6 +31,12 @@ def check_precision(dtype: str, devices: Sequence[Any]) -> None:
         raise HyperparameterError("precision_dtype float16 needs a GPU, and none is usable here; use float32")
 
 
+def check_syncbn(syncbn: bool, devices: Sequence[Any]) -> None:
+    """Raise HyperparameterError when batch norm would be synchronised over several CPUs: MXNet waits for ever there."""
+    if syncbn and len(devices) > 1 and any(device.device_type != "gpu" for device in devices):
+        raise HyperparameterError("syncbn over several devices needs GPUs; use syncbn=False or one device")
+
+
 def read_gpu_names() -> list[str]:
     """Names of the GPUs as nvidia-smi prints them, an empty list where there is none."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]

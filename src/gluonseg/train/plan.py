@@ -14,7 +14,7 @@ from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.artifact import ModelArtifact, read_artifact
 from gluonseg.models.pretrained import find_backbone_weights
-from gluonseg.train.device import check_precision, find_devices
+from gluonseg.train.device import check_precision, check_syncbn, find_devices
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ def plan_job(
     found = list(devices) or find_devices()
     _log.info("Number of GPUs being used: %d", sum(device.device_type == "gpu" for device in found))
     check_precision(hp.precision_dtype, found)
+    check_syncbn(hp.syncbn, found)
     artifact = read_artifact(channels["model"]) if "model" in channels else None
     weights = None
     if artifact is None and hp.use_pretrained_model:

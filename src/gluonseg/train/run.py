@@ -31,19 +31,21 @@ from gluonseg.train.writer import (
 
 _log = logging.getLogger(__name__)
 CURVES_PICTURE = "curves.png"
+Progress = Callable[[int, int], None]
 BuildListeners = Callable[[Hyperparameters, ModelWriter], Sequence[Listener]]
 
 
 @dataclasses.dataclass(frozen=True)
 class JobSettings:
-    """What a job is given: raw hyperparameters, channel folders, and where its results go."""
+    """What a job is given: raw hyperparameters, channel folders, where its results go, who is told (done, total)."""
 
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
     model_folder: Path
     output_folder: Path | None = None
     devices: Sequence[Any] = ()
-    check_progress: Callable[[int, int], None] | None = None
+    check_progress: Progress | None = None
+    evaluation_progress: Progress | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +65,14 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     """
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
+    settings.model_folder.mkdir(parents=True, exist_ok=True)
     training = open_dataset(settings.channels, "train", plan)
     validation = open_dataset(settings.channels, "validation", plan)
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
-    listener = Listeners(build_listeners(hp, writer))
-    loop = build_loop(plan, network, build_loaders(hp, training, validation), listener)
     card = _build_card(plan)
-    _write_card(settings, card)
+    listener = Listeners([*build_listeners(hp, writer), _CardWriter(settings, card)])
+    loop = build_loop(plan, network, build_loaders(hp, training, validation), listener)
     results = loop.run()
     writer.write_last()
     return _finish(settings, plan, card, results, validation)
@@ -98,9 +100,19 @@ def _build_card(plan: Plan) -> ModelCard:
     )
 
 
+class _CardWriter(Listener):
+    """Puts hyperparameters and card beside each best model, so that a job cut short leaves one that can be used."""
+
+    def __init__(self, settings: JobSettings, card: ModelCard) -> None:
+        self._settings = settings
+        self._card = card
+
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        if is_best:
+            _write_card(self._settings, self._card)
+
+
 def _write_card(settings: JobSettings, card: ModelCard) -> None:
-    """Written before the first epoch too, so that a job cut short leaves a model that can be used."""
-    settings.model_folder.mkdir(parents=True, exist_ok=True)
     write_json(settings.model_folder / HYPERPARAMETERS_FILE, dict(card.hyperparameters))
     write_text(settings.model_folder / CARD_FILE, encode_card(card))
 
@@ -111,7 +123,7 @@ def _finish(
     """Score the best epoch as users will run it, and write what was learnt about it."""
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
     predictor = load_predictor(settings.model_folder, plan.devices[0])
-    confusion = evaluate_dataset(predictor, validation, card.num_classes)
+    confusion = evaluate_dataset(predictor, validation, card.num_classes, settings.evaluation_progress)
     best = max(results, key=lambda result: result.miou)
     card = dataclasses.replace(
         card,

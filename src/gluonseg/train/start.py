@@ -14,7 +14,6 @@ import numpy as np
 from gluonseg.errors import ModelError
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.models.artifact import ModelArtifact
-from gluonseg.models.network import check_shapes
 from gluonseg.models.network import load_params
 from gluonseg.models.pretrained import load_backbone
 from gluonseg.models.registry import build_network
