@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SERVE = ["flask>=3.0", "gunicorn>=23"]
+SERVE = ["flask>=3.0", "gunicorn>=23", "werkzeug>=3.0"]
 TEST = ["hypothesis", "mypy>=1.13", "pytest>=8", "ruff>=0.8"]
 
 setup(
@@ -22,8 +22,10 @@ setup(
         "gluoncv==0.10.5.post0",
         "mxnet==1.9.1",
         "numpy>=1.24",
+        "matplotlib>=3.8",
         "opencv-python-headless>=4.10",
         "pillow>=12.1",
+        "requests>=2.31",
         "sagemaker-training>=5.1.4",
         "safetensors>=0.4",
         # mxnet and gluoncv import distutils, which setuptools carried until release 81.

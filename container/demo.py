@@ -23,10 +23,21 @@ CONTAINER = Path(__file__).resolve().parent
 GLUONSEG = (sys.executable, "-m", "gluonseg")
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation", "label_map")
 START_LIMIT_S = 120
+# The server is on this machine; a proxy that the environment names must not be asked for it.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # Recipes for training from scratch; docs/results.md tells how they were found.
-DRAWN = {"crop_size": 96, "base_size": 96, "scale_min": 0.75, "scale_max": 1.33, "epochs": 16}
-PETS = {"crop_size": 128, "base_size": 160, "scale_min": 0.75, "scale_max": 1.33, "epochs": 12, "prediction_size": 160}
-COMMON = {
+DRAWN: dict[str, object] = {"crop_size": 96, "base_size": 96, "scale_min": 0.75, "scale_max": 1.33, "epochs": 16}
+PETS: dict[str, object] = {
+    "crop_size": 128,
+    "base_size": 160,
+    "prediction_size": 160,
+    "scale_min": 0.75,
+    "scale_max": 1.33,
+    "colour_jitter": 0.2,
+    "class_weights": "balanced",
+    "epochs": 12,
+}
+COMMON: dict[str, object] = {
     "algorithm": "fcn",
     "backbone": "resnet-18",
     "use_pretrained_model": False,
@@ -52,8 +63,8 @@ def run(*command: str | Path, **environment: str) -> None:
         sys.exit(done.returncode)
 
 
-def prepare(base: Path, data: Path | None) -> dict[str, object]:
-    """Write channels and configuration into ``base`` as SageMaker would; returns the hyperparameters."""
+def prepare(base: Path, data: Path | None, epochs: int | None) -> None:
+    """Write channels and configuration into ``base`` as SageMaker would."""
     channels = base / "input" / "data"
     channels.parent.mkdir(parents=True)
     if data is None:
@@ -62,6 +73,8 @@ def prepare(base: Path, data: Path | None) -> dict[str, object]:
         run(*GLUONSEG, "prepare", "oxford-pets", data, channels)
     names = json.loads((channels / "label_map" / "class_names.json").read_text(encoding="utf-8"))
     hyperparameters = {**COMMON, **(PETS if data else DRAWN), "num_classes": len(names)}
+    if epochs is not None:
+        hyperparameters["epochs"] = epochs
     config = base / "input" / "config"
     config.mkdir()
     files = {
@@ -71,7 +84,6 @@ def prepare(base: Path, data: Path | None) -> dict[str, object]:
     }
     for name, content in files.items():
         (config / name).write_text(json.dumps(content), encoding="utf-8")
-    return hyperparameters
 
 
 def find_free_port() -> int:
@@ -87,7 +99,7 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_LIMIT_S
     while time.monotonic() < end and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{url}/ping", timeout=5):
+            with DIRECT.open(f"{url}/ping", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
@@ -98,7 +110,7 @@ def ask(url: str, photo: Path, accept: str) -> bytes:
     """Send a photo to /invocations and return the body of the answer."""
     headers = {"Content-Type": "image/jpeg", "Accept": accept}
     request = urllib.request.Request(f"{url}/invocations", photo.read_bytes(), headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with DIRECT.open(request, timeout=60) as answer:
         body: bytes = answer.read()
     return body
 
@@ -124,13 +136,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the Oxford-IIIT Pet data set instead of drawn photos")
     parser.add_argument("--epochs", type=int, help="train for this many epochs")
     arguments = parser.parse_args()
-    if arguments.epochs is not None:
-        COMMON["epochs"] = PETS["epochs"] = DRAWN["epochs"] = arguments.epochs
     home = Path(tempfile.mkdtemp(prefix="gluonseg-demo-"))
     base = home / "opt" / "ml"
 
     say("1. Prepare the data")
-    prepare(base, arguments.data.resolve() if arguments.data else None)
+    prepare(base, arguments.data.resolve() if arguments.data else None, arguments.epochs)
     say("2. Train: container/train")
     run(sys.executable, CONTAINER / "train", SAGEMAKER_BASE_DIR=str(base))
     say("3. Evaluate on whole validation photos")

@@ -21,7 +21,7 @@ from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.labels import default_label_map, parse_label_map
 from gluonseg.metrics import describe_confusion
 from gluonseg.models.card import ModelCard
-from gluonseg.parameter import parse_value
+from gluonseg.parameter import format_value, parse_value
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -194,9 +194,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from gluonseg.serve.server import run_server
     from gluonseg.serve.settings import read_settings
 
-    port = {"SAGEMAKER_BIND_TO_PORT": arguments.port} if arguments.port else {}
-    settings = read_settings({**os.environ, **port})
-    changes = {"model_path": arguments.model, "host": arguments.host}
+    settings = read_settings(os.environ)
+    changes = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
     return run_server(dataclasses.replace(settings, **{k: v for k, v in changes.items() if v is not None}))
 
 
@@ -210,7 +209,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _doctor(_arguments: argparse.Namespace) -> int:
     from gluonseg.cores import count_usable_cores
-    from gluonseg.train.device import find_devices
+    from gluonseg.device import find_devices
     from gluonseg.train.writer import describe_versions
 
     for name, version in describe_versions().items():
@@ -233,6 +232,12 @@ def _add_command(commands: Any, name: str, handler: Handler, text: str) -> argpa
     )
     parser.set_defaults(handler=handler)
     return parser
+
+
+def _parse_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a whole number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def _add_hyperparameter(parser: argparse.ArgumentParser, name: str, text: str = "") -> None:
@@ -287,7 +292,8 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for model/ and output/")
     for name, one in get_specs().items():
         hidden = name.startswith("_")
-        default = "required" if one.required else f"default {one.default or 'none'}"
+        shown = "none" if one.default in (None, ()) else format_value(one.default)
+        default = "required" if one.required else f"default {shown}"
         text = argparse.SUPPRESS if hidden else f"{one.help} ({default})".replace("%", "%%")
         parser.add_argument(f"--{name}", help=text, metavar="VALUE")
 
@@ -304,12 +310,12 @@ def _add_use(commands: Any) -> None:
     evaluate.add_argument("--model", type=Path, required=True, help="model folder or model.tar.gz")
     evaluate.add_argument("--label_map", type=Path, help="label map file of the masks")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    for parser in (predict, evaluate):
-        _add_data_options(parser)
+    _add_hyperparameter(predict, "max_pixels")
+    _add_data_options(evaluate)
     serve = _add_command(commands, "serve", _serve, "Serve a model over HTTP: /ping and /invocations.")
     serve.add_argument("--model", type=Path, help="model folder or model.tar.gz (default /opt/ml/model)")
     serve.add_argument("--host", help="address to listen on (default 0.0.0.0)")
-    serve.add_argument("--port", help="port (default 8080, or SAGEMAKER_BIND_TO_PORT)")
+    serve.add_argument("--port", type=_parse_port, help="port (default 8080, or SAGEMAKER_BIND_TO_PORT)")
 
 
 def _add_tools(commands: Any) -> None:

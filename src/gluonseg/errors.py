@@ -69,6 +69,12 @@ class PayloadTooLargeError(UserError):
     status = 413
 
 
+class BusyError(UserError):
+    """The server has as many requests as it takes; the caller can ask again."""
+
+    status = 503
+
+
 class UnsupportedMediaTypeError(UserError):
     """The Content-Type is not one of an image."""
 

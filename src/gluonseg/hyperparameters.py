@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, find_nearest, join_names
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
@@ -35,7 +36,7 @@ class Hyperparameters:
     crop_size: int = spec(int, 240, above=16, help="Side of the training crop, rounded up to a multiple of 8.")
     base_size: int = spec(int, 520, above=16, help="Long side that random scaling starts from.")
     epochs: int = spec(int, 10, low=1, help="Passes over the training data.")
-    learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="The base rate.")
+    learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Base rate (adadelta has none).")
     optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")
     lr_scheduler: str = spec(str, "poly", choices=("poly", "step", "cosine"), help="How the rate falls.")
     lr_scheduler_factor: float = spec(float, 0.1, low=0, high=1, help="step: what the rate is multiplied by.")
@@ -65,14 +66,16 @@ class Hyperparameters:
         tuple, (), item=str, beyond=True, help='Names by class id, as "pet, background, border".'
     )
     prediction_size: int = spec(
-        int, 0, low=0, beyond=True, help="Long side photos are resized to for prediction; 0 = as they are."
+        int, 0, low=0, high=16384, beyond=True, help="Long side photos are resized to for prediction; 0 = as they are."
     )
     scale_min: float = spec(float, 0.5, above=0, high=10, beyond=True, help="Least random scale of base_size.")
     scale_max: float = spec(float, 2.0, above=0, high=10, beyond=True, help="Greatest random scale of base_size.")
     colour_jitter: float = spec(float, 0.0, low=0, below=1, beyond=True, help="Random change of colours, 0 = none.")
     head_lr_mult: float = spec(float, 10.0, above=0, high=100, beyond=True, help="Learning rate of the heads, times.")
     warmup_epochs: float = spec(float, 0.0, low=0, beyond=True, help="Epochs over which the rate rises to its base.")
-    max_pixels: int = spec(int, 50_000_000, low=1, beyond=True, help="Largest photo, in pixels, that is read.")
+    max_pixels: int = spec(
+        int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels, that is read."
+    )
 
     _aux_loss: bool = spec(bool, True, help="Train the auxiliary head.")
     _aux_weight: float = spec(float, 0.5, low=0, high=10, help="Its share in the loss.")
@@ -87,11 +90,6 @@ class Hyperparameters:
         """Every hyperparameter as SageMaker would pass it: name -> string, without those not set."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: format_value(value) for name, value in values.items() if value not in (None, ())}
-
-    @property
-    def scored_labels(self) -> range:
-        """The class ids, 0 to num_classes - 1."""
-        return range(self.num_classes)
 
 
 def get_specs() -> dict[str, Spec]:

@@ -87,6 +87,8 @@ def default_label_map(ignore_label: int = IGNORE) -> LabelMap:
 
 
 def _as_int(value: Any, what: str, source: str) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise DataError(f"label map {source}: {what} must be a whole number, got {value!r}")
     try:

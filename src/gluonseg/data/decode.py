@@ -32,6 +32,8 @@ LABEL_FORMATS = ("PNG", "GIF", "BMP", "TIFF")
 
 DEFAULT_MAX_PIXELS = 50_000_000
 """Largest picture, in pixels, that is decoded (7071 x 7071)."""
+LARGEST_MAX_PIXELS = 178_956_970
+"""Above this Pillow refuses a picture whatever limit it is given."""
 EXIF_ORIENTATION = 0x0112
 _SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
 PNG_DEPTH_OFFSET = 24

@@ -2,7 +2,7 @@
 
 What a batch holds depends on the seed and its number only, never on the number of workers: the order of
 each pass is a permutation seeded by (seed, pass), and each sample's augmentation is seeded by
-(seed, pass, index). Pictures stay uint8 until they are on the device.
+(seed, pass, index). Pictures stay uint8 until a batch is complete.
 
 Batches run on across the end of an epoch, as Gluon's ``last_batch='rollover'`` does and as the built-in's
 validation numbers show: batch b holds the samples b*size to (b+1)*size - 1 of an endless stream, and epoch

@@ -5,8 +5,9 @@ so the two cannot drift apart, and what was drawn can be looked at, stored and r
 
 The law is that of GluonCV's ``SegmentationDataset`` (which the built-in algorithm uses): mirror with
 probability 1/2; long side to a whole number drawn from ``base_size`` times 0.5 to 2; padding right and below
-up to the crop; a random crop; with probability 1/2 a Gaussian blur of sigma 0..1 pixels. It differs in
-one point: padding of a mask is :data:`~gluonseg.labels.IGNORE`, where GluonCV fills in class 0.
+up to the crop; a random crop; with probability 1/2 a Gaussian blur of sigma 0..1 pixels. It differs in two
+points: padding of a mask is :data:`~gluonseg.labels.IGNORE`, where GluonCV fills in class 0, and OpenCV resizes
+(area mean when shrinking) where GluonCV has Pillow do it.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class TrainingPolicy:
         """Draw the transform for a picture of ``height`` x ``width`` pixels."""
         mirror = bool(rng.random() < 0.5)
         low, high = int(self.base_size * self.scale_min), int(self.base_size * self.scale_max)
-        scaled_height, scaled_width = compute_long_side_size(height, width, int(rng.integers(low, high + 1)))
+        long_side = max(1, int(rng.integers(low, high + 1)))
+        scaled_height, scaled_width = compute_long_side_size(height, width, long_side)
         top = int(rng.integers(0, max(scaled_height - self.crop_size, 0) + 1))
         left = int(rng.integers(0, max(scaled_width - self.crop_size, 0) + 1))
         sigma = float(rng.random()) if rng.random() < 0.5 else 0.0

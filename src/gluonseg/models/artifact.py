@@ -112,17 +112,17 @@ def read_folder(folder: Path) -> ModelArtifact:
 
 
 def read_artifact(source: Path) -> ModelArtifact:
-    """Read a model folder or a model.tar.gz; a folder that holds just the archive will do as well.
+    """Read a model folder or a model.tar.gz; a folder that holds just one archive will do as well.
 
     Raises:
         ModelError: nothing there, not an archive, no model inside, damaged or foreign parameters.
     """
     if source.is_dir():
-        archive = source / "model.tar.gz"
+        archives = sorted(source.glob("*.tar.gz"))
         has_weights = (source / BEST_FILE).is_file() or (source / LAST_FILE).is_file()
-        if has_weights or not archive.is_file():
+        if has_weights or len(archives) != 1:
             return read_folder(source)
-        source = archive
+        (source,) = archives
     if not source.is_file():
         raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
     with _unpacked(source) as folder:

@@ -178,10 +178,14 @@ class SegmentationNetwork(SegBaseModel):  # type: ignore[misc]
             outputs.append(_resize_like(F, self.auxlayer(c3), x))
         return tuple(outputs)
 
+    def predict_coarse(self, x: Any) -> Any:
+        """Logits (N, nclass, ceil(H/8), ceil(W/8)) of the head alone, not enlarged."""
+        _, c4 = self.base_forward(x)
+        return self.head(c4)
+
     def predict(self, x: Any) -> Any:
         """Logits (N, nclass, H, W) of the head alone, for a batch of any size."""
-        _, c4 = self.base_forward(x)
-        return _resize_like(ndarray, self.head(c4), x)
+        return _resize_like(ndarray, self.predict_coarse(x), x)
 
     demo = predict
 

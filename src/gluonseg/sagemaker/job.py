@@ -72,6 +72,7 @@ def _run_user_script(base: Path) -> int:
     """Let the toolkit run the job's own entry point; it writes the failure file and decides the exit code."""
     output = base / "output"
     output.mkdir(parents=True, exist_ok=True)
+    set_thread_count()
     sys.path.insert(0, str(USER_SITE))
     os.environ.setdefault("SAGEMAKER_TRAINING_MODULE", f"{run_entry_point.__module__}:{run_entry_point.__name__}")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -107,7 +108,10 @@ def train_channels(
         return [ProgressBar(), *listeners] if is_watched() else listeners
 
     _log.info("Merging with provided configuration: %s", shorten_values(hyperparameters))
-    if "test" not in channels:
+    _log.info("Checkpoint loading and saving are disabled.")
+    if "test" in channels:
+        _log.warning("The channel test is not used; score the model on it with gluonseg evaluate")
+    else:
         _log.info("Test data is not provided.")
     settings = JobSettings(
         hyperparameters,
@@ -118,7 +122,8 @@ def train_channels(
         evaluation_progress=ProgressLog("Evaluated %d of %d photos"),
     )
     outcome = run_job(settings, build_listeners)
-    log_whole_image(host, outcome.confusion, outcome.card.class_names)
+    if outcome.confusion is not None:
+        log_whole_image(host, outcome.confusion, outcome.card.class_names)
 
 
 def run_training(base: Path) -> int:

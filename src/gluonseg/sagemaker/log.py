@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -207,5 +208,9 @@ def log_whole_image(host: str, confusion: Confusion, class_names: Sequence[str])
 
 
 def is_watched() -> bool:
-    """Whether a person looks at the output: both streams are a terminal."""
-    return sys.stdout.isatty() and sys.stderr.isatty()
+    """Whether a person looks at the output: both streams are a terminal, and that of no job.
+
+    SageMaker's local mode gives its containers a terminal and writes what comes out into a log.
+    """
+    is_job = "TRAINING_JOB_NAME" in os.environ or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and sys.stderr.isatty() and not is_job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from gluonseg.errors import (
     BadRequestError,
+    BusyError,
     ImageError,
     NotAcceptableError,
     PayloadTooLargeError,
@@ -106,7 +108,10 @@ def _read_body() -> bytes:
 
 
 def _handle_user_error(error: UserError) -> Response:
-    return _build_error(error.status, str(error))
+    response = _build_error(error.status, str(error))
+    if isinstance(error, BusyError):
+        response.headers["Retry-After"] = "1"
+    return response
 
 
 def _handle_http_error(error: HTTPException) -> Response:
@@ -156,6 +161,7 @@ def create_app(find_predictor: Callable[[], MaskPredictor | None], settings: Set
     /ping and /invocations answer 503.
     """
     app = Flask("gluonseg", static_folder=None)
+    slots = threading.BoundedSemaphore(settings.max_requests)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb * MEBIBYTE
     _add_request_hooks(app)
     _add_error_handlers(app, settings)
@@ -169,6 +175,14 @@ def create_app(find_predictor: Callable[[], MaskPredictor | None], settings: Set
         predictor = find_predictor()
         if predictor is None:
             return _build_error(503, _LOADING)
+        if not slots.acquire(blocking=False):
+            raise BusyError(f"the server has {settings.max_requests} requests already: try again in a second")
+        try:
+            return answer(predictor)
+        finally:
+            slots.release()
+
+    def answer(predictor: MaskPredictor) -> Response:
         check_content_type(request.headers.get("Content-Type"))
         g.note = media_type = negotiate_accept(request.headers.get("Accept"), settings.default_accept)
         image = decode_request(_read_body(), settings.max_pixels)

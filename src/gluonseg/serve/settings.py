@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.errors import UserError
 from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
 
@@ -24,8 +25,10 @@ class Settings:
     port: int = 8080
     workers: int = 1
     """Processes, each with a copy of the weights. One already computes on all cores."""
-    threads: int = 8
-    """Threads a worker. They decode, encode and answer /ping while the network is busy with one picture."""
+    threads: int = 32
+    """Threads a worker. They decode, encode and wait while the network is busy with one picture."""
+    max_requests: int = 24
+    """Predictions a worker takes at a time; less than its threads, so that /ping always finds one."""
     timeout_s: int = 60
     default_accept: str = RECORDIO
     max_payload_mb: int = 20
@@ -80,7 +83,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         timeout_s=number("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", 1, 3600, timeout_s),
         default_accept=reader.read_choice("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES, RECORDIO),
         max_payload_mb=payload_mb,
-        max_pixels=number("GLUONSEG_MAX_PIXELS", 1, 1_000_000_000, Settings.max_pixels),
+        max_pixels=number("GLUONSEG_MAX_PIXELS", 1, LARGEST_MAX_PIXELS, Settings.max_pixels),
         max_response_mb=number("GLUONSEG_MAX_RESPONSE_IN_MB", 1, 2047, Settings.max_response_mb),
         max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 1, 1000, transforms),
     )

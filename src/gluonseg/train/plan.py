@@ -10,11 +10,11 @@ from typing import Any
 
 from gluonseg.data.check import CheckReport, check_channels
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
+from gluonseg.device import check_precision, find_devices
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.artifact import ModelArtifact, read_artifact
 from gluonseg.models.pretrained import find_backbone_weights
-from gluonseg.train.device import check_precision, check_syncbn, find_devices
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ def plan_job(
     found = list(devices) or find_devices()
     _log.info("Number of GPUs being used: %d", sum(device.device_type == "gpu" for device in found))
     check_precision(hp.precision_dtype, found)
-    check_syncbn(hp.syncbn, found)
     artifact = read_artifact(channels["model"]) if "model" in channels else None
     weights = None
     if artifact is None and hp.use_pretrained_model:
@@ -67,6 +66,8 @@ def plan_job(
         max_pixels=hp.max_pixels,
         progress=progress,
     )
+    for path in check.skipped:
+        _log.warning("%s is not a readable image file", path)
     for warning in check.warnings:
         _log.warning("%s", warning)
     check.raise_for_errors()

@@ -12,7 +12,7 @@ from gluonseg.atomic import write_text
 from gluonseg.data.dataset import Dataset
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion, describe_confusion
-from gluonseg.models.artifact import HYPERPARAMETERS_FILE
+from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
 from gluonseg.models.card import CARD_FILE, ModelCard, build_card, encode_card
 from gluonseg.predict.evaluation import evaluate_dataset
 from gluonseg.predict.predictor import load_predictor
@@ -54,7 +54,7 @@ class JobOutcome:
 
     card: ModelCard
     results: Sequence[EpochResult]
-    confusion: Confusion
+    confusion: Confusion | None
 
 
 def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcome:
@@ -65,7 +65,7 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     """
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
-    settings.model_folder.mkdir(parents=True, exist_ok=True)
+    _clear_results(settings.model_folder)
     training = open_dataset(settings.channels, "train", plan)
     validation = open_dataset(settings.channels, "validation", plan)
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
@@ -75,7 +75,15 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     loop = build_loop(plan, network, build_loaders(hp, training, validation), listener)
     results = loop.run()
     writer.write_last()
+    _write_curves(settings, card, results)
     return _finish(settings, plan, card, results, validation)
+
+
+def _clear_results(folder: Path) -> None:
+    """Remove what an earlier job left: its parameters must not be taken for those of this one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (BEST_FILE, LAST_FILE, CARD_FILE, HYPERPARAMETERS_FILE, CURVES_FILE, CURVES_PICTURE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _build_card(plan: Plan) -> ModelCard:
@@ -117,28 +125,37 @@ def _write_card(settings: JobSettings, card: ModelCard) -> None:
     write_text(settings.model_folder / CARD_FILE, encode_card(card))
 
 
+def _write_curves(settings: JobSettings, card: ModelCard, results: Sequence[EpochResult]) -> None:
+    epochs = describe_epochs(results, card.class_names)
+    for folder in filter(None, (settings.model_folder, settings.output_folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CURVES_FILE, epochs)
+        try:
+            draw_curves(epochs, folder / CURVES_PICTURE, f"{card.algorithm} {card.backbone}")
+        except Exception:
+            # The model is trained and written: a picture of it must not make the job a failed one.
+            _log.exception("The curves could not be drawn")
+
+
 def _finish(
     settings: JobSettings, plan: Plan, card: ModelCard, results: Sequence[EpochResult], validation: Dataset
 ) -> JobOutcome:
     """Score the best epoch as users will run it, and write what was learnt about it."""
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
-    predictor = load_predictor(settings.model_folder, plan.devices[0])
-    confusion = evaluate_dataset(predictor, validation, card.num_classes, settings.evaluation_progress)
     best = max(results, key=lambda result: result.miou)
-    card = dataclasses.replace(
-        card,
-        metrics={
-            "best_epoch": best.epoch,
-            "epochs": len(results),
-            "whole_image": describe_confusion(confusion, card.class_names),
-            "centre_crop": describe_confusion(best.confusion, card.class_names),
-        },
-    )
+    metrics: dict[str, Any] = {
+        "best_epoch": best.epoch,
+        "epochs": len(results),
+        "centre_crop": describe_confusion(best.confusion, card.class_names),
+    }
+    confusion = None
+    try:
+        predictor = load_predictor(settings.model_folder, plan.devices[0])
+        confusion = evaluate_dataset(predictor, validation, card.num_classes, settings.evaluation_progress)
+        metrics["whole_image"] = describe_confusion(confusion, card.class_names)
+    except Exception:
+        # As for the curves: what is trained is kept.
+        _log.exception("The model is complete, but could not be scored on whole images; try gluonseg evaluate")
+    card = dataclasses.replace(card, metrics=metrics)
     _write_card(settings, card)
-    epochs = describe_epochs(results, card.class_names)
-    title = f"{card.algorithm} {card.backbone}"
-    for folder in filter(None, (settings.model_folder, settings.output_folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CURVES_FILE, epochs)
-        draw_curves(epochs, folder / CURVES_PICTURE, title)
     return JobOutcome(card, tuple(results), confusion)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mxnet as mx
@@ -16,6 +18,19 @@ from gluonseg.losses import MixedLoss
 from gluonseg.predict.preprocess import normalise_images
 
 Float32Array = npt.NDArray[np.float32]
+
+
+_FLOAT16_SCALE = 1024.0
+"""What the loss is multiplied by in float16, where the gradient of one pixel of many would become 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One device's share of a batch."""
+
+    images: Any
+    class_ids: Any
+    pixel_weights: Any
 
 
 class Stepper:
@@ -40,41 +55,46 @@ class Stepper:
         self._devices = list(devices)
         self._weight_table = weight_table
         self._dtype = dtype
+        self._scale = _FLOAT16_SCALE if dtype == "float16" else 1.0
 
     def update(self, batch: Batch, learning_rate: float) -> Any:
         """Train on ``batch`` at ``learning_rate``; returns the mean loss as an NDArray not yet waited for."""
         pixel_weights = self._weight_table[batch.class_ids]
         # A batch without one scored pixel has loss 0 and gradient 0; dividing by 1 keeps both finite.
         total_weight = float(pixel_weights.sum(dtype=np.float64)) or 1.0
-        parts = [
-            self._place(*part)
-            for part in zip(
-                self._split(normalise_images(batch.images)),
-                self._split(batch.class_ids.astype(np.float32)),
-                self._split(pixel_weights),
-                self._devices,
-                strict=False,
-            )
-        ]
-        losses = []
-        with mx.autograd.record():
-            for images, class_ids, weights in parts:
-                outputs = self._network(images)
-                losses.append(self._loss(class_ids, weights, *outputs) / total_weight)
-        mx.autograd.backward(losses)
+        parts = self._place(batch, pixel_weights)
+        losses = self._run_backward(parts, self._scale / total_weight)
         self._trainer.set_learning_rate(learning_rate)
-        self._trainer.step(1, ignore_stale_grad=len(parts) < len(self._devices))
-        return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses))
+        self._trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
+        return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
 
-    def _split(self, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        return [part for part in np.array_split(array, len(self._devices)) if len(part)]
+    def _run_backward(self, parts: Sequence[_Part], factor: float) -> list[Any]:
+        """Forward and backward of every part; returns their losses times ``factor``."""
+        if len(parts) == 1:
+            return [self._backward(parts[0], factor)]
+        # A thread a device: synchronised batch norm makes each wait for all others, in the call itself.
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="device") as pool:
+            return list(pool.map(lambda part: self._backward(part, factor), parts))
 
-    def _place(self, images: Any, class_ids: Any, weights: Any, device: Any) -> tuple[Any, Any, Any]:
-        return (
-            mx.nd.array(images, ctx=device, dtype=self._dtype),
-            mx.nd.array(class_ids, ctx=device),
-            mx.nd.array(weights, ctx=device),
-        )
+    def _backward(self, part: _Part, factor: float) -> Any:
+        with mx.autograd.record():
+            outputs = self._network(part.images)
+            loss = self._loss(part.class_ids, part.pixel_weights, *outputs) * factor
+        loss.backward()
+        return loss
+
+    def _place(self, batch: Batch, pixel_weights: Float32Array) -> list[_Part]:
+        arrays = (normalise_images(batch.images), batch.class_ids.astype(np.float32), pixel_weights)
+        shares = zip(*(np.array_split(array, len(self._devices)) for array in arrays), strict=True)
+        return [
+            _Part(
+                mx.nd.array(images, ctx=device, dtype=self._dtype),
+                mx.nd.array(class_ids, ctx=device),
+                mx.nd.array(weights, ctx=device),
+            )
+            for (images, class_ids, weights), device in zip(shares, self._devices, strict=True)
+            if len(images)
+        ]
 
 
 def check_finite(loss: float, epoch: int, iteration: int) -> None:
