@@ -36,7 +36,7 @@ class Hyperparameters:
     crop_size: int = spec(int, 240, above=16, help="Side of the training crop, rounded up to a multiple of 8.")
     base_size: int = spec(int, 520, above=16, help="Long side that random scaling starts from.")
     epochs: int = spec(int, 10, low=1, help="Passes over the training data.")
-    learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Base rate (adadelta has none).")
+    learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Not used by adadelta.")
     optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")
     lr_scheduler: str = spec(str, "poly", choices=("poly", "step", "cosine"), help="How the rate falls.")
     lr_scheduler_factor: float = spec(float, 0.1, low=0, high=1, help="step: what the rate is multiplied by.")
@@ -74,7 +74,7 @@ class Hyperparameters:
     head_lr_mult: float = spec(float, 10.0, above=0, high=100, beyond=True, help="Learning rate of the heads, times.")
     warmup_epochs: float = spec(float, 0.0, low=0, beyond=True, help="Epochs over which the rate rises to its base.")
     max_pixels: int = spec(
-        int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels, that is read."
+        int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels."
     )
 
     _aux_loss: bool = spec(bool, True, help="Train the auxiliary head.")
