@@ -1,0 +1,222 @@
+"""What the ``gluonseg`` commands do; each takes its parsed arguments and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gluonseg.cores import set_thread_count
+from gluonseg.data.channel import NEEDED_CHANNELS
+from gluonseg.data.decode import read_bytes
+from gluonseg.data.pairs import match_pairs
+from gluonseg.errors import DataError, join_names
+from gluonseg.hyperparameters import get_specs
+from gluonseg.labels import default_label_map, parse_label_map
+from gluonseg.metrics import describe_confusion
+from gluonseg.models.card import ModelCard
+
+
+def _bar(total: int, title: str) -> Any:
+    """A progress bar on standard error; silent when that is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=title, disable=None, leave=False, file=sys.stderr)
+
+
+class _CountingBar:
+    """Turns "done, of all" into a progress bar that appears when the number of all is known."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar = self._bar or _bar(total, self._title)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
+
+
+def find_channels(folder: Path) -> dict[str, Path]:
+    """The channels of a prepared folder: its sub-folders; one with a misspelt name is told of as such."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the one that holds {', '.join(NEEDED_CHANNELS)}")
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.check import check_channels, format_report
+    from gluonseg.data.label_channel import read_label_maps
+
+    channels = find_channels(arguments.channels)
+    report = check_channels(
+        channels,
+        num_classes=arguments.num_classes,
+        label_maps=read_label_maps(channels.get("label_map"), arguments.ignore_label),
+        ignore_label=arguments.ignore_label,
+        crop_size=arguments.crop_size,
+        max_pixels=arguments.max_pixels,
+        progress=_CountingBar("checking"),
+    )
+    print(format_report(report))
+    return 2 if report.errors else 0
+
+
+def run_prepare_pets(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.channel import format_prepare_report
+    from gluonseg.data.oxford_archive import download_oxford_pets
+    from gluonseg.data.oxford_pets import prepare_oxford_pets
+
+    source = arguments.source
+    if arguments.download:
+        source = download_oxford_pets(source)
+    report = prepare_oxford_pets(
+        source,
+        arguments.out,
+        classes=arguments.classes,
+        split=arguments.split,
+        seed=arguments.seed,
+        validation_share=arguments.validation_share,
+        progress=_CountingBar("preparing"),
+    )
+    print(format_prepare_report(report))
+    return 0
+
+
+def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.channel import format_prepare_report
+    from gluonseg.data.synthetic import prepare_synthetic
+
+    report = prepare_synthetic(arguments.out, count=arguments.count, size=arguments.size, seed=arguments.seed)
+    print(format_prepare_report(report))
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    from gluonseg.sagemaker.job import train_channels
+    from gluonseg.sagemaker.log import configure_logging
+
+    given = {name: getattr(arguments, name) for name in get_specs() if getattr(arguments, name) is not None}
+    if arguments.output.resolve() == arguments.channels.resolve():
+        # The new model folder would be the channel "model" of the next training.
+        raise DataError(f"--output is the folder of the channels, {arguments.channels}; choose another folder")
+    configure_logging()
+    train_channels(given, find_channels(arguments.channels), arguments.output)
+    print(f"the model is in {arguments.output / 'model'}")
+    return 0
+
+
+def _load(model: Path) -> Any:
+    set_thread_count()
+    from gluonseg.predict.predictor import load_predictor
+
+    return load_predictor(model)
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    from gluonseg.predict.batch import find_images, iter_predictions
+
+    images = find_images(arguments.images)
+    predictor = _load(arguments.model)
+    problems = []
+    with _bar(len(images), "predicting") as bar:
+        outcomes = iter_predictions(
+            predictor, images, arguments.output, overlays=arguments.overlay, max_pixels=arguments.max_pixels
+        )
+        for outcome in outcomes:
+            bar.update(1)
+            if outcome.problem:
+                problems.append(outcome.problem)
+    print(f"wrote {len(images) - len(problems)} masks to {arguments.output}")
+    for problem in problems:
+        print(f"gluonseg: left out: {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.dataset import Dataset
+    from gluonseg.predict.evaluation import evaluate_dataset
+
+    matching = match_pairs(_folder(arguments.images), _folder(arguments.masks))
+    if not matching.pairs:
+        raise DataError(f"no picture in {arguments.images} has a mask of its name in {arguments.masks}")
+    left_out = {
+        "without mask": matching.images_without_mask,
+        "without picture": matching.masks_without_image,
+        "two files of one name": matching.ambiguous,
+    }
+    for title, names in left_out.items():
+        if names:
+            print(f"gluonseg: left out, {title}: {join_names(names)}", file=sys.stderr)
+    predictor = _load(arguments.model)
+    card: ModelCard = predictor.card
+    label_map = default_label_map(arguments.ignore_label)
+    if arguments.label_map:
+        path = arguments.label_map
+        label_map = parse_label_map(read_bytes(path), str(path), arguments.ignore_label)
+    dataset = Dataset(matching.pairs, label_map, max_pixels=arguments.max_pixels, cache_bytes=0)
+    confusion = evaluate_dataset(predictor, dataset, card.num_classes, _CountingBar("evaluating"))
+    found = {"images": len(dataset), **describe_confusion(confusion, card.class_names)}
+    print(json.dumps(found, indent=2) if arguments.json else format_scores(found))
+    return 0
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder")
+    return path
+
+
+def format_scores(found: Mapping[str, Any]) -> str:
+    """Scores as a small table: IoU by class, then the means."""
+    rows: list[tuple[str, float | None]] = [*found["class_IoU"].items()]
+    rows += [
+        ("mIoU, classes that occur", found["mIoU"]),
+        ("mIOU as the built-in", found["mIOU_builtin"]),
+        ("pixel accuracy", found["pixel_accuracy"]),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {'   -' if value is None else f'{value:.4f}'}" for name, value in rows]
+    return "\n".join([f"{found['images']} images, whole, each at its own size", *lines])
+
+
+def run_serve(arguments: argparse.Namespace) -> int:
+    from gluonseg.serve.server import run_server
+    from gluonseg.serve.settings import read_settings
+
+    settings = read_settings(os.environ)
+    changes = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
+    return run_server(dataclasses.replace(settings, **{k: v for k, v in changes.items() if v is not None}))
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    from gluonseg.models.convert import convert_backbone, write_backbone
+
+    write_backbone(convert_backbone(arguments.source, arguments.backbone), arguments.output)
+    print(f"wrote {arguments.output}")
+    return 0
+
+
+def run_doctor(_arguments: argparse.Namespace) -> int:
+    from gluonseg.cores import count_usable_cores
+    from gluonseg.device import find_devices
+    from gluonseg.train.writer import describe_versions
+
+    for name, version in describe_versions().items():
+        print(f"{name:<10} {version}")
+    print(f"{'cores':<10} {count_usable_cores()}")
+    print(f"{'devices':<10} {', '.join(str(device) for device in find_devices())}")
+    return 0
+
+
+def run_hyperparameters(_arguments: argparse.Namespace) -> int:
+    from gluonseg.report.hyperparameter_table import format_table
+
+    print(format_table())
+    return 0
