@@ -69,7 +69,7 @@ def _add_prepare(commands: Any) -> None:
     pets.add_argument("--validation_share", type=float, default=0.25, help="share of photos (random split)")
     pets.add_argument("--seed", type=int, default=0, help="seed of the random split")
     pets.add_argument("--download", action="store_true", help="fetch the two tar.gz files into SOURCE first")
-    drawn = _add_command(kinds, "synthetic", command.run_prepare_synthetic, "Small drawn photos: discs, boxes, triangles.")
+    drawn = _add_command(kinds, "synthetic", command.run_prepare_synthetic, "Drawn photos: discs, boxes, triangles.")
     drawn.add_argument("out", type=Path, help="folder to write the channels to")
     drawn.add_argument("--count", type=int, default=96, help="pictures in all (default 96)")
     drawn.add_argument("--size", type=int, default=96, help="typical side in pixels (default 96)")
