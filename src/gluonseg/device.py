@@ -28,3 +28,9 @@ def check_precision(dtype: str, devices: Sequence[Any]) -> None:
     """Raise HyperparameterError when ``dtype`` is float16 and a device is not a GPU."""
     if dtype == "float16" and any(device.device_type != "gpu" for device in devices):
         raise HyperparameterError("precision_dtype float16 needs a GPU, and none is usable here; use float32")
+
+
+def check_syncbn(syncbn: bool, devices: Sequence[Any]) -> None:
+    """Raise HyperparameterError when batch norm would be synchronised over several CPUs: MXNet 1.9.1 hangs there."""
+    if syncbn and len(devices) > 1 and any(device.device_type != "gpu" for device in devices):
+        raise HyperparameterError("syncbn over several devices needs GPUs; use syncbn=False or one device")

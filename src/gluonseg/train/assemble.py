@@ -86,7 +86,8 @@ def _build_stepper(plan: Plan, network: Any) -> Stepper:
     kvstore = hp._kvstore if len(plan.devices) > 1 else None
     trainer = mx.gluon.Trainer(network.collect_params(), name, arguments, kvstore=kvstore)
     loss = MixedLoss(hp.num_classes, hp._aux_weight)
-    loss.hybridize(static_alloc=True)
+    if len(plan.devices) == 1:  # several threads would compile it at the same time
+        loss.hybridize(static_alloc=True)
     table = build_weight_table(hp.num_classes, _settle_class_weights(plan))
     return Stepper(network, loss, trainer, plan.devices, table, hp.precision_dtype)
 

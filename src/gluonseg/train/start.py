@@ -48,8 +48,6 @@ def build_start_network(
     network = build_network(hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss, ctx=ctx, **norm)
     initializer = mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
     network.initialize(initializer, ctx=ctx, force_reinit=True)
-    # One pass settles the sizes that MXNet works out from data; several threads must not do that at once.
-    network(mx.nd.zeros((1, 3, 32, 32), ctx=ctx[0]))
     _set_head_rate(network, hp.head_lr_mult)
     if artifact is not None:
         load_artifact(network, artifact, hp)

@@ -55,6 +55,7 @@ class Stepper:
         self._devices = list(devices)
         self._weight_table = weight_table
         self._dtype = dtype
+        self._is_compiled = False
         self._scale = _FLOAT16_SCALE if dtype == "float16" else 1.0
 
     def update(self, batch: Batch, learning_rate: float) -> Any:
@@ -72,9 +73,19 @@ class Stepper:
         """Forward and backward of every part; returns their losses times ``factor``."""
         if len(parts) == 1:
             return [self._backward(parts[0], factor)]
+        self._compile(parts)
         # A thread a device: synchronised batch norm makes each wait for all others, in the call itself.
         with ThreadPoolExecutor(len(parts), thread_name_prefix="device") as pool:
             return list(pool.map(lambda part: self._backward(part, factor), parts))
+
+    def _compile(self, parts: Sequence[_Part]) -> None:
+        """Let MXNet work out sizes and compile once, which several threads must not do at the same time."""
+        if self._is_compiled:
+            return
+        for part in parts:
+            self._network(part.images)
+        mx.nd.waitall()
+        self._is_compiled = True
 
     def _backward(self, part: _Part, factor: float) -> Any:
         with mx.autograd.record():
@@ -115,6 +126,6 @@ def check_finite_parameters(network: Any, device: Any, epoch: int, iteration: in
     for name, parameter in network._collect_params_with_prefix().items():
         if not mx.nd.contrib.isfinite(parameter.data(device)).min().asscalar():
             raise TrainingDivergedError(
-                f"the parameter {name} is no longer finite after epoch {epoch}, iteration {iteration}; "
-                "lower learning_rate"
+                f"the parameter {name} is no longer finite after epoch {epoch}, iteration {iteration}, "
+                "whatever the loss says; lower learning_rate"
             )
