@@ -19,6 +19,10 @@ _FALSE = ("false", "0", "no")
 _MAX_SHOWN = 80
 
 
+def _format_bound(bound: float) -> str:
+    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """Type, default and range of one hyperparameter; ``above`` and ``below`` exclude the bound itself."""
@@ -43,13 +47,13 @@ class Spec:
             return f"one of {', '.join(self.choices)}"
         parts = []
         if self.above is not None:
-            parts.append(f"greater than {self.above:g}")
+            parts.append(f"greater than {_format_bound(self.above)}")
         if self.low is not None:
-            parts.append(f"at least {self.low:g}")
+            parts.append(f"at least {_format_bound(self.low)}")
         if self.below is not None:
-            parts.append(f"less than {self.below:g}")
+            parts.append(f"less than {_format_bound(self.below)}")
         if self.high is not None:
-            parts.append(f"at most {self.high:g}")
+            parts.append(f"at most {_format_bound(self.high)}")
         return " and ".join(parts) or "any"
 
     def contains(self, number: float) -> bool:

@@ -65,10 +65,11 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     """
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
-    _clear_results(settings.model_folder)
     training = open_dataset(settings.channels, "train", plan)
     validation = open_dataset(settings.channels, "validation", plan)
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
+    # Only now: up to here a job can still be refused, and then nothing is lost.
+    _clear_results(settings.model_folder)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
     card = _build_card(plan)
     listener = Listeners([*build_listeners(hp, writer), _CardWriter(settings, card)])

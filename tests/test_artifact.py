@@ -1,0 +1,298 @@
+"""Model folders and archives: ours, the built-in's, and everything that is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from gluoncv.model_zoo import pspnet
+
+from gluonseg.errors import ModelError
+from gluonseg.models import artifact as artifact_module
+from gluonseg.models.artifact import ModelArtifact, infer_architecture, read_artifact, read_folder
+from gluonseg.models.card import CARD_FILE, parse_card
+from gluonseg.models.registry import GLUONCV_BACKBONES, NETWORKS, build_network
+from gluonseg.predict.predictor import load_predictor
+
+
+def _pack(folder: Path, archive: Path, prefix: str = "") -> Path:
+    # Not compressed inside the gzip: weights hardly shrink, and it takes long.
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, f"{prefix}{path.name}")
+    return archive
+
+
+def _link_model(source: Path, target: Path) -> Path:
+    """A copy of a model folder that a test may change: files are replaced there, not written into."""
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).hardlink_to(path)
+    return target
+
+
+def _replace(path: Path, content: str | bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes = b"", **fields: Any) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def model(trained_model: Path, tmp_path: Path) -> Path:
+    return _link_model(trained_model, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def archive(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model as model.tar.gz."""
+    return _pack(trained_model, tmp_path_factory.mktemp("archive") / "model.tar.gz")
+
+
+@pytest.fixture(scope="module")
+def builtin_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the built-in leaves: GluonCV's own PSPNet saved twice, and a flat file of strings."""
+    folder = tmp_path_factory.mktemp("builtin")
+    with contextlib.redirect_stdout(io.StringIO()):  # GluonCV's PSPNet prints
+        network = pspnet.PSPNet(3, pretrained_base=False, crop_size=64)
+    network.initialize(force_reinit=True)
+    network(mx.nd.zeros((1, 3, 64, 64)))
+    for name in ("model_best.params", "model_algo-1"):
+        network.save_parameters(str(folder / name))
+    settings = {"algorithm": "psp", "backbone": "resnet-50", "num_classes": "3", "crop_size": "64", "base_size": "80"}
+    (folder / "hyperparams.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("algorithm", list(NETWORKS))
+@pytest.mark.parametrize("backbone", GLUONCV_BACKBONES)
+def test_shapes_tell_the_architecture(algorithm: str, backbone: str) -> None:
+    name = backbone.replace("resnet", "resnet-")
+    for classes, aux in ((7, True), (2, False)):
+        network = build_network(algorithm, name, classes, aux=aux)
+        shapes = {key: parameter.shape for key, parameter in network._collect_params_with_prefix().items()}
+        assert infer_architecture(shapes) == (algorithm, name, classes)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {},
+        {"fc.weight": (1000, 512)},
+        {"head.block.4.bias": (3,)},
+        {"head.block.4.bias": (3,), **{f"layer{s}.{b}.conv1.weight": (8,) for s in range(1, 5) for b in range(5)}},
+        {f"layer{s}.{b}.conv1.weight": (8,) for s in range(1, 5) for b in range(2)},
+    ],
+)
+def test_foreign_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ModelError, match="not those of an FCN, PSPNet or DeepLabV3 on a ResNet"):
+        infer_architecture(shapes)
+
+
+def test_a_folder(trained_model: Path) -> None:
+    found = read_artifact(trained_model)
+    assert (found.card.algorithm, found.card.backbone, found.card.num_classes) == ("fcn", "resnet-18", 4)
+    assert found.card == parse_card((trained_model / CARD_FILE).read_text(encoding="utf-8"), "card")
+    expected = mx.nd.load(str(trained_model / "model_best.params"))
+    assert found.params.keys() == expected.keys()
+    assert all((found.params[name].asnumpy() == expected[name].asnumpy()).all() for name in expected)
+
+
+def test_the_last_epoch_stands_in_for_the_best(model: Path) -> None:
+    expected = mx.nd.load(str(model / "model_algo-1"))
+    (model / "model_best.params").unlink()
+    found = read_artifact(model)
+    assert all((found.params[name].asnumpy() == expected[name].asnumpy()).all() for name in expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_an_archive(trained_model: Path, tmp_path: Path, prefix: str) -> None:
+    found = read_artifact(_pack(trained_model, tmp_path / "model.tar.gz", prefix))
+    expected = read_folder(trained_model)
+    assert found.card == expected.card
+    assert all((found.params[name].asnumpy() == value.asnumpy()).all() for name, value in expected.params.items())
+
+
+def test_a_folder_that_holds_just_the_archive(archive: Path) -> None:
+    assert read_artifact(archive.parent).card.backbone == "resnet-18"
+
+
+def test_only_known_members_are_unpacked(trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, work = tmp_path / "model.tar.gz", tmp_path / "work"
+    seen: list[Path] = []
+    work.mkdir()
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
+        for path in trained_model.iterdir():
+            tar.add(path, path.name)
+        for name in ("../escaped", "/absolute", "code/inference.py", "sub/model_best.params", "big.bin"):
+            _add(tar, name, b"never read")
+        _add(tar, "pipe", type=tarfile.FIFOTYPE)
+        _add(tar, "link", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+    monkeypatch.setattr("tempfile.tempdir", str(work))
+
+    def note(folder: Path) -> ModelArtifact:
+        seen.extend(folder.iterdir())
+        return read_folder(folder)
+
+    monkeypatch.setattr(artifact_module, "read_folder", note)
+    read_artifact(archive)
+    assert {path.name for path in seen} == {"model_best.params", "model_algo-1", "hyperparams.json", CARD_FILE}
+    assert list(work.iterdir()) == []
+    assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_a_member_that_is_no_file(tmp_path: Path, kind: bytes) -> None:
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        _add(tar, "model_best.params", type=kind, linkname="/etc/passwd")
+    with pytest.raises(ModelError, match=r"model_best.params in .* is not a regular file; links are not followed"):
+        read_artifact(archive)
+
+
+def test_sizes_and_counts_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for number in range(5):
+            _add(tar, f"extra-{number}")
+        _add(tar, "model_best.params", b"x" * 100)
+    monkeypatch.setattr(artifact_module, "_MAX_MEMBER_BYTES", 99)
+    with pytest.raises(ModelError, match=r"model_best.params in .* has 100 bytes, the limit is 99"):
+        read_artifact(archive)
+    monkeypatch.setattr(artifact_module, "_MAX_MEMBERS_LISTED", 3)
+    with pytest.raises(ModelError, match="more than 3 members"):
+        read_artifact(archive)
+
+
+def _cut(archive: Path) -> None:
+    archive.write_bytes(archive.read_bytes()[:-20_000])
+
+
+def _flip(archive: Path) -> None:
+    """One bit amid the weights: only the checksum at the end tells."""
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 4] ^= 1
+    archive.write_bytes(data)
+
+
+def _zip(archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w") as bundle:
+        bundle.writestr("model_best.params", b"x")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(_cut, "is not a usable model.tar.gz", id="cut"),
+        pytest.param(_flip, "is not a usable model.tar.gz: CRC", id="damaged"),
+        pytest.param(_zip, "is not a usable model.tar.gz", id="zip"),
+        pytest.param(lambda path: path.write_bytes(b""), "is not a usable model.tar.gz", id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"not an archive" * 99), "is not a usable model.tar.gz", id="text"),
+        pytest.param(lambda path: path.write_bytes(b"\x1f\x8b" + b"x" * 999), "is not a usable", id="gzip-in-name"),
+        pytest.param(lambda path: path.unlink(), "does not exist; give a model folder or a model.tar.gz", id="absent"),
+    ],
+)
+def test_not_an_archive(archive: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    spoilt = Path(shutil.copy(archive, tmp_path / "model.tar.gz"))
+    spoil(spoilt)
+    with pytest.raises(ModelError, match=f"^{spoilt} {message}"):
+        read_artifact(spoilt)
+
+
+def test_damaged_weights_in_an_archive_are_reported_by_its_name(tmp_path: Path) -> None:
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        _add(tar, "model_best.params", b"not the parameters of anything")
+    with pytest.raises(ModelError, match=f"^{archive}: model_best.params is no usable MXNet parameter file"):
+        read_artifact(archive)
+
+
+def test_an_archive_without_weights(tmp_path: Path) -> None:
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        _add(tar, "hyperparams.json", b"{}")
+        _add(tar, "sub/model_best.params", b"x")
+    with pytest.raises(ModelError, match=r"there is no model_best.params in .*; a model archive has it at its root"):
+        read_artifact(archive)
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model_best.params \(nor model_algo-1\) in"):
+        read_artifact(tmp_path)
+
+
+def test_a_card_of_another_model(model: Path) -> None:
+    card = json.loads((model / CARD_FILE).read_text(encoding="utf-8"))
+    _replace(model / CARD_FILE, json.dumps({**card, "backbone": "resnet-50"}))
+    message = "says fcn on resnet-50 with 4 classes, model_best.params holds fcn on resnet-18 with 4"
+    with pytest.raises(ModelError, match=message):
+        read_artifact(model)
+
+
+def test_a_card_that_is_damaged(model: Path) -> None:
+    _replace(model / CARD_FILE, "{")
+    with pytest.raises(ModelError, match=r"model_card.json is not JSON"):
+        read_artifact(model)
+
+
+def test_the_builtins_archive_predicts(builtin_model: Path, tmp_path: Path) -> None:
+    archive = _pack(builtin_model, tmp_path / "model.tar.gz", "./")
+    predictor = load_predictor(archive)
+    card = predictor.card
+    assert (card.algorithm, card.backbone, card.num_classes, card.aux) == ("psp", "resnet-50", 3, True)
+    assert (card.crop_size, card.base_size, card.prediction_size) == (64, 80, 0)
+    assert card.class_names == ("class_0", "class_1", "class_2")
+    assert card.hyperparameters["crop_size"] == "64"
+    image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
+    assert predictor.predict_mask(image).shape == (31, 45)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        "",
+        "[1, 2]",
+        "null",
+        '{"crop_size": {"a": 1}, "base_size": null, "num_classes": "many"}',
+        '{"crop_size": Infinity, "base_size": "1e3", "algorithm": 5}',
+        '{"crop_size": -3, "base_size": "9999999999"}',
+        b"\xff\xfe",
+        "[" * 100_000,
+    ],
+)
+def test_settings_without_a_card_may_be_odd(model: Path, settings: str | bytes | None) -> None:
+    (model / CARD_FILE).unlink()
+    (model / "hyperparams.json").unlink()
+    if settings is not None:
+        _replace(model / "hyperparams.json", settings)
+    card = read_artifact(model).card
+    assert (card.algorithm, card.backbone, card.num_classes, card.aux) == ("fcn", "resnet-18", 4, True)
+    assert (card.base_size, card.crop_size) == (520, 240)
+
+
+def test_our_parameters_load_into_gluoncv(trained_model: Path) -> None:
+    """By structural name, as the built-in's do; resnet-18 heads are ours, so the backbone is compared."""
+    from gluoncv.model_zoo.segbase import SegBaseModel
+
+    network = SegBaseModel(4, False, "resnet18", pretrained_base=False)
+    network.load_parameters(str(trained_model / "model_algo-1"), ignore_extra=True)
+    saved = mx.nd.load(str(trained_model / "model_algo-1"))
+    for name, parameter in network._collect_params_with_prefix().items():
+        assert (parameter.data().asnumpy() == saved[name].asnumpy()).all()

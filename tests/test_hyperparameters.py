@@ -1,0 +1,250 @@
+"""The whole set: CONTRACT's defaults and ranges, unknown names, conflicts, the generated page."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gluonseg.errors import HyperparameterError
+from gluonseg.hyperparameters import Hyperparameters, get_specs, parse_hyperparameters
+from gluonseg.report.hyperparameter_table import format_table
+
+BUILTIN_DEFAULTS: dict[str, Any] = {
+    "backbone": "resnet-50",
+    "algorithm": "fcn",
+    "use_pretrained_model": True,
+    "crop_size": 240,
+    "epochs": 10,
+    "learning_rate": 0.001,
+    "optimizer": "sgd",
+    "lr_scheduler": "poly",
+    "lr_scheduler_factor": 0.1,
+    "weight_decay": 0.0001,
+    "momentum": 0.9,
+    "gamma1": 0.9,
+    "gamma2": 0.9,
+    "mini_batch_size": 16,
+    "validation_mini_batch_size": 16,
+    "early_stopping": False,
+    "early_stopping_min_epochs": 5,
+    "early_stopping_patience": 4,
+    "early_stopping_tolerance": 0.0,
+    "precision_dtype": "float32",
+    "syncbn": False,
+    "base_size": 520,
+    "lr_scheduler_step": (),
+    "_kvstore": "device",
+    "_num_kv_servers": "auto",
+    "_workers": 16,
+    "_aux_loss": True,
+    "_aux_weight": 0.5,
+    "_hybrid": False,
+    "_augmentation_type": "default",
+    "_logging_frequency": 20,
+}
+"""What the built-in prints as its default configuration, and base_size as documented."""
+
+OWN_DEFAULTS: dict[str, Any] = {
+    # The built-in's 8 is a trap: here the photos are counted.
+    "num_training_samples": None,
+    "seed": 0,
+    "ignore_label": 255,
+    "class_weights": (),
+    "class_names": (),
+    "prediction_size": 0,
+    "scale_min": 0.5,
+    "scale_max": 2.0,
+    "colour_jitter": 0.0,
+    "head_lr_mult": 10.0,
+    "warmup_epochs": 0.0,
+    "max_pixels": 50_000_000,
+}
+
+RANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "num_classes": (("2", "254"), ("1", "255", "2.5")),
+    "algorithm": (("fcn", "psp", "deeplab"), ("unet",)),
+    "backbone": (("resnet-18", "resnet-34", "resnet-50", "resnet-101", "resnet-152"), ("resnet50", "resnet-200")),
+    "use_pretrained_model": (("True", "false"), ("maybe",)),
+    "num_training_samples": (("1", "1000000"), ("0", "-1")),
+    "crop_size": (("17", "480"), ("16",)),
+    "base_size": (("17", "2048"), ("16",)),
+    "epochs": (("1", "1e3"), ("0",)),
+    "learning_rate": (("1e-9", "1"), ("0", "1.1", "-0.1")),
+    "optimizer": (("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta"), ("adamw",)),
+    "lr_scheduler": (("poly", "cosine"), ("linear",)),
+    "lr_scheduler_factor": (("0", "1"), ("-0.1", "1.1")),
+    "lr_scheduler_step": (("1", "10, 20"), ("0", "a")),
+    "weight_decay": (("0", "0.999"), ("1", "-1e-4")),
+    "momentum": (("0", "1"), ("1.01", "-0.1")),
+    "gamma1": (("0", "1"), ("-0.1", "1.1")),
+    "gamma2": (("0", "1"), ("-0.1", "1.1")),
+    "mini_batch_size": (("1", "128", "256"), ("0",)),
+    "validation_mini_batch_size": (("1", "64"), ("0",)),
+    "early_stopping": (("1", "no"), ("2",)),
+    "early_stopping_min_epochs": (("0", "100"), ("-1",)),
+    "early_stopping_patience": (("0", "100"), ("-1",)),
+    "early_stopping_tolerance": (("0", "1"), ("-0.1", "1.5")),
+    "precision_dtype": (("float32", "float16"), ("bfloat16",)),
+    "syncbn": (("true", "False"), ("sync",)),
+    "seed": (("0", "2147483647"), ("-1", "2147483648")),
+    "ignore_label": (("0", "255"), ("-1", "256")),
+    "class_weights": (("balanced", "1, 2.5", "[0.1, 10]"), ("0, 1", "-1, 1", "even")),
+    "class_names": (("a, b",), ("a,,b",)),
+    "prediction_size": (("0", "512"), ("-1",)),
+    "scale_min": (("0.1", "2"), ("0", "11")),
+    "scale_max": (("0.5", "10"), ("0", "11")),
+    "colour_jitter": (("0", "0.9"), ("1", "-0.1")),
+    "head_lr_mult": (("0.1", "100"), ("0", "101")),
+    "warmup_epochs": (("0", "0.5"), ("-1",)),
+    "max_pixels": (("1", "178956970"), ("0", "178956971")),
+    "_aux_loss": (("True", "False"), ("half",)),
+    "_aux_weight": (("0", "10"), ("-1", "11")),
+    "_workers": (("1", "256"), ("0", "257")),
+    "_hybrid": (("True",), ("x",)),
+    "_augmentation_type": (("default", "none"), ("strong",)),
+    "_logging_frequency": (("1", "1000"), ("0",)),
+    "_kvstore": (("device", "local", "nccl"), ("dist_sync",)),
+    "_num_kv_servers": (("auto", "2"), ("",)),
+}
+"""Values of each hyperparameter that are taken, and such that are refused."""
+
+
+def _parse(**values: Any) -> Hyperparameters:
+    return parse_hyperparameters({"num_classes": "2", **values})
+
+
+def test_defaults_are_those_of_the_builtin() -> None:
+    found = dataclasses.asdict(_parse())
+    assert found == {**BUILTIN_DEFAULTS, **OWN_DEFAULTS, "num_classes": 2}
+
+
+def test_what_the_builtin_lacks_is_marked() -> None:
+    added = {name for name, one in get_specs().items() if one.beyond}
+    assert added == OWN_DEFAULTS.keys() - {"num_training_samples"}
+
+
+def test_every_hyperparameter_has_its_edges_tested() -> None:
+    assert RANGES.keys() == get_specs().keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in RANGES.items() for value in pair[0]])
+def test_within_range(name: str, value: str) -> None:
+    found = getattr(_parse(**{name: value}), name)
+    assert found is not None
+    assert isinstance(found, get_specs()[name].kind) or found == "balanced"
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in RANGES.items() for value in pair[1]])
+def test_out_of_range(name: str, value: str) -> None:
+    with pytest.raises(HyperparameterError, match=f"^{name} (must be|is empty)"):
+        _parse(**{name: value})
+
+
+def test_defaults_are_within_their_own_ranges() -> None:
+    again = parse_hyperparameters(_parse().to_strings())
+    assert again == _parse()
+
+
+@pytest.mark.parametrize(("given", "used"), [("17", 24), ("24", 24), ("240", 240), ("241", 248), ("240.0", 240)])
+def test_crop_size_is_rounded_up_to_a_multiple_of_8(given: str, used: int) -> None:
+    assert _parse(crop_size=given).crop_size == used
+
+
+def test_the_strings_of_a_notebook() -> None:
+    """What SDK v2 sends (str of everything), SDK v3 (JSON) and framework estimators (quoted strings)."""
+    for flag, name in (("True", "psp"), ("true", '"psp"'), ('"True"', " psp ")):
+        hp = _parse(use_pretrained_model=flag, algorithm=name, learning_rate="0.0010", mini_batch_size="16")
+        assert (hp.use_pretrained_model, hp.algorithm, hp.learning_rate, hp.mini_batch_size) == (True, "psp", 0.001, 16)
+
+
+def test_not_given_means_default() -> None:
+    assert _parse(num_training_samples="None", lr_scheduler_step="", epochs=None) == _parse()
+
+
+@pytest.mark.parametrize("name", ["_tuning_objective_metric", "_other", "sagemaker_program", "sagemaker_region"])
+def test_names_of_sagemaker_itself_are_passed_over(name: str) -> None:
+    assert _parse(**{name: "anything at all"}) == _parse()
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("mini_batch_siz", "mini_batch_size"),
+        ("lr_schedule", "lr_scheduler"),
+        ("epoch", "epochs"),
+        ("num_class", "num_classes"),
+    ],
+)
+def test_an_unknown_name_names_its_nearest_match(typo: str, meant: str) -> None:
+    with pytest.raises(HyperparameterError, match=rf"'{typo}' is not a hyperparameter; did you mean {meant}\?"):
+        _parse(**{typo: "1"})
+
+
+def test_an_unknown_name_without_a_near_one_lists_all() -> None:
+    with pytest.raises(HyperparameterError) as caught:
+        _parse(zzz="1")
+    public = [name for name in get_specs() if not name.startswith("_")]
+    assert all(name in str(caught.value) for name in public)
+
+
+def test_all_problems_at_once() -> None:
+    with pytest.raises(HyperparameterError) as caught:
+        parse_hyperparameters(
+            {"epochs": "0", "learning_rate": "fast", "backbon": "resnet-18", "lr_scheduler": "step", "scale_min": "3"}
+        )
+    text = str(caught.value)
+    for part in (
+        "num_classes is required",
+        "epochs must be",
+        "learning_rate must be",
+        "'backbon'",
+        "lr_scheduler_step",
+        "scale_min",
+    ):
+        assert text.count(part) >= 1, part
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("raw", [{}, {"num_classes": "None"}, {"num_classes": None}])
+def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
+    with pytest.raises(HyperparameterError) as caught:
+        parse_hyperparameters(raw)
+    assert str(caught.value) == "num_classes is required"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr_scheduler": "step"}, "needs lr_scheduler_step"),
+        ({"lr_scheduler_step": "20, 10"}, 'must rise from epoch to epoch, got "20, 10"'),
+        ({"lr_scheduler_step": "10, 10"}, "must rise"),
+        ({"scale_min": "2", "scale_max": "1"}, "scale_min 2.0 is above scale_max 1.0"),
+        ({"early_stopping": "True", "early_stopping_patience": "0"}, "early_stopping_patience must be at least 1"),
+        ({"class_weights": "1, 2, 3"}, "class_weights needs one entry a class: num_classes is 2, got 3"),
+        ({"class_names": "pet, pet"}, 'class_names must differ from one another, got "pet, pet"'),
+        ({"class_names": "pet"}, "class_names needs one entry a class: num_classes is 2, got 1"),
+    ],
+)
+def test_values_that_do_not_go_together(values: dict[str, str], message: str) -> None:
+    with pytest.raises(HyperparameterError, match=message):
+        _parse(**values)
+
+
+def test_values_that_go_together() -> None:
+    hp = _parse(lr_scheduler="step", lr_scheduler_step="2, 4", class_weights="1, 2", class_names="a, b", scale_min="2")
+    assert (hp.lr_scheduler_step, hp.class_weights, hp.class_names) == ((2, 4), (1.0, 2.0), ("a", "b"))
+
+
+def test_hyperparameters_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _parse().epochs = 3  # type: ignore[misc]
+
+
+def test_the_page_is_the_table(repo_root: Path) -> None:
+    page = (repo_root / "docs/hyperparameters.md").read_text(encoding="utf-8")
+    assert page.rstrip("\n") == format_table(), "run: gluonseg hyperparameters > docs/hyperparameters.md"
+    for name in get_specs():
+        assert page.count(f"| `{name}`") == 1

@@ -1,0 +1,185 @@
+"""Batches: the same for any number of workers, rolling over epochs, each sample once a pass."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gluonseg.data.dataset import Dataset
+from gluonseg.data.loader import Batch, Loader, count_batches
+from gluonseg.data.pairs import Pair, match_pairs
+from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation_transform
+from gluonseg.errors import ImageError
+from gluonseg.labels import default_label_map
+
+COUNT = 7
+SIZE = 12
+
+
+def _draw_centre(_rng: np.random.Generator, height: int, width: int) -> Transform:
+    return build_validation_transform(height, width, SIZE)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
+    """Seven pairs; the mask of pair i holds i throughout, its picture 10 * i."""
+    images, labels = (tmp_path_factory.mktemp(name) for name in ("images", "labels"))
+    for index in range(COUNT):
+        Image.fromarray(np.full((SIZE, SIZE + index, 3), 10 * index, np.uint8)).save(images / f"{index}.png")
+        Image.fromarray(np.full((SIZE, SIZE + index), index, np.uint8)).save(labels / f"{index}.png")
+    return match_pairs(images, labels).pairs
+
+
+def _open(pairs: tuple[Pair, ...], cache_bytes: int = 1 << 20) -> Dataset:
+    return Dataset(pairs, default_label_map(), cache_bytes=cache_bytes)
+
+
+def _identify(batch: Batch) -> list[int]:
+    """Which samples a batch of centre crops holds."""
+    assert (batch.images[:, 0, 0, 0] == 10 * batch.class_ids[:, 0, 0]).all()
+    return [int(class_ids[0, 0]) for class_ids in batch.class_ids]
+
+
+def test_the_same_batches_for_any_number_of_workers(pairs: tuple[Pair, ...]) -> None:
+    draw = TrainingPolicy(16, SIZE, colour_jitter=0.3).draw
+    runs = []
+    for workers, cache in ((1, 0), (2, 1 << 20), (5, 2000)):
+        loader = Loader(_open(pairs, cache), draw, batch_size=3, shuffle=True, seed=4, workers=workers)
+        runs.append([batch for epoch in range(3) for batch in loader.iter_batches(epoch)])
+    assert len(runs[0]) == 3 * COUNT // 3
+    for run in runs[1:]:
+        for batch, other in zip(runs[0], run, strict=True):
+            assert (batch.images == other.images).all()
+            assert (batch.class_ids == other.class_ids).all()
+
+
+def test_an_epoch_does_not_depend_on_those_before_it(pairs: tuple[Pair, ...]) -> None:
+    loader = Loader(_open(pairs), _draw_centre, batch_size=3, shuffle=True, seed=1)
+    in_order = [[_identify(batch) for batch in loader.iter_batches(epoch)] for epoch in range(4)]
+    assert [_identify(batch) for batch in loader.iter_batches(3)] == in_order[3]
+
+
+def test_seeds_and_passes_differ(pairs: tuple[Pair, ...]) -> None:
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        loader = Loader(_open(pairs), _draw_centre, batch_size=COUNT, shuffle=True, seed=seed)
+        orders += [tuple(_identify(batch)) for batch in loader.iter_batches(epoch)]
+    assert len(set(orders)) == 3
+    augmented = Loader(_open(pairs), TrainingPolicy(16, SIZE).draw, batch_size=COUNT, shuffle=False)
+    first, second = (next(iter(augmented.iter_batches(epoch))) for epoch in (0, 1))
+    assert (first.images != second.images).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_sample_once_a_pass(pairs: tuple[Pair, ...], batch_size: int, shuffle: bool) -> None:
+    loader = Loader(_open(pairs), _draw_centre, batch_size=batch_size, shuffle=shuffle)
+    stream = [
+        index for epoch in range(batch_size) for batch in loader.iter_batches(epoch) for index in _identify(batch)
+    ]
+    assert len(stream) == batch_size * COUNT
+    passes = [stream[start : start + COUNT] for start in range(0, len(stream), COUNT)]
+    assert all(sorted(turn) == list(range(COUNT)) for turn in passes)
+    assert shuffle or all(turn == list(range(COUNT)) for turn in passes)
+
+
+def test_validation_counts_of_a_public_job() -> None:
+    """1868 photos in batches of 16: what a job of the built-in counted in its ten epochs."""
+    counted = [16 * count_batches(epoch, 1868, 16) for epoch in range(10)]
+    assert counted == [1856, 1872, 1872, 1872, 1856, 1872, 1872, 1872, 1856, 1872]
+
+
+@given(st.integers(1, 500), st.data())
+def test_rollover_loses_nothing(dataset_size: int, data: st.DataObject) -> None:
+    batch_size = data.draw(st.integers(1, dataset_size))
+    counts = [count_batches(epoch, dataset_size, batch_size) for epoch in range(batch_size)]
+    assert min(counts) >= 1
+    assert sum(counts) == dataset_size
+    assert max(counts) - min(counts) <= 1
+
+
+def test_a_batch_larger_than_the_data_set_is_lowered(pairs: tuple[Pair, ...]) -> None:
+    loader = Loader(_open(pairs), _draw_centre, batch_size=100, shuffle=False)
+    assert loader.batch_size == COUNT
+    for epoch in range(2):
+        batches = list(loader.iter_batches(epoch))
+        assert [_identify(batch) for batch in batches] == [list(range(COUNT))]
+        assert loader.count_batches(epoch) == 1
+
+
+def test_a_batch_is_uint8(pairs: tuple[Pair, ...]) -> None:
+    batch = next(iter(Loader(_open(pairs), _draw_centre, batch_size=2, shuffle=False).iter_batches(0)))
+    assert batch.images.shape == (2, SIZE, SIZE, 3)
+    assert batch.class_ids.shape == (2, SIZE, SIZE)
+    assert batch.images.dtype == batch.class_ids.dtype == np.uint8
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_of_a_worker_reaches_the_consumer(pairs: tuple[Pair, ...], tmp_path: Path, workers: int) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    damaged = (*pairs[:5], Pair("broken", broken, pairs[5].label), *pairs[6:])
+    loader = Loader(_open(damaged), _draw_centre, batch_size=1, shuffle=False, workers=workers)
+    batches = loader.iter_batches(0)
+    assert [_identify(next(batches)) for _ in range(5)] == [[0], [1], [2], [3], [4]]
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        next(batches)
+    assert _count_threads() == 0
+
+
+def _count_threads() -> int:
+    return sum(thread.name.startswith("loader") for thread in threading.enumerate())
+
+
+def test_an_abandoned_epoch_leaves_no_thread_and_does_not_hang(pairs: tuple[Pair, ...]) -> None:
+    def draw_slowly(_rng: np.random.Generator, height: int, width: int) -> Transform:
+        time.sleep(0.02)
+        return build_validation_transform(height, width, SIZE)
+
+    loader = Loader(_open(pairs), draw_slowly, batch_size=1, shuffle=False, workers=2)
+    batches = loader.iter_batches(0)
+    next(batches)
+    assert _count_threads() > 0
+    start = time.perf_counter()
+    batches.close()  # type: ignore[attr-defined]
+    assert time.perf_counter() - start < 2
+    assert _count_threads() == 0
+
+
+def test_work_runs_no_more_than_two_batches_ahead(pairs: tuple[Pair, ...]) -> None:
+    drawn = []
+
+    def draw(_rng: np.random.Generator, height: int, width: int) -> Transform:
+        drawn.append(width)
+        return build_validation_transform(height, width, SIZE)
+
+    batches = Loader(_open(pairs), draw, batch_size=1, shuffle=False, workers=1).iter_batches(0)
+    next(batches)
+    time.sleep(0.1)
+    assert len(drawn) <= 3
+    assert len(list(batches)) == COUNT - 1
+
+
+def test_the_cache_keeps_to_its_budget(pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+
+    def note(path: Path, *, max_pixels: int) -> npt.NDArray[np.uint8]:
+        reads.append(path)
+        return np.zeros((10, 10, 3), np.uint8)
+
+    monkeypatch.setattr("gluonseg.data.dataset.read_image", note)
+    one = 10 * 10 * 3 + SIZE * SIZE
+    dataset = _open(pairs, cache_bytes=one)
+    for _ in range(3):
+        dataset.read(0)
+        dataset.read(1)
+    assert [path.stem for path in reads] == ["0", "1", "1", "1"]
+    assert len(dataset) == COUNT

@@ -1,0 +1,110 @@
+"""Schedules against rates that the built-in printed, and against their formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gluonseg.hyperparameters import parse_hyperparameters
+from gluonseg.schedules import Schedule, add_warmup, build_cosine, build_poly, build_step
+from gluonseg.train.optimizer import build_optimizer_arguments, build_schedule
+
+PRINTED = (
+    "98 96 94 92 89 87 85 83 80 78 76 74 70 68 66 64 61 59 57 54 "
+    "51 49 47 45 41 39 37 35 31 29 27 24 21 18 16 13 9 7 4 1"
+)
+"""What the built-in logged after iterations 20, 40, 60, 80 of ten epochs, in millionths: 1464 photos in
+batches of 16 (91.5 updates an epoch), learning_rate 0.0001, poly."""
+
+
+def _iter_printed() -> list[tuple[int, int, str]]:
+    """(epoch, iteration, rate as printed)."""
+    return [(k // 4, 20 * (k % 4 + 1), f"{int(v) * 1e-6:.6f}") for k, v in enumerate(PRINTED.split())]
+
+
+def test_poly_gives_the_printed_rates_digit_by_digit() -> None:
+    # GluonCV's LRScheduler ends one before epochs * (1464 // 16) updates and counts them from 1.
+    schedule = build_poly(1e-4, 10 * (1464 // 16) - 1)
+    for epoch, iteration, rate in _iter_printed():
+        assert f"{schedule(int(91.5 * epoch) + iteration):.6f}" == rate
+
+
+def test_a_job_stays_near_the_printed_rates() -> None:
+    """A job counts the half batches too (915 updates), so that the last ones still learn something."""
+    hp = parse_hyperparameters({"num_classes": "21", "learning_rate": "0.0001"})
+    schedule = build_schedule(hp, 1464, 16)
+    for epoch, iteration, rate in _iter_printed():
+        assert schedule(int(91.5 * epoch) + iteration - 1) == pytest.approx(float(rate), abs=1.3e-6)
+    assert schedule(914) > 0
+    assert schedule(915) == 0
+
+
+@given(st.integers(1, 5000), st.integers(0, 6000))
+def test_poly_and_cosine_by_formula(total: int, update: int) -> None:
+    share = min(1.0, update / total)
+    assert build_poly(0.3, total)(update) == pytest.approx(0.3 * (1 - share) ** 0.9)
+    assert build_cosine(0.3, total)(update) == pytest.approx(0.15 * (1 + math.cos(math.pi * share)))
+
+
+@pytest.mark.parametrize("schedule", [build_poly(0.1, 97), build_cosine(0.1, 97)])
+def test_poly_and_cosine_fall_from_the_base_rate_to_nothing(schedule: Schedule) -> None:
+    rates = [schedule(update) for update in range(98)]
+    assert rates[0] == 0.1
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert schedule(10**6) == pytest.approx(0, abs=1e-12)
+
+
+def test_step_multiplies_at_each_step() -> None:
+    schedule = build_step(0.8, [3, 5, 5], 0.5)
+    assert [schedule(update) for update in range(7)] == [0.8, 0.8, 0.8, 0.4, 0.4, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(("factor", "last"), [(0.0, 0.0), (1.0, 0.8)])
+def test_edges_of_the_step_factor(factor: float, last: float) -> None:
+    schedule = build_step(0.8, [2], factor)
+    assert (schedule(1), schedule(2)) == (0.8, last)
+
+
+def test_warmup_rises_to_the_schedule() -> None:
+    schedule = add_warmup(lambda update: 1.0 - update / 100, 4)
+    assert [schedule(update) for update in range(6)] == pytest.approx([0.25, 0.495, 0.735, 0.97, 0.96, 0.95])
+
+
+@pytest.mark.parametrize("updates", [0, -1])
+def test_no_warmup_changes_nothing(updates: int) -> None:
+    schedule = build_poly(0.1, 10)
+    assert add_warmup(schedule, updates) is schedule
+
+
+def test_epochs_become_updates() -> None:
+    values = {"num_classes": "2", "epochs": "10", "learning_rate": "0.8"}
+    stepped = {"lr_scheduler": "step", "lr_scheduler_step": "2, 5", "lr_scheduler_factor": "0.5"}
+    schedule = build_schedule(parse_hyperparameters({**values, **stepped}), 100, 8)
+    # 12.5 updates an epoch: two epochs end with update 25, five with 62.
+    assert [schedule(update) for update in (24, 25, 61, 62)] == [0.8, 0.4, 0.4, 0.2]
+    warm = build_schedule(parse_hyperparameters({**values, "lr_scheduler": "cosine", "warmup_epochs": "0.5"}), 100, 8)
+    plain = build_schedule(parse_hyperparameters({**values, "lr_scheduler": "cosine"}), 100, 8)
+    assert [warm(update) / plain(update) for update in (0, 2, 5, 6)] == pytest.approx([1 / 6, 0.5, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments"),
+    [
+        ("sgd", {"momentum": 0.8}),
+        ("nag", {"momentum": 0.8}),
+        ("rmsprop", {"gamma1": 0.7, "gamma2": 0.6, "centered": True}),
+        ("adam", {}),
+        ("adagrad", {}),
+        ("adadelta", {}),
+    ],
+)
+def test_each_optimizer_gets_its_own_arguments(optimizer: str, arguments: dict[str, object]) -> None:
+    raw = {"num_classes": "2", "optimizer": optimizer, "momentum": "0.8", "gamma1": "0.7", "gamma2": "0.6"}
+    common = {"learning_rate": 0.001, "wd": 0.0001}
+    assert build_optimizer_arguments(parse_hyperparameters(raw)) == (optimizer, {**common, **arguments})
+    raw["precision_dtype"] = "float16"
+    assert build_optimizer_arguments(parse_hyperparameters(raw))[1]["multi_precision"] is True

@@ -1,0 +1,551 @@
+"""Training jobs on tiny drawn data: artifacts, log lines, repetition, devices, restarts, and what stops them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import gluonseg
+from conftest import TINY, RunJob
+from gluonseg.data.loader import Batch
+from gluonseg.errors import DataError, HyperparameterError, ModelError, TrainingDivergedError
+from gluonseg.hyperparameters import OPTIMIZERS, Hyperparameters, parse_hyperparameters
+from gluonseg.labels import IGNORE
+from gluonseg.losses import MixedLoss, build_weight_table
+from gluonseg.models.artifact import read_artifact
+from gluonseg.models.registry import build_network
+from gluonseg.predict.predictor import load_predictor
+from gluonseg.predict.preprocess import normalise_images
+from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS
+from gluonseg.train.early_stop import EarlyStopping
+from gluonseg.train.optimizer import build_optimizer_arguments
+from gluonseg.train.start import build_start_network
+from gluonseg.train.step import Stepper
+
+Array = npt.NDArray[Any]
+CPUS = [mx.cpu(0), mx.cpu(1)]
+FLOAT = r"[0-9.e+-]+"
+
+
+def _read(path: Path) -> dict[str, Array]:
+    return {name: array.asnumpy() for name, array in mx.nd.load(str(path)).items()}
+
+
+def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+
+
+def _parse(**changes: str) -> Hyperparameters:
+    return parse_hyperparameters({**TINY, **changes})
+
+
+# Artifacts and log lines.
+
+
+def test_artifacts_are_complete_and_readable(trained_model: Path) -> None:
+    names = {path.name for path in trained_model.iterdir()}
+    files = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "curves.json", "curves.png"}
+    assert names == files
+    settings = json.loads((trained_model / "hyperparams.json").read_text(encoding="utf-8"))
+    assert all(isinstance(value, str) for value in settings.values())
+    assert {**settings, **TINY} == {**settings, "learning_rate": "0.01"}
+    assert settings["num_training_samples"] == "9"
+    assert parse_hyperparameters(settings).to_strings() == settings
+    curves = json.loads((trained_model / "curves.json").read_text(encoding="utf-8"))
+    assert [entry["epoch"] for entry in curves] == [0, 1]
+    assert (trained_model / "curves.png").read_bytes().startswith(b"\x89PNG")
+    card = read_artifact(trained_model).card
+    assert card.class_names == ("background", "disc", "box", "triangle")
+    assert card.data["num_training_samples"] == 9
+    best = max(curves, key=lambda entry: entry["validation"]["mIOU_builtin"])
+    assert card.metrics["best_epoch"] == best["epoch"]
+    assert card.metrics["centre_crop"] == best["validation"]
+    assert set(card.metrics["whole_image"]["class_IoU"]) == set(card.class_names)
+    mask = load_predictor(trained_model).predict_mask(np.zeros((21, 34, 3), np.uint8))
+    assert (mask.shape, mask.max() < 4) == ((21, 34), True)
+
+
+EPOCH = [
+    r"#progress_notice\. epoch: E, iterations: 1 speed: F samples/sec learning_rate: \d\.\d{6}",
+    r"#progress_notice\. epoch: E, iterations: 2 speed: F samples/sec learning_rate: \d\.\d{6}",
+    r"#quality_metric\. host: algo-1, epoch: E, train loss: F \.",
+    r"#throughput_metric\. host: algo-1, epoch: E, train throughput: F samples/sec\.",
+    r"#progress_notice\. epoch: E, iterations: 1 speed: F samples/sec",
+    r"#quality_metric\. host: algo-1, epoch: E, validation pixel_accuracy: F \.",
+    r"#quality_metric\. host: algo-1, epoch: E, validation mIOU: F \.",
+    r"#throughput_metric\. host: algo-1, epoch: E, validation throughput: F samples/sec\.",
+    r"Serializing model to .*/model_best\.params",
+    r"#progress_metric: host=algo-1, completed P % of epochs",
+    r"#metrics .*",
+]
+"""One epoch of the built-in's log, line by line."""
+
+
+def _expect_epochs(epochs: int, best: list[int]) -> list[str]:
+    lines = []
+    for epoch in range(epochs):
+        share = re.escape(str(100.0 * (epoch + 1) / epochs))
+        body = [line for line in EPOCH if epoch in best or "Serializing" not in line]
+        lines += [line.replace("E,", f"{epoch},").replace("F", FLOAT).replace("P %", f"{share} %") for line in body]
+    return lines
+
+
+def test_log_lines_in_the_builtins_order(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    outcome = run_tiny()
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("gluonseg")]
+    scores = [result.miou for result in outcome.results]
+    best = [epoch for epoch, score in enumerate(scores) if all(score > earlier for earlier in scores[:epoch])]
+    expected = [
+        "Number of GPUs being used: 0",
+        r"#label_map train :\{'scale': 1\}",
+        r"#label_map validation :\{'scale': 1\}",
+        r"Final configuration: .*",
+        r"LRScheduler setup: iters per epoch: 2, num_epochs 2",
+        r"#metrics .*init_train_data_iter.*",
+        *_expect_epochs(2, best),
+        "#metrics .*totaltime.*",
+        r"Serializing model to .*/model_algo-1",
+        r"Evaluating the best epoch on 3 whole validation images",
+    ]
+    kept = [line for line in logged if not line.startswith("1 training images have a side")]
+    assert len(kept) == len(expected)
+    for line, pattern in zip(kept, expected, strict=True):
+        assert re.fullmatch(pattern, line), (pattern, line)
+    metrics = [json.loads(line.removeprefix("#metrics ")) for line in logged if line.startswith("#metrics ")]
+    for entry in metrics:
+        assert entry.keys() == {"Metrics", "EndTime", "StartTime", "Dimensions"}
+        assert entry["StartTime"] <= entry["EndTime"]
+        assert entry["Dimensions"]["Algorithm"] == "AWS/Semantic Segmentation"
+    assert [entry["Dimensions"].get("epoch") for entry in metrics] == [None, 0, 1, None]
+    last = metrics[-1]
+    assert last["Metrics"].keys() == {"epochs", "setuptime", "totaltime"}
+    assert last["StartTime"] == pytest.approx(metrics[0]["StartTime"], abs=5)
+    assert last["Metrics"]["totaltime"]["sum"] >= 1000 * (metrics[2]["EndTime"] - metrics[1]["StartTime"])
+
+
+BUILTIN_LINES = {
+    "train:loss": ("#quality_metric. host: algo-1, epoch: 0, train loss: 1.475714725452465 .", 1.475714725452465),
+    "train:throughput": (
+        "#throughput_metric. host: algo-1, epoch: 0, train throughput: 55.0439202038 samples/sec.", 55.0439202038),
+    "validation:pixel_accuracy": (
+        "#quality_metric. host: algo-1, epoch: 0, validation pixel_accuracy: 0.8472626958559429 .", 0.8472626958559429),
+    "validation:mIOU": (
+        "#quality_metric. host: algo-1, epoch: 0, validation mIOU: 0.5063982026717044 .", 0.5063982026717044),
+    "validation:throughput": (
+        "#throughput_metric. host: algo-1, epoch: 0, validation throughput: 36.7295854993 samples/sec.", 36.7295854993),
+}  # fmt: skip
+
+
+def test_metric_definitions_read_the_builtins_own_lines_and_ours(
+    run_tiny: RunJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert gluonseg.METRIC_DEFINITIONS is METRIC_DEFINITIONS
+    definitions = {one["Name"]: one["Regex"] for one in METRIC_DEFINITIONS}
+    assert len(definitions) <= 40
+    assert all(len(regex) <= 500 for regex in definitions.values())
+    for name, (line, value) in BUILTIN_LINES.items():
+        hits = {other: re.search(regex, line) for other, regex in definitions.items()}
+        assert [other for other, hit in hits.items() if hit] == [name]
+        assert float(re.findall(definitions[name], line)[0]) == value
+    caplog.set_level(logging.INFO)
+    outcome = run_tiny({"epochs": "1"})
+    (result,) = outcome.results
+    expected = {
+        "train:loss": result.train_loss,
+        "train:throughput": result.train_throughput,
+        "validation:pixel_accuracy": result.confusion.compute_pixel_accuracy(),
+        "validation:mIOU": result.miou,
+        "validation:throughput": result.validation_throughput,
+    }
+    for name, value in expected.items():
+        assert [float(hit) for hit in re.findall(definitions[name], caplog.text)] == [value]
+    nan = "#quality_metric. host: algo-1, epoch: 3, train loss: nan ."
+    assert re.findall(definitions["train:loss"], nan) == ["nan"]
+
+
+def test_lines_have_the_builtins_prefix() -> None:
+    code = (
+        "import logging\nfrom gluonseg.sagemaker.log import configure_logging\nconfigure_logging()\n"
+        "logging.getLogger('any').info('#quality_metric. x')\nlogging.getLogger('any').info('#metrics {}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    first, second = done.stdout.splitlines()
+    assert re.fullmatch(r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d INFO \d+\] #quality_metric\. x", first)
+    assert second == "#metrics {}"
+
+
+# Repetition.
+
+
+def test_the_same_seed_gives_the_same_parameters(
+    run_tiny: RunJob, trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tiny()
+    monkeypatch.setattr("gluonseg.train.assemble.count_usable_cores", lambda: 5)
+    run_tiny({"_workers": "5"}, tmp_path / "workers")
+    run_tiny({"seed": "1"}, tmp_path / "seed")
+    for name in ("model_best.params", "model_algo-1"):
+        expected = _read(trained_model / name)
+        _assert_same(_read(tmp_path / "model" / name), expected)
+        _assert_same(_read(tmp_path / "workers" / name), expected)
+        assert (_read(tmp_path / "seed" / name)["head.block.0.weight"] != expected["head.block.0.weight"]).any()
+
+
+def test_training_learns(run_tiny: RunJob) -> None:
+    outcome = run_tiny({"epochs": "8", "optimizer": "adam", "learning_rate": "0.003", "_augmentation_type": "none"})
+    losses = [result.train_loss for result in outcome.results]
+    assert min(losses[-3:]) < 0.7 * losses[0]
+
+
+# One update.
+
+
+def _draw_batch(count: int, size: int = 24, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    class_ids = rng.integers(0, 4, (count, size, size)).astype(np.uint8)
+    # The parts of a batch have different numbers of scored pixels.
+    class_ids[0, : size // 2] = IGNORE
+    return Batch(rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), class_ids)
+
+
+def _build_steady(devices: list[Any]) -> Any:
+    """A network in which no picture depends on another: fixed statistics, no dropout."""
+    mx.random.seed(3)
+    network = build_network("fcn", "resnet-18", 4, ctx=devices, norm_kwargs={"use_global_stats": True})
+    network.initialize(mx.init.Xavier(), ctx=devices, force_reinit=True)
+
+    def disable(block: Any) -> None:
+        if isinstance(block, mx.gluon.nn.Dropout):
+            block._rate = 0
+
+    network.apply(disable)
+    network.hybridize(static_alloc=True)
+    return network
+
+
+def _build_stepper(network: Any, devices: list[Any], hp: Hyperparameters) -> Stepper:
+    name, arguments = build_optimizer_arguments(hp)
+    kvstore = hp._kvstore if len(devices) > 1 else None
+    trainer = mx.gluon.Trainer(network.collect_params(), name, arguments, kvstore=kvstore)
+    return Stepper(network, MixedLoss(4, hp._aux_weight), trainer, devices, build_weight_table(4, (1, 2, 1, 0.5)))
+
+
+def _save(network: Any, path: Path) -> dict[str, Array]:
+    network.save_parameters(str(path))
+    return _read(path)
+
+
+@pytest.mark.parametrize(("kvstore", "count"), [("device", 4), ("device", 3), ("device", 1), ("local", 3)])
+def test_several_devices_update_as_one(tmp_path: Path, kvstore: str, count: int) -> None:
+    """Even and uneven cuts, and more devices than pictures."""
+    saved, losses = [], []
+    start: dict[str, Array] = {}
+    for devices in ([mx.cpu(0)], CPUS):
+        network = _build_steady(devices)
+        network(mx.nd.zeros((1, 3, 24, 24), ctx=devices[0]))
+        path = tmp_path / "start.params"
+        if start:
+            network.load_parameters(str(path), ctx=devices)
+        else:
+            start = _save(network, path)
+        stepper = _build_stepper(network, devices, _parse(_kvstore=kvstore, momentum="0.9"))
+        losses.append([float(stepper.update(_draw_batch(count, seed=n), 0.05).asscalar()) for n in range(2)])
+        saved.append(_save(network, tmp_path / f"{len(devices)}.params"))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    for name, value in saved[0].items():
+        moved = np.abs(value - start[name]).max()
+        np.testing.assert_allclose(saved[1][name], value, atol=1e-3 * moved + 1e-7, err_msg=name)
+    assert np.abs(saved[0]["head.block.4.weight"] - start["head.block.4.weight"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_changes_every_parameter(optimizer: str) -> None:
+    network = _build_steady([mx.cpu()])
+    stepper = _build_stepper(network, [mx.cpu()], _parse(optimizer=optimizer))
+    network(mx.nd.zeros((1, 3, 24, 24)))
+    parameters = {k: p for k, p in network._collect_params_with_prefix().items() if p.grad_req != "null"}
+    before = {name: parameter.data().asnumpy() for name, parameter in parameters.items()}
+    losses = [float(stepper.update(_draw_batch(2), 0.01).asscalar()) for _ in range(2)]
+    assert all(np.isfinite(losses))
+    for name, parameter in parameters.items():
+        after = parameter.data().asnumpy()
+        assert np.isfinite(after).all(), name
+        assert (after != before[name]).any(), name
+
+
+def test_the_learning_rate_is_used_and_ten_times_for_heads() -> None:
+    changes = {}
+    for rate in (0.01, 0.02):
+        network = _build_steady([mx.cpu()])
+        network(mx.nd.zeros((1, 3, 24, 24)))
+        hp = _parse(momentum="0", weight_decay="0")
+        parameters = network._collect_params_with_prefix()
+        names = ("head.block.4.weight", "layer4.1.conv2.weight")
+        before = {name: parameters[name].data().asnumpy() for name in names}
+        _build_stepper(network, [mx.cpu()], hp).update(_draw_batch(2), rate).wait_to_read()
+        for name in names:
+            step = before[name] - parameters[name].data().asnumpy()
+            ratio = np.abs(step).sum() / np.abs(parameters[name].grad().asnumpy()).sum()
+            changes[name, rate] = ratio
+    assert changes["head.block.4.weight", 0.01] == pytest.approx(0.1, rel=1e-2)
+    assert changes["layer4.1.conv2.weight", 0.01] == pytest.approx(0.01, rel=1e-2)
+    assert changes["head.block.4.weight", 0.02] == pytest.approx(0.2, rel=1e-2)
+
+
+def test_a_batch_without_a_scored_pixel_changes_nothing_but_decay() -> None:
+    network = _build_steady([mx.cpu()])
+    network(mx.nd.zeros((1, 3, 24, 24)))
+    stepper = _build_stepper(network, [mx.cpu()], _parse(weight_decay="0"))
+    batch = _draw_batch(2)
+    parameter = network._collect_params_with_prefix()["layer1.0.conv1.weight"]
+    before = parameter.data().asnumpy()
+    loss = stepper.update(Batch(batch.images, np.full_like(batch.class_ids, IGNORE)), 0.1)
+    assert loss.asscalar() == 0
+    assert (parameter.data().asnumpy() == before).all()
+
+
+def test_a_job_on_two_devices(run_tiny: RunJob, tmp_path: Path) -> None:
+    outcome = run_tiny(devices=CPUS)
+    assert len(outcome.results) == 2
+    assert load_predictor(tmp_path / "model").predict_mask(np.zeros((9, 9, 3), np.uint8)).shape == (9, 9)
+
+
+# Starting from an earlier model.
+
+
+def test_incremental_training_takes_everything_over(trained_model: Path) -> None:
+    artifact = read_artifact(trained_model)
+    for devices in ([mx.cpu()], CPUS):
+        network = build_start_network(_parse(seed="9"), devices, artifact=artifact)
+        for device in devices:
+            network(mx.nd.zeros((1, 3, 16, 16), ctx=device))
+            values = {k: p.data(device).asnumpy() for k, p in network._collect_params_with_prefix().items()}
+            _assert_same(values, {name: value.asnumpy() for name, value in artifact.params.items()})
+
+
+def test_another_class_count_keeps_the_backbone(
+    trained_model: Path, run_tiny: RunJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = read_artifact(trained_model)
+    fresh = build_start_network(_parse(num_classes="6"), [mx.cpu()])
+    network = build_start_network(_parse(num_classes="6"), [mx.cpu()], artifact=artifact)
+    assert "has 4 classes, num_classes is 6" in caplog.text
+    assert "heads start from random values" in caplog.text
+    pixel = mx.nd.zeros((1, 3, 16, 16))
+    assert network.predict(pixel).shape == fresh.predict(pixel).shape == (1, 6, 16, 16)
+    for name, parameter in network._collect_params_with_prefix().items():
+        value = parameter.data().asnumpy()
+        if name.startswith(("head.", "auxlayer.")):
+            expected = fresh._collect_params_with_prefix()[name].data().asnumpy()
+            assert (value == expected).all(), name
+        else:
+            assert (value == artifact.params[name].asnumpy()).all(), name
+
+
+def test_the_model_channel_of_a_job(run_tiny: RunJob, trained_model: Path) -> None:
+    started = run_tiny({"epochs": "1", "learning_rate": "1e-6"}, extra_channels={"model": trained_model})
+    scratch = json.loads((trained_model / "curves.json").read_text(encoding="utf-8"))
+    assert started.results[0].train_loss < scratch[0]["train_loss"]
+
+
+@pytest.mark.parametrize("changes", [{"backbone": "resnet-34"}, {"algorithm": "psp"}])
+def test_another_network_is_refused(
+    run_tiny: RunJob, trained_model: Path, tmp_path: Path, changes: dict[str, str]
+) -> None:
+    message = "the model channel holds fcn on resnet-18, the hyperparameters ask for .*; set algorithm and backbone"
+    with pytest.raises(ModelError, match=message):
+        run_tiny(changes, extra_channels={"model": trained_model})
+    assert not any((tmp_path / "model").glob("*"))
+
+
+# What stops a job.
+
+
+def _spoil_update(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Make the loss of the update number ``at`` (from 1) infinite."""
+    original, calls = Stepper.update, []
+
+    def update(self: Stepper, batch: Batch, learning_rate: float) -> Any:
+        calls.append(1)
+        loss = original(self, batch, learning_rate)
+        return loss / 0 if len(calls) == at else loss
+
+    monkeypatch.setattr(Stepper, "update", update)
+
+
+def test_a_loss_that_is_no_number_stops_the_job(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil_update(monkeypatch, at=2)
+    with pytest.raises(TrainingDivergedError, match="loss became inf at epoch 0, iteration 2; lower learning_rate"):
+        run_tiny()
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_a_later_divergence_leaves_the_best_model(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil_update(monkeypatch, at=3)
+    with pytest.raises(TrainingDivergedError, match="epoch 1, iteration 1"):
+        run_tiny()
+    left = {path.name for path in (tmp_path / "model").iterdir()}
+    assert left == {"hyperparams.json", "model_card.json", "model_best.params"}
+    assert load_predictor(tmp_path / "model").predict_mask(np.zeros((9, 9, 3), np.uint8)).shape == (9, 9)
+
+
+def test_first_layers_that_are_lost_stop_the_job_though_the_loss_is_finite(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def normalise(images: Array) -> Array:
+        calls.append(1)
+        # ReLU turns not-a-number into 0: the loss of this batch is finite.
+        return np.asarray(normalise_images(images) * (np.nan if len(calls) == 2 else 1), dtype=np.float32)
+
+    monkeypatch.setattr("gluonseg.train.step.normalise_images", normalise)
+    with pytest.raises(
+        TrainingDivergedError, match=r"the parameter \S+ is no longer finite after epoch 0, iteration 2"
+    ):
+        run_tiny()
+    assert not (tmp_path / "model/model_best.params").exists()
+
+
+def test_early_stopping(run_tiny: RunJob, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level(logging.INFO)
+    changes = {"early_stopping": "True", "early_stopping_min_epochs": "2", "early_stopping_patience": "1"}
+    # A tolerance of 1 means that mIOU would have to double.
+    outcome = run_tiny({**changes, "early_stopping_tolerance": "1", "epochs": "6", "learning_rate": "1e-9"})
+    assert len(outcome.results) == 2
+    assert "Early stopping after epoch 1: validation mIOU has not risen" in caplog.text
+    assert (tmp_path / "model/model_algo-1").is_file()
+
+
+@pytest.mark.parametrize(
+    ("history", "rule", "stops"),
+    [
+        ([], (0, 1, 0.0), False),
+        ([0.5], (0, 1, 0.0), False),
+        ([0.5, 0.5], (0, 1, 0.0), True),
+        ([0.5, 0.4], (3, 1, 0.0), False),
+        ([0.5, 0.4, 0.4], (3, 1, 0.0), True),
+        ([0.5, 0.4, 0.6], (0, 2, 0.0), False),
+        ([0.5, 0.4, 0.6, 0.5, 0.6], (0, 2, 0.0), True),
+        ([0.5, 0.54, 0.54], (0, 2, 0.1), True),
+        ([0.5, 0.56, 0.6], (0, 2, 0.1), False),
+        ([0.5, 0.52, 0.54, 0.56], (0, 3, 0.1), False),
+        ([0.0, 0.0, 0.1], (0, 2, 0.0), False),
+        ([0.0, 0.0, 0.0], (0, 2, 0.5), True),
+    ],
+)
+def test_early_stopping_rule(history: list[float], rule: tuple[int, int, float], stops: bool) -> None:
+    assert EarlyStopping(*rule).should_stop(history) is stops
+
+
+def test_float16_needs_a_gpu(run_tiny: RunJob, tmp_path: Path) -> None:
+    with pytest.raises(HyperparameterError, match="float16 needs a GPU"):
+        run_tiny({"precision_dtype": "float16"})
+    assert not (tmp_path / "model").exists()
+
+
+def test_syncbn(run_tiny: RunJob) -> None:
+    """On one device it is the ordinary batch norm; over several CPUs MXNet's own would never return."""
+    assert np.isfinite(run_tiny({"syncbn": "True", "epochs": "1"}).results[0].train_loss)
+    with pytest.raises(HyperparameterError, match="syncbn over several devices needs GPUs"):
+        run_tiny({"syncbn": "True"}, devices=CPUS)
+
+
+def test_fewer_crops_than_devices(run_tiny: RunJob) -> None:
+    with pytest.raises(HyperparameterError, match="mini_batch_size 1 is less than one crop for each of 2 devices"):
+        run_tiny({"mini_batch_size": "1"}, devices=CPUS)
+
+
+def test_missing_imagenet_weights_stop_the_job_at_once(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MXNET_GLUON_REPO", "http://127.0.0.1:9/")  # nobody listens there
+    monkeypatch.setenv("MXNET_HOME", str(tmp_path / "store"))
+    monkeypatch.setenv("GLUONSEG_PRETRAINED_DIR", str(tmp_path / "none"))
+    start = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        run_tiny({"use_pretrained_model": "True"})
+    assert time.perf_counter() - start < 15
+    for way in ("Three ways out: (1) put", "(2) train with use_pretrained_model=False", "(3) give the job a network"):
+        assert way in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_bad_data_stops_the_job_before_any_compute(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr("gluonseg.train.run.build_start_network", refuse)
+    with pytest.raises(DataError):
+        run_tiny({"num_classes": "3", "class_names": "a, b, c"})
+    assert not (tmp_path / "model").exists()
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(("given", "warned"), [("8", True), ("9", False), ("None", False)])
+def test_the_number_of_samples_is_corrected(
+    run_tiny: RunJob, caplog: pytest.LogCaptureFixture, tmp_path: Path, given: str, warned: bool
+) -> None:
+    run_tiny({"num_training_samples": given, "epochs": "1"})
+    assert ("num_training_samples is 8, the train channel has 9: using 9" in caplog.text) is warned
+    settings = json.loads((tmp_path / "model/hyperparams.json").read_text(encoding="utf-8"))
+    assert settings["num_training_samples"] == "9"
+
+
+def test_balanced_class_weights(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    run_tiny({"class_weights": "balanced", "epochs": "1"})
+    shown = re.search(
+        r"class_weights balanced: background ([\d.]+), disc ([\d.]+), box ([\d.]+), triangle", caplog.text
+    )
+    assert shown is not None
+    ground, *shapes = (float(number) for number in shown.groups())
+    assert ground < 1 < min(shapes)
+
+
+def test_class_names_of_the_job_win(run_tiny: RunJob) -> None:
+    outcome = run_tiny({"class_names": "ground, round, square, three", "epochs": "1"})
+    assert outcome.card.class_names == ("ground", "round", "square", "three")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "psp"},
+        {"algorithm": "deeplab", "_aux_loss": "False"},
+        {"mini_batch_size": "100", "validation_mini_batch_size": "100"},
+        {"lr_scheduler": "step", "lr_scheduler_step": "1", "warmup_epochs": "1"},
+        {"colour_jitter": "0.3", "prediction_size": "48", "class_weights": "1, 2, 3, 4", "ignore_label": "0"},
+    ],
+)
+def test_other_settings_run_through(run_tiny: RunJob, changes: dict[str, str]) -> None:
+    outcome = run_tiny({**changes, "epochs": "1"})
+    assert np.isfinite(outcome.results[0].train_loss)
+    assert outcome.card.prediction_size == int(changes.get("prediction_size", 0))
+
+
+def test_curves_go_to_the_output_folder_too(run_tiny: RunJob, tmp_path: Path) -> None:
+    run_tiny({"epochs": "1"}, output_folder=tmp_path / "output/data")
+    assert {path.name for path in (tmp_path / "output/data").iterdir()} == {"curves.json", "curves.png"}
