@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
+from gluonseg.atomic import replacing_file
 from gluonseg.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -157,15 +157,11 @@ def write_params(arrays: Mapping[str, Array], path: Path) -> None:
     """Write a ``.params`` file that MXNet reads, dtypes kept; ``path`` is replaced in one step or not at all."""
     import mxnet as mx
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened here first: MXNet's own message for a folder that cannot be written is a stack trace.
-        partial.touch()
-        mx.nd.save(str(partial), {name: mx.nd.from_numpy(array, zero_copy=False) for name, array in arrays.items()})
-        partial.replace(path)
+        with replacing_file(path) as partial:
+            # Opened here first: MXNet's own message for a folder that cannot be written is a stack trace.
+            partial.touch()
+            mx.nd.save(str(partial), {name: mx.nd.from_numpy(array, zero_copy=False) for name, array in arrays.items()})
     except (OSError, mx.MXNetError) as error:
         raise ModelError(f"{path} cannot be written: {error}. Check the folder and the free space.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

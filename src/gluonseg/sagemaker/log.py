@@ -67,12 +67,15 @@ class ProgressLog:
     def __init__(self, template: str, interval_s: float = 10.0) -> None:
         self._template = template
         self._interval_s = interval_s
-        self._next = time.monotonic() + interval_s
+        self._last: float | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() >= self._next:
+        now = time.monotonic()
+        if self._last is None:
+            self._last = now
+        elif now - self._last >= self._interval_s:
             _log.info(self._template, done, total)
-            self._next = time.monotonic() + self._interval_s
+            self._last = now
 
 
 class LogLines(Listener):
