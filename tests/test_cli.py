@@ -167,7 +167,7 @@ def test_check_knows_a_misspelt_folder(own_channels: Path, capsys: Capture) -> N
         ("--num_classes", "0", "num_classes must be a whole number, at least 2 and at most 254; got '0'"),
         ("--ignore_label", "300", "ignore_label must be a whole number, at least 0 and at most 255; got '300'"),
         ("--crop_size", "large", "crop_size must be a whole number, greater than 16; got 'large'"),
-        ("--max_pixels", "-1", "max_pixels must be a whole number, at least 1; got '-1'"),
+        ("--max_pixels", "-1", "max_pixels must be a whole number, at least 1 and at most 178956970; got '-1'"),
     ],
 )
 def test_check_refuses_numbers_out_of_range(

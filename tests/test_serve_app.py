@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +85,35 @@ def test_503_while_the_model_is_loading(method: str, path: str) -> None:
     response = _client(None).open(path, method=method, data=PNG if method == "POST" else None)
     assert response.status_code == 503
     assert "loaded" in _read_error(response)
+
+
+class WaitingPredictor(FakePredictor):
+    """Says when it has begun, and goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
+        self.begun.set()
+        assert self.go_on.wait(timeout=30)
+        return super().predict_mask(image_hwc)
+
+
+def test_a_request_too_many_is_told_to_come_again() -> None:
+    predictor = WaitingPredictor()
+    app = create_app(lambda: predictor, dataclasses.replace(SETTINGS, max_requests=1))
+    headers = {"Accept": "image/png"}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: app.test_client().post("/invocations", data=PNG, headers=headers))
+        assert predictor.begun.wait(timeout=30)
+        refused = app.test_client().post("/invocations", data=PNG, headers=headers)
+        ping = app.test_client().get("/ping")
+        predictor.go_on.set()
+        answered = first.result()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert "try again" in _read_error(refused)
+    assert (ping.status_code, answered.status_code) == (200, 200)
+    assert app.test_client().post("/invocations", data=PNG, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("accept", RESPONSE_TYPES)
@@ -295,7 +325,7 @@ def test_a_payload_of_zero_means_the_most_that_is_taken(payload: str, limit: int
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1001", "0 to 1000"),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "9" * 5000, "0 to 1000"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/jpeg", "image/png"),
-        ("GLUONSEG_MAX_PIXELS", "0", "1 to 1000000000"),
+        ("GLUONSEG_MAX_PIXELS", "0", "1 to 178956970"),
         ("GLUONSEG_MAX_RESPONSE_IN_MB", "2048", "1 to 2047"),
     ],
 )

@@ -1,0 +1,60 @@
+"""From logits to masks: sizes, memory limits, and the same answer by every way."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from gluonseg.predict import predictor as module
+from gluonseg.predict.predictor import Predictor, compute_mask, load_predictor
+
+
+@pytest.fixture(scope="module")
+def tiny(trained_model: Path) -> Predictor:
+    return load_predictor(trained_model, mx.cpu())
+
+
+def draw_picture(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("limit", [1, 33 * 21, 2 * 33 * 21, 1 << 25])
+def test_a_few_classes_at_a_time_give_the_same_mask(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(module, "MAX_LOGITS", limit)
+    logits = mx.nd.array(np.random.default_rng(3).normal(size=(1, 5, 5, 3)).round(1))
+    whole = mx.nd.contrib.BilinearResize2D(logits, height=33, width=21).argmax(axis=1)[0].asnumpy()
+    np.testing.assert_array_equal(compute_mask(logits, 33, 21), whole)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (7, 7), (33, 47), (64, 8)])
+def test_mask_and_probabilities_agree_at_the_size_of_the_picture(tiny: Predictor, height: int, width: int) -> None:
+    picture = draw_picture(height, width)
+    probabilities = tiny.predict_probabilities(picture)
+    assert probabilities.shape == (4, height, width)
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(tiny.predict_mask(picture), probabilities.argmax(axis=0))
+
+
+def test_a_large_picture_is_shrunk_for_the_network_only(tiny: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tiny.compute_input_size(2000, 1500) == (2000, 1500)
+    height, width = tiny.compute_input_size(6000, 3000)
+    assert 3_900_000 < height * width <= 4_000_000
+    assert height / width == pytest.approx(2, rel=1e-3)
+    monkeypatch.setattr(module, "MAX_NETWORK_PIXELS", 400)
+    assert tiny.predict_mask(draw_picture(60, 50)).shape == (60, 50)
+
+
+def test_prediction_size_is_the_long_side_in_the_network(tiny: Predictor) -> None:
+    card = dataclasses.replace(tiny.card, prediction_size=32)
+    assert Predictor(tiny._network, card).compute_input_size(50, 100) == (16, 32)
+    assert Predictor(tiny._network, card).predict_mask(draw_picture(50, 100)).shape == (50, 100)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4), (0, 8, 3)])
+def test_what_is_no_rgb_picture_is_refused(tiny: Predictor, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="an RGB picture"):
+        tiny.predict_mask(np.zeros(shape, dtype=np.uint8))
