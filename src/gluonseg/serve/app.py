@@ -29,7 +29,14 @@ LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 199
 """Characters of a log line; most of what is in it comes from the client."""
 
-_REQUEST_ERRORS = (BusyError, BadRequestError, ImageError, NotAcceptableError, PayloadTooLargeError, UnsupportedMediaTypeError)
+_REQUEST_ERRORS = (
+    BadRequestError,
+    BusyError,
+    ImageError,
+    NotAcceptableError,
+    PayloadTooLargeError,
+    UnsupportedMediaTypeError,
+)
 _LOADING = "the model is still being loaded: try again in a few seconds"
 _INTERNAL = "internal error: the server's log has the details; other requests are not affected"
 _STATUS_TEXTS: Mapping[int, str] = MappingProxyType(
