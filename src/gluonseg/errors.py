@@ -53,29 +53,33 @@ class TrainingDivergedError(UserError):
     """The loss is no longer a finite number; the text names the step."""
 
 
-class BadRequestError(UserError):
+class RequestError(UserError):
+    """A request to the server that cannot be answered; its text goes to the client."""
+
+
+class BadRequestError(RequestError):
     """The request itself is wrong (an empty body, for one)."""
 
 
-class NotAcceptableError(UserError):
+class NotAcceptableError(RequestError):
     """None of the response types in Accept can be produced."""
 
     status = 406
 
 
-class PayloadTooLargeError(UserError):
+class PayloadTooLargeError(RequestError):
     """The body is larger than the server takes."""
 
     status = 413
 
 
-class BusyError(UserError):
+class BusyError(RequestError):
     """The server has as many requests as it takes; the caller can ask again."""
 
     status = 503
 
 
-class UnsupportedMediaTypeError(UserError):
+class UnsupportedMediaTypeError(RequestError):
     """The Content-Type is not one of an image."""
 
     status = 415

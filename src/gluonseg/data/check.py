@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.cores import count_usable_cores
+from gluonseg.data.channel import SPLITS
 from gluonseg.data.check_channel import check_folders, find_skipped
 from gluonseg.data.check_pixel import Examined, find_pixel_errors, find_pixel_warnings
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS
@@ -26,7 +27,6 @@ from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, default_class_names
 
 Int64Array = npt.NDArray[np.int64]
 
-SPLITS = ("train", "validation")
 _HEADLINE_EXAMPLES = 2
 
 

@@ -188,10 +188,10 @@ def _write_pairs(
             jpeg, mask_hw, is_converted = _read_pair(source, records[name], scheme)
         except ImageError as error:
             skipped.append(Skipped(name, str(error)))
-            continue
-        writer.add(splits[name], name, jpeg, mask_hw)
-        if is_converted:
-            converted.append(name)
+        else:
+            writer.add(splits[name], name, jpeg, mask_hw)
+            if is_converted:
+                converted.append(name)
         if progress is not None:
             progress(done, len(splits))
     return converted, skipped

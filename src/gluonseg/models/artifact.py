@@ -147,10 +147,7 @@ def _unpacked(archive: Path) -> Iterator[Path]:
             raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None
         if not any((folder / weights).is_file() for weights in (BEST_FILE, LAST_FILE)):
             raise ModelError(f"there is no {BEST_FILE} in {archive}; a model archive has it at its root")
-        try:
-            yield folder
-        except ModelError as error:
-            raise ModelError(str(error).replace(f"{folder}/", f"{archive}:")) from None
+        yield folder
 
 
 def _copy_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:

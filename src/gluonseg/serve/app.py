@@ -16,9 +16,7 @@ from gluonseg.errors import (
     BadRequestError,
     BusyError,
     ImageError,
-    NotAcceptableError,
-    PayloadTooLargeError,
-    UnsupportedMediaTypeError,
+    RequestError,
     UserError,
 )
 from gluonseg.serve.codec import MaskPredictor, check_response_size, decode_request, encode_answer
@@ -29,14 +27,7 @@ LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 199
 """Characters of a log line; most of what is in it comes from the client."""
 
-_REQUEST_ERRORS = (
-    BadRequestError,
-    BusyError,
-    ImageError,
-    NotAcceptableError,
-    PayloadTooLargeError,
-    UnsupportedMediaTypeError,
-)
+_REQUEST_ERRORS = (RequestError, ImageError)
 _LOADING = "the model is still being loaded: try again in a few seconds"
 _INTERNAL = "internal error: the server's log has the details; other requests are not affected"
 _STATUS_TEXTS: Mapping[int, str] = MappingProxyType(
