@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Builds the image; docker/build.sh --help says how.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+docker/build.sh [--gpu] [--tag NAME] [--base IMAGE] [--ca FILE] [--pretrained FOLDER] [docker build's own options]
+
+  --gpu                build for NVIDIA GPUs (runs without one too); the tag is then gluonseg:gpu
+  --tag NAME           name of the image; gluonseg unless given
+  --base IMAGE         base image; python:3.13-slim unless given (docker/offline-base.sh makes one where no registry is)
+  --ca FILE            certificates (PEM) that pip trusts during the build, for networks with a proxy of their own
+  --pretrained FOLDER  backbone weights to put into the image, for jobs without network (docs/pretrained.md)
+
+pip's package index is the one that this machine is configured for.
+TEXT
+}
+
+fail() {
+    echo "build.sh: $*" >&2
+    exit 2
+}
+
+device=cpu tag='' base='' ca='' pretrained=''
+options=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --gpu) device=gpu ;;
+        --tag | --base | --ca | --pretrained)
+            [ $# -gt 1 ] || fail "$1 needs a value"
+            declare "${1#--}=$2"
+            shift ;;
+        -h | --help) usage; exit 0 ;;
+        *) options+=("$1") ;;
+    esac
+    shift
+done
+[ -n "$tag" ] || tag=$([ "$device" = cpu ] && echo gluonseg || echo gluonseg:gpu)
+
+# read_pip_setting NAME: what pip uses on this machine, from its environment or its files; nothing when unset.
+read_pip_setting() {
+    local variable
+    variable=PIP_$(echo "$1" | tr 'a-z-' 'A-Z_')
+    if [ -n "${!variable:-}" ]; then echo "${!variable}"; else python3 -m pip config get "global.$1" 2>/dev/null || true; fi
+}
+
+[ -n "$ca" ] || ca=$(read_pip_setting cert)
+[ -z "$ca" ] || [ -f "$ca" ] || fail "--ca $ca: there is no such file"
+[ -z "$pretrained" ] || [ -n "$(find "$pretrained" -maxdepth 1 -name '*.params' -o -maxdepth 1 -name '*.safetensors' 2>/dev/null)" ] ||
+    fail "--pretrained $pretrained: no .params or .safetensors file is in this folder"
+docker version >/dev/null 2>&1 ||
+    fail "Docker does not answer; start it (sudo systemctl start docker), or run docker version to see why"
+
+# The context is put together here, so that files outside the repository can be part of it.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+here=$(cd "$(dirname "$0")/.." && pwd)
+tar -C "$here" -c --exclude=__pycache__ --exclude='*.egg-info' setup.py pyproject.toml README.md LICENSE src container docker |
+    tar -C "$context" -x
+[ -z "$ca" ] || cp "$ca" "$context/docker/extra/ca/given.pem"
+[ -z "$pretrained" ] || cp -RL "$pretrained/." "$context/docker/extra/pretrained/"
+
+[ -z "$base" ] || options+=(--build-arg "BASE=$base")
+for name in index-url extra-index-url; do
+    value=$(read_pip_setting "$name")
+    [[ $value != http* ]] || options+=(--build-arg "PIP_$(echo "$name" | tr 'a-z-' 'A-Z_')=$value")
+done
+docker build --build-arg "DEVICE=$device" --tag "$tag" "${options[@]}" --file "$context/docker/Dockerfile" "$context"
