@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SERVE = ["flask>=3.0", "gunicorn>=23", "werkzeug>=3.0"]
-TEST = ["hypothesis", "mypy>=1.13", "pytest>=8", "ruff>=0.8"]
+TEST = ["hypothesis", "moto>=5.2", "mypy>=1.13", "pytest>=8", "ruff>=0.8"]
 
 setup(
     name="gluonseg",

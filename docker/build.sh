@@ -65,4 +65,6 @@ for name in index-url extra-index-url; do
     value=$(read_pip_setting "$name")
     [[ $value != http* ]] || options+=(--build-arg "PIP_$(echo "$name" | tr 'a-z-' 'A-Z_')=$value")
 done
+# SageMaker takes no image whose manifest is the index that BuildKit writes for its attestations.
+export BUILDX_NO_DEFAULT_ATTESTATIONS=1
 docker build --build-arg "DEVICE=$device" --tag "$tag" "${options[@]}" --file "$context/docker/Dockerfile" "$context"

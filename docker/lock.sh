@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Remakes the locks from setup.py and overrides.txt: docker/lock.sh, or docker/lock.sh --upgrade for newer versions.
+# Remakes all locks from setup.py, overrides.txt and the .in files: docker/lock.sh, or docker/lock.sh --upgrade for newer versions.
 # Uses the package index that this machine is configured for, and writes no address of one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,18 +13,29 @@ if [ -z "$uv" ]; then
     uv=$scratch/venv/bin/uv
 fi
 
-compile() { # compile NAME OPTION...: writes docker/NAME.txt
-    local lock=docker/$1.txt
+# compile LOCK SOURCE OPTION...: everything must come as a wheel (no surprise compilation), but for two packages
+# that exist only as source.
+compile() {
+    local lock=$1
     shift
-    "$uv" pip compile --universal --python-version 3.10 --generate-hashes --override docker/overrides.txt \
-        --no-emit-index-url --no-header --quiet --output-file "$lock" "$@"
-    # Two packages exist only as source. Everything else must come as a wheel: no surprise compilation.
-    grep -v '^--' "$lock" > "$scratch/lock"
-    { printf -- '--only-binary :all:\n--no-binary sagemaker-training\n--no-binary inotify-simple\n'; cat "$scratch/lock"; } > "$lock"
+    "$uv" pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header --quiet \
+        --output-file "$lock" "$@"
+    { grep -v '^--' "$lock" || true; } > "$scratch/lock"
+    echo '--only-binary :all:' > "$lock"
+    for package in sagemaker-training inotify-simple; do
+        if grep -q "^$package==" "$scratch/lock"; then echo "--no-binary $package" >> "$lock"; fi
+    done
+    cat "$scratch/lock" >> "$lock"
 }
 
-# The test lock holds everything; the other two are cut from it.
-compile requirements-test setup.py --extra test "$@"
-compile requirements setup.py --constraint docker/requirements-test.txt --no-annotate
+override=(--override docker/overrides.txt)
+# The test lock holds everything; the next two are cut from it.
+compile docker/requirements-test.txt setup.py "${override[@]}" --extra test "$@"
+compile docker/requirements.txt setup.py "${override[@]}" --constraint docker/requirements-test.txt --no-annotate
 printf 'pip\nsetuptools\n' > "$scratch/build.in"
-compile requirements-build "$scratch/build.in" --constraint docker/requirements-test.txt --no-annotate
+compile docker/requirements-build.txt "$scratch/build.in" --constraint docker/requirements-test.txt --no-annotate
+# MXNet for GPUs and the CUDA libraries it needs; everything else is as in requirements.txt.
+compile docker/requirements-gpu.txt docker/requirements-gpu.in --no-deps --no-annotate "$@"
+# The environments of SageMaker's two SDKs.
+compile local_mode/sdk_v2/requirements.txt local_mode/sdk_v2/requirements.in --no-annotate "$@"
+compile local_mode/sdk_v3/requirements.txt local_mode/sdk_v3/requirements.in --no-annotate "$@"

@@ -33,6 +33,8 @@ def read_commands(page: str) -> list[str]:
 COMMANDS = read_commands("README.md")
 MAKE_COMMANDS = [command for command in COMMANDS if command.startswith("make ")]
 CURL_COMMANDS = [command for command in COMMANDS if command.startswith("curl ")]
+DOCKER_COMMANDS = [command for command in COMMANDS if command.startswith("docker ")]
+SDK_COMMANDS = [command for command in COMMANDS if command.startswith(".venv-sdk-")]
 PROGRAM_COMMANDS = [command for command in COMMANDS if command.startswith("gluonseg ")]
 
 
@@ -55,7 +57,23 @@ def test_two_commands_come_first() -> None:
 
 
 def test_every_command_is_covered() -> None:
-    assert [text for text in COMMANDS if not text.startswith(("make ", "gluonseg ", "curl ", *NOT_RUN))] == []
+    known = ("make ", "gluonseg ", "curl ", "docker ", ".venv-sdk-", *NOT_RUN)
+    assert [text for text in COMMANDS if not text.startswith(known)] == []
+
+
+def test_docker_commands_are_run() -> None:
+    """docker/test_container_docs.py runs those of docs/container.md; here they run in the foreground."""
+    page = [command.replace(" -d --name pets", "") for command in read_commands("docs/container.md")]
+    assert set(DOCKER_COMMANDS) <= set(page)
+
+
+def test_sdk_commands_are_run() -> None:
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "docker").glob("test_local_mode_*.py"))
+    for command in SDK_COMMANDS:
+        _, script, *arguments = shlex.split(command)
+        assert (ROOT / script).is_file()
+        assert Path(script).name in tests
+        assert not arguments
 
 
 @pytest.mark.parametrize("command", MAKE_COMMANDS)

@@ -101,15 +101,34 @@ def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
 def run_train(arguments: argparse.Namespace) -> int:
     from gluonseg.sagemaker.job import train_channels
     from gluonseg.sagemaker.log import configure_logging
+    from gluonseg.sagemaker.stop_signal import stopping_job
+    from gluonseg.train.stop import Stop, Stopped
 
     given = {name: getattr(arguments, name) for name in get_specs() if getattr(arguments, name) is not None}
     if arguments.output.resolve() == arguments.channels.resolve():
         # The new model folder would be the channel "model" of the next training.
         raise DataError(f"--output is the folder of the channels, {arguments.channels}; choose another folder")
     configure_logging()
-    train_channels(given, find_channels(arguments.channels), arguments.output)
+    stop = Stop()
+    with stopping_job(stop, _get_stop_code, _report_failed_stop):
+        try:
+            train_channels(given, find_channels(arguments.channels), arguments.output, stop=stop)
+        except Stopped:
+            stop.conclude()
+    if stop.signal is not None:
+        return _get_stop_code(stop.signal)
     print(f"the model is in {arguments.output / 'model'}")
     return 0
+
+
+def _get_stop_code(number: int) -> int:
+    """What a shell reports of a command that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + number
+
+
+def _report_failed_stop(error: Exception) -> int:
+    print(f"gluonseg: {error}", file=sys.stderr)
+    return 1
 
 
 def _load(model: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Which devices compute, and what they can do."""
+"""Which devices compute, why these, and what they can do."""
 
 from __future__ import annotations
 
@@ -8,20 +8,59 @@ from typing import Any
 
 import mxnet as mx
 
-from gluonseg.errors import HyperparameterError
+from gluonseg.errors import HyperparameterError, UserError
+from gluonseg.gpu import VISIBLE_VARIABLE, GpuReport, find_gpus
 
 _log = logging.getLogger(__name__)
+_PREFIX = "Number of GPUs being used: "
 
 
-def find_devices() -> list[Any]:
-    """All GPUs that MXNet can use, or the CPU."""
+def find_devices(*, strict: bool = False) -> list[Any]:
+    """All GPUs that MXNet can use, or the CPU; the log says which, and why.
+
+    GPUs that are there and cannot be used are a warning, and with ``strict`` (for training, which takes many
+    times longer on a CPU) a UserError if no other GPU is left.
+    """
+    report = _check_runtime(find_gpus()) if _has_cuda() else GpuReport(note="this build of MXNet has no CUDA")
+    if report.problem and strict and not report.usable:
+        raise UserError(f"{report.problem}; to train on the CPU all the same, set {VISIBLE_VARIABLE}=-1")
+    if report.problem:
+        _log.warning("%s%s", report.problem, "" if report.usable else "; the CPU is used, many times slower")
+    _log.info("%s", describe_report(report))
+    return [mx.gpu(gpu.number) for gpu in report.usable] or [mx.cpu()]
+
+
+def settle_devices(given: Sequence[Any]) -> list[Any]:
+    """The devices of a training: those that are given, or else what ``find_devices(strict=True)`` finds."""
+    if not given:
+        return find_devices(strict=True)
+    _log.info("%s%d", _PREFIX, sum(device.device_type == "gpu" for device in given))
+    return list(given)
+
+
+def describe_report(report: GpuReport) -> str:
+    """The built-in's line, and after it which GPUs these are, or why there is none."""
+    line = f"{_PREFIX}{len(report.usable)}"
+    if report.usable:
+        return f"{line} ({'; '.join(str(gpu) for gpu in report.usable)})"
+    return f"{line}: {report.note or 'see above'}"
+
+
+def _has_cuda() -> bool:
+    return bool(mx.runtime.Features().is_enabled("CUDA"))
+
+
+def _check_runtime(report: GpuReport) -> GpuReport:
+    """Withdraw the GPUs that the driver shows when the CUDA runtime inside MXNet does not reach them."""
+    if not report.usable:
+        return report
     try:
-        count = mx.context.num_gpus()
+        count, reason = mx.context.num_gpus(), "its CUDA runtime finds fewer than the driver"
     except mx.MXNetError as error:
-        # A driver without a usable device answers with an error instead of zero.
-        _log.warning("No GPU is used: %s", str(error).splitlines()[0])
-        count = 0
-    return [mx.gpu(index) for index in range(count)] or [mx.cpu()]
+        count, reason = 0, str(error).strip().splitlines()[-1]
+    if all(gpu.number < count for gpu in report.usable):
+        return report
+    return GpuReport(problem=f"MXNet does not reach the GPUs that the driver shows: {reason}")
 
 
 def check_precision(dtype: str, devices: Sequence[Any]) -> None:

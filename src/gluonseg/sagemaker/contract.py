@@ -101,10 +101,10 @@ def read_contract(base: Path) -> TrainingContract:
     config = base / "input" / "config"
     hyperparameters = _read_object(config / "hyperparameters.json", required=True)
     has_user_script = PROGRAM_KEY in hyperparameters
-    # The toolkit cannot do without it.
+    # The toolkit cannot do without these two.
     resources = _read_object(config / "resourceconfig.json", required=has_user_script)
+    inputs = _read_object(config / "inputdataconfig.json", required=has_user_script)
     # A user's own script may use channels of any name.
-    inputs = _read_object(config / "inputdataconfig.json", required=False)
     channels = _find_channels(base, inputs, check=not has_user_script)
     host = str(resources.get("current_host", "algo-1"))
     hosts = resources.get("hosts", [host])

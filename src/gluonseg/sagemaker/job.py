@@ -28,6 +28,8 @@ from gluonseg.sagemaker.log import (
     log_whole_image,
     shorten_values,
 )
+from gluonseg.sagemaker.stop_signal import passing_on_sigterm, stopping_job
+from gluonseg.train.stop import Stop, Stopped
 
 if TYPE_CHECKING:
     from gluonseg.hyperparameters import Hyperparameters
@@ -81,7 +83,8 @@ def _run_user_script(base: Path) -> int:
     from sagemaker_training import trainer
 
     try:
-        trainer.train()
+        with passing_on_sigterm():
+            trainer.train()
     except SystemExit as end:
         if end.code:
             return end.code if isinstance(end.code, int) else 1
@@ -96,8 +99,12 @@ def train_channels(
     channels: Mapping[str, Path],
     base: Path,
     host: str = "algo-1",
+    stop: Stop | None = None,
 ) -> None:
-    """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``."""
+    """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``.
+
+    ``stop`` lets another thread end the training early; Stopped is raised when that is before there is a model.
+    """
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
     from gluonseg.train.run import JobSettings, run_job
@@ -120,30 +127,40 @@ def train_channels(
         base / "output" / "data",
         check_progress=ProgressLog("Checked %d of %d photos and masks"),
         evaluation_progress=ProgressLog("Evaluated %d of %d photos"),
+        stop=stop or Stop(),
     )
     outcome = run_job(settings, build_listeners)
     if outcome.confusion is not None:
         log_whole_image(host, outcome.confusion, outcome.card.class_names)
 
 
+def _report_failure(base: Path, error: Exception) -> int:
+    """Log why the job failed and write the failure file; returns the exit code."""
+    text, code = describe_failure(error)
+    trace = "" if isinstance(error, UserError) else "\n" + "".join(traceback.format_exception(error)).rstrip()
+    _log.error("%s%s", text, trace)
+    write_failure(base, text)
+    return code
+
+
 def run_training(base: Path) -> int:
-    """Run the job in ``base`` and return the exit code: 0, 2 for what the user can fix, 1 for the rest."""
+    """Run the job in ``base`` and return the exit code: 0, 2 for what the user can fix, 1 for the rest.
+
+    In the main thread SIGTERM and SIGINT stop the job: also 0.
+    """
     try:
         _clear_outcome(base)
         contract = read_contract(base)
         if contract.has_user_script:
             return _run_user_script(base)
-        train_channels(contract.hyperparameters, contract.channels, base, contract.host)
-    except UserError as error:
-        text, code = describe_failure(error)
-        _log.error("%s", text)
-        write_failure(base, text)
-        return code
+        stop = Stop()
+        with stopping_job(stop, lambda _signal: 0, lambda error: _report_failure(base, error)):
+            try:
+                train_channels(contract.hyperparameters, contract.channels, base, contract.host, stop)
+            except Stopped:
+                stop.conclude()
     except Exception as error:
-        text, code = describe_failure(error)
-        _log.error("%s\n%s", text, traceback.format_exc())
-        write_failure(base, text)
-        return code
+        return _report_failure(base, error)
     return 0
 
 

@@ -24,6 +24,7 @@ from gluonseg.train.loop import Loop
 from gluonseg.train.optimizer import build_optimizer_arguments, build_schedule
 from gluonseg.train.plan import Plan
 from gluonseg.train.step import Stepper
+from gluonseg.train.stop import Stop
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _build_stepper(plan: Plan, network: Any) -> Stepper:
     return Stepper(network, loss, trainer, plan.devices, table, hp.precision_dtype)
 
 
-def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listener: Listener) -> Loop:
+def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listener: Listener, stop: Stop) -> Loop:
     """The training loop of a job."""
     hp = plan.hyperparameters
     training, validation = loaders
@@ -109,4 +110,5 @@ def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listene
         device=plan.devices[0],
         dtype=hp.precision_dtype,
         early_stopping=EarlyStopping(*patience) if hp.early_stopping else None,
+        stop=stop,
     )

@@ -16,11 +16,12 @@ from gluonseg.schedules import Schedule
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
+from gluonseg.train.stop import Stop
 
 
 @dataclass
 class Loop:
-    """Trains ``network`` for ``epochs`` epochs; :meth:`run` returns the results of all epochs that were run."""
+    """Trains ``network`` for ``epochs`` epochs; ``results`` are those of all epochs that were run."""
 
     network: Any
     stepper: Stepper
@@ -33,11 +34,17 @@ class Loop:
     device: Any
     dtype: str = "float32"
     early_stopping: EarlyStopping | None = None
+    stop: Stop = field(default_factory=Stop)
     results: list[EpochResult] = field(default_factory=list)
     _updates: int = 0
 
     def run(self) -> list[EpochResult]:
-        """Train; TrainingDivergedError when the loss or a parameter is no longer finite."""
+        """Train, and return the results.
+
+        Raises:
+            TrainingDivergedError: the loss or a parameter is no longer finite.
+            Stopped: the stop was asked for.
+        """
         self.listener.on_start(self.epochs, self.training.count_batches(0))
         try:
             for epoch in range(self.epochs):
@@ -72,6 +79,7 @@ class Loop:
         """Mean loss of the epoch, samples/s, and the last learning rate."""
         start, total, samples, iteration, rate = time.perf_counter(), 0.0, 0, 0, 0.0
         for iteration, batch in enumerate(self.training.iter_batches(epoch), start=1):
+            self.stop.check()
             rate = self.schedule(self._updates)
             loss = float(self.stepper.update(batch, rate).asscalar())
             check_finite(loss, epoch, iteration)
@@ -86,6 +94,7 @@ class Loop:
         """Confusion over the centre crops of the validation set, and samples/s."""
         start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self.num_classes)
         for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
+            self.stop.check()
             images = mx.nd.array(normalise_images(batch.images), ctx=self.device, dtype=self.dtype)
             predicted = self.network(images)[0].argmax(axis=1).asnumpy().astype(np.int64)
             confusion += compute_confusion(batch.class_ids, predicted, self.num_classes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gluonseg.data.check import CheckReport, check_channels
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
-from gluonseg.device import check_precision, check_syncbn, find_devices
+from gluonseg.device import check_precision, check_syncbn, settle_devices
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.artifact import ModelArtifact, read_artifact
@@ -46,8 +46,7 @@ def plan_job(
         UserError: of the kind that fits, naming field or file and the fix.
     """
     hp = parse_hyperparameters(raw)
-    found = list(devices) or find_devices()
-    _log.info("Number of GPUs being used: %d", sum(device.device_type == "gpu" for device in found))
+    found = settle_devices(devices)
     check_precision(hp.precision_dtype, found)
     check_syncbn(hp.syncbn, found)
     artifact = read_artifact(channels["model"]) if "model" in channels else None

@@ -5,39 +5,35 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gluonseg.atomic import write_text
 from gluonseg.data.dataset import Dataset
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.metrics import Confusion, describe_confusion
-from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
-from gluonseg.models.card import CARD_FILE, ModelCard, build_card, encode_card
+from gluonseg.metrics import Confusion
+from gluonseg.models.card import ModelCard, build_card
 from gluonseg.predict.evaluation import evaluate_dataset
 from gluonseg.predict.predictor import load_predictor
-from gluonseg.report.curves import draw_curves
 from gluonseg.train.assemble import build_loaders, build_loop, open_dataset
 from gluonseg.train.listener import EpochResult, Listener, Listeners
 from gluonseg.train.plan import Plan, plan_job
+from gluonseg.train.result import ResultFolder
 from gluonseg.train.start import build_start_network
-from gluonseg.train.writer import (
-    CURVES_FILE,
-    ModelWriter,
-    describe_epochs,
-    describe_versions,
-    write_json,
-)
+from gluonseg.train.stop import Stop, Stopped
+from gluonseg.train.writer import ModelWriter, describe_versions
 
 _log = logging.getLogger(__name__)
-CURVES_PICTURE = "curves.png"
 Progress = Callable[[int, int], None]
 BuildListeners = Callable[[Hyperparameters, ModelWriter], Sequence[Listener]]
 
 
 @dataclasses.dataclass(frozen=True)
 class JobSettings:
-    """What a job is given: raw hyperparameters, channel folders, where its results go, who is told (done, total)."""
+    """What a job is given: raw hyperparameters, channel folders, where its results go, who is told (done, total).
+
+    ``stop`` lets another thread end the job early.
+    """
 
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
@@ -46,6 +42,7 @@ class JobSettings:
     devices: Sequence[Any] = ()
     check_progress: Progress | None = None
     evaluation_progress: Progress | None = None
+    stop: Stop = dataclasses.field(default_factory=Stop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,30 +58,29 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     """Train, evaluate the best epoch on whole images, and write the artifacts.
 
     ``build_listeners`` gets the hyperparameters and the writer of the models, which has to be among the
-    listeners it returns. Raises UserError and its kin for everything the caller can fix.
+    listeners it returns. A job that is stopped during training returns as usual, with the epochs that it had time
+    for and no whole-image scores.
+
+    Raises:
+        UserError: and its kin, for everything the caller can fix.
     """
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
     training = open_dataset(settings.channels, "train", plan)
     validation = open_dataset(settings.channels, "validation", plan)
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
-    # Only now: up to here a job can still be refused, and then nothing is lost.
-    _clear_results(settings.model_folder)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
-    card = _build_card(plan)
-    listener = Listeners([*build_listeners(hp, writer), _CardWriter(settings, card)])
-    loop = build_loop(plan, network, build_loaders(hp, training, validation), listener)
-    results = loop.run()
-    writer.write_last()
-    _write_curves(settings, card, results)
-    return _finish(settings, plan, card, results, validation)
-
-
-def _clear_results(folder: Path) -> None:
-    """Remove what an earlier job left: its parameters must not be taken for those of this one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (BEST_FILE, LAST_FILE, CARD_FILE, HYPERPARAMETERS_FILE, CURVES_FILE, CURVES_PICTURE):
-        (folder / name).unlink(missing_ok=True)
+    folder = ResultFolder(settings.model_folder, settings.output_folder, _build_card(plan), writer, settings.stop)
+    settings.stop.begin(folder.conclude)
+    # Only now: up to here a job can still be refused, and then nothing is lost.
+    folder.clear()
+    listener = Listeners([*build_listeners(hp, writer), folder])
+    loop = build_loop(plan, network, build_loaders(hp, training, validation), listener, settings.stop)
+    with suppress(Stopped):
+        loop.run()
+    folder.complete()
+    confusion = _score(settings, plan, folder, validation)
+    return JobOutcome(folder.card, tuple(loop.results), confusion)
 
 
 def _build_card(plan: Plan) -> ModelCard:
@@ -109,54 +105,25 @@ def _build_card(plan: Plan) -> ModelCard:
     )
 
 
-class _CardWriter(Listener):
-    """Puts hyperparameters and card beside each best model, so that a job cut short leaves one that can be used."""
+def _score(settings: JobSettings, plan: Plan, folder: ResultFolder, validation: Dataset) -> Confusion | None:
+    """Score the best epoch as users will run it; what is trained is kept, whatever happens here."""
+    if settings.stop.is_requested:
+        return None
 
-    def __init__(self, settings: JobSettings, card: ModelCard) -> None:
-        self._settings = settings
-        self._card = card
+    def report(done: int, total: int) -> None:
+        settings.stop.check()
+        if settings.evaluation_progress:
+            settings.evaluation_progress(done, total)
 
-    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        if is_best:
-            _write_card(self._settings, self._card)
-
-
-def _write_card(settings: JobSettings, card: ModelCard) -> None:
-    write_json(settings.model_folder / HYPERPARAMETERS_FILE, dict(card.hyperparameters))
-    write_text(settings.model_folder / CARD_FILE, encode_card(card))
-
-
-def _write_curves(settings: JobSettings, card: ModelCard, results: Sequence[EpochResult]) -> None:
-    epochs = describe_epochs(results, card.class_names)
-    for folder in filter(None, (settings.model_folder, settings.output_folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CURVES_FILE, epochs)
-        try:
-            draw_curves(epochs, folder / CURVES_PICTURE, f"{card.algorithm} {card.backbone}")
-        except Exception:
-            # The model is trained and written: a picture of it must not make the job a failed one.
-            _log.exception("The curves could not be drawn")
-
-
-def _finish(
-    settings: JobSettings, plan: Plan, card: ModelCard, results: Sequence[EpochResult], validation: Dataset
-) -> JobOutcome:
-    """Score the best epoch as users will run it, and write what was learnt about it."""
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
-    best = max(results, key=lambda result: result.miou)
-    metrics: dict[str, Any] = {
-        "best_epoch": best.epoch,
-        "epochs": len(results),
-        "centre_crop": describe_confusion(best.confusion, card.class_names),
-    }
-    confusion = None
     try:
         predictor = load_predictor(settings.model_folder, plan.devices[0])
-        confusion = evaluate_dataset(predictor, validation, card.num_classes, settings.evaluation_progress)
-        metrics["whole_image"] = describe_confusion(confusion, card.class_names)
+        confusion = evaluate_dataset(predictor, validation, folder.card.num_classes, report)
+        folder.add_scores(confusion)
+    except Stopped:
+        folder.tell_unscored()
+        return None
     except Exception:
-        # As for the curves: what is trained is kept.
         _log.exception("The model is complete, but could not be scored on whole images; try gluonseg evaluate")
-    card = dataclasses.replace(card, metrics=metrics)
-    _write_card(settings, card)
-    return JobOutcome(card, tuple(results), confusion)
+        return None
+    return confusion

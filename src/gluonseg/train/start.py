@@ -56,7 +56,14 @@ def build_start_network(
     if hp.precision_dtype != "float32":
         network.cast(hp.precision_dtype)
     network.hybridize(static_alloc=True)
+    _settle_shapes(network, ctx[0], hp.precision_dtype)
     return network
+
+
+def _settle_shapes(network: Any, device: Any, dtype: str) -> None:
+    """Let MXNet work out the shapes of all parameters, so that each has its value before the first batch is seen."""
+    network(mx.nd.zeros((1, 3, 16, 16), ctx=device, dtype=dtype))
+    mx.nd.waitall()
 
 
 def _choose_norm(hp: Hyperparameters, num_devices: int) -> dict[str, Any]:

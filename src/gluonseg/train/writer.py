@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +25,51 @@ CURVES_FILE = "curves.json"
 
 
 class ModelWriter(Listener):
-    """Writes ``model_best.params`` whenever an epoch is the best so far, and ``model_algo-1`` at the end."""
+    """Writes ``model_best.params`` whenever an epoch is the best so far, and ``model_algo-1`` at the end.
+
+    ``last`` is a copy, in the host's memory, of the parameters after the last epoch (of the starting values before
+    the first one's end), and ``results`` are the epochs up to it. Both change under ``lock``, as do the files.
+    """
 
     def __init__(self, network: Any, folder: Path, dtype: str = "float32") -> None:
         self._network = network
         self._folder = folder
         self._dtype = dtype
+        self.lock = threading.RLock()
+        self.results: list[EpochResult] = []
+        self.last = self.copy_parameters()
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        if is_best:
-            self.write(BEST_FILE)
+        parameters = self.copy_parameters()
+        with self.lock:
+            self.last = parameters
+            self.results.append(result)
+            if is_best:
+                self._write(BEST_FILE, parameters)
 
-    def write(self, name: str) -> None:
-        """Write the network's parameters in float32; the file is replaced in one step."""
+    def copy_parameters(self) -> dict[str, Any]:
+        """The network's parameters in float32 on the CPU, by structural name; waits until they are computed."""
+        parameters = self._network._collect_params_with_prefix()
+        copies = {name: parameter._reduce() for name, parameter in parameters.items()}
+        if self._dtype != "float32":
+            copies = {name: copy.astype("float32") for name, copy in copies.items()}
+        for copy in copies.values():
+            copy.wait_to_read()
+        return copies
+
+    def write_last(self, parameters: Mapping[str, Any]) -> None:
+        """Write ``parameters`` under the last epoch's name; when no epoch was complete, as the best ones, too."""
+        with self.lock:
+            if not self.results:
+                self._write(BEST_FILE, parameters)
+            self._write(LAST_FILE, parameters)
+
+    def _write(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """The file is replaced in one step."""
         path = self._folder / name
         _log.info("Serializing model to %s", path)
         with replacing_file(path) as partial:
-            if self._dtype == "float32":
-                self._network.save_parameters(str(partial))
-                return
-            parameters = self._network._collect_params_with_prefix()
-            mx.nd.save(str(partial), {key: value._reduce().astype("float32") for key, value in parameters.items()})
-
-    def write_last(self) -> None:
-        """Write the parameters as they are now under the last epoch's name."""
-        self.write(LAST_FILE)
+            mx.nd.save(str(partial), dict(parameters))
 
 
 def describe_versions() -> dict[str, str]:

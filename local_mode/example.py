@@ -1,0 +1,138 @@
+"""What the programs for SDK v2 and SDK v3 have in common: the command line, the data, the results."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gluonseg import METRIC_DEFINITIONS
+
+CONTENT_TYPES = {
+    "train": "image/jpeg",
+    "validation": "image/jpeg",
+    "train_annotation": "image/png",
+    "validation_annotation": "image/png",
+    "label_map": "application/json",
+}
+# The built-in algorithm's own hyperparameters, chosen for few small photos and no pretrained weights.
+HYPERPARAMETERS: dict[str, object] = {
+    "use_pretrained_model": False,
+    "crop_size": 96,
+    "base_size": 96,
+    "mini_batch_size": 8,
+    "validation_mini_batch_size": 8,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "lr_scheduler": "poly",
+}
+Mask = npt.NDArray[np.uint8]
+
+
+class Log(io.StringIO):
+    """Standard output that is also remembered, because local mode has no CloudWatch to ask for metrics."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def write(self, text: str) -> int:
+        """Write to both; the number of characters."""
+        self.terminal.write(text)
+        self.terminal.flush()
+        return super().write(text)
+
+
+def say(text: str) -> None:
+    """Announce a step."""
+    sys.stdout.write(f"\n== {text}\n")
+    sys.stdout.flush()
+
+
+def parse_arguments(description: str | None, default_output: Path) -> argparse.Namespace:
+    """The command line of both programs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", default="gluonseg", help="the image to train and serve with (%(default)s)")
+    parser.add_argument("--data", type=Path, help="folder of the channels; without it, photos are drawn")
+    parser.add_argument("--output", type=Path, default=default_output, help="for results (%(default)s)")
+    parser.add_argument("--algorithm", choices=["fcn", "psp", "deeplab"], default="fcn")
+    parser.add_argument("--backbone", default="resnet-18", help="resnet-18, 34, 50, 101 or 152 (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="any other hyperparameter")
+    parser.add_argument("--instance_type", choices=["local", "local_gpu"], default="local")
+    parser.add_argument("--instance_count", type=int, default=1)
+    parser.add_argument("--port", type=int, default=8080, help="where the endpoint listens (%(default)s)")
+    return parser.parse_args()
+
+
+def draw_data(folder: Path) -> Path:
+    """Draw photos and masks of discs, boxes and triangles."""
+    subprocess.run([sys.executable, "-m", "gluonseg", "prepare", "synthetic", str(folder)], check=True)
+    return folder
+
+
+def find_photo(data: Path) -> Path:
+    """The first validation photo."""
+    photos = sorted((data / "validation").glob("*.jpg"))
+    if not photos:
+        sys.exit(f"there is no .jpg photo in {data / 'validation'}; --data names the folder that holds the channels")
+    return photos[0]
+
+
+def count_classes(data: Path) -> int:
+    """From class_names.json, or else from the labels in the masks."""
+    names = data / "label_map" / "class_names.json"
+    if names.is_file():
+        return len(json.loads(names.read_text(encoding="utf-8")))
+    masks = (np.asarray(Image.open(path)) for path in (data / "train_annotation").glob("*.png"))
+    return max(int(mask[mask != 255].max(initial=0)) for mask in masks) + 1
+
+
+def build_hyperparameters(arguments: argparse.Namespace, data: Path) -> dict[str, object]:
+    """Defaults, what the data tells, and what the command line says."""
+    return {
+        **HYPERPARAMETERS,
+        "algorithm": arguments.algorithm,
+        "backbone": arguments.backbone,
+        "epochs": arguments.epochs,
+        "num_classes": count_classes(data),
+        "num_training_samples": len(list((data / "train").glob("*.*"))),
+        **dict(setting.split("=", 1) for setting in arguments.set),
+    }
+
+
+def find_metric(name: str, log: str) -> float:
+    """The last value of a metric in the log, by the definition that SageMaker would use; nan where there is none."""
+    regex = next(definition["Regex"] for definition in METRIC_DEFINITIONS if definition["Name"] == name)
+    return float([*re.findall(regex, log), "nan"][-2:][0])
+
+
+def check_equal(masks: dict[str, Mask]) -> None:
+    """End the program when the answers differ."""
+    first = next(iter(masks.values()))
+    different = [name for name, mask in masks.items() if not np.array_equal(mask, first)]
+    if different:
+        sys.exit(f"the masks differ: {', '.join(different)} from {next(iter(masks))}")
+
+
+def report(seconds: float, log: Log, model: str | Path, folder: Path, photo: Path, masks: dict[str, Mask]) -> None:
+    """The last lines of the program."""
+    height, width = masks["image/png"].shape
+    results = {
+        "training": f"{seconds:.0f} s, mIOU of the last epoch {find_metric('validation:mIOU', log.getvalue()):.3f}",
+        "model": model,
+        "masks": f"{folder}, one for each photo in {photo.parent}",
+        "compared": f"{photo.name}: {' = '.join(masks)}, {width}x{height} pixels",
+    }
+    say("Done")
+    for title, text in results.items():
+        sys.stdout.write(f"{title:<9} {text}\n")

@@ -1,0 +1,91 @@
+"""What a local run needs around it: checks before, no AWS, and a clean machine afterwards.
+
+Neither an AWS account nor credentials nor a region are needed, and nothing is sent to anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CONFIG = Path(__file__).resolve().with_name("sagemaker_config.yaml")
+WORKING_DIR = "com.docker.compose.project.working_dir"
+"""The label by which a container tells where its compose file is, here a folder inside the run's scratch folder."""
+
+
+def _ask(*command: str) -> str | None:
+    """What a command prints, or None when it fails or is missing."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def check_machine(image: str, port: int, compose: str = "v") -> None:
+    """End the program with one clear line where the SDK would answer with something less clear.
+
+    ``compose`` is what the version of Docker's compose plugin begins with; the separate program may have any version.
+    """
+    if _ask("docker", "version") is None:
+        sys.exit("Docker does not answer: is it installed and started, and may this user use it (try: docker ps)?")
+    if compose not in (_ask("docker", "compose", "version") or "") and shutil.which("docker-compose") is None:
+        sys.exit("this SDK finds no Docker Compose that it knows: apt-get install docker-compose")
+    if _ask("docker", "image", "inspect", image) is None:
+        sys.exit(f"there is no image {image!r} on this machine: make image")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            sys.exit(f"port {port} cannot be had ({error.strerror}): stop what uses it, or choose another with --port")
+
+
+def stay_local() -> None:
+    """No telemetry, no search for credentials on the network, and only errors of the SDK's own log.
+
+    Both SDKs take their defaults, the telemetry switch among them, from the file this variable names.
+    """
+    os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(CONFIG)
+    # Without credentials boto3 would look for a machine of Amazon's around this one, which costs seconds.
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+    os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
+    # Among them compose files, and failed attempts while the server starts.
+    for noisy in ("sagemaker", "sagemaker.local", "urllib3.connectionpool"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _remove_containers(scratch: Path) -> None:
+    """The SDK leaves stopped containers behind, and running ones when something fails."""
+    listing = _ask("docker", "ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{WORKING_DIR}"}}}}') or ""
+    rows = [line.split(maxsplit=1) for line in listing.splitlines()]
+    ours = [row[0] for row in rows if len(row) == 2 and Path(row[1]).is_relative_to(scratch)]
+    if ours:
+        _ask("docker", "rm", "--force", "--volumes", *ours)
+
+
+def _remove_folder(folder: Path, image: str) -> None:
+    """What a container has written belongs to root: for any other user, a container hands it over first."""
+    if os.getuid() != 0:
+        mount, owner = f"{folder}:/folder", f"{os.getuid()}:{os.getgid()}"
+        _ask("docker", "run", "--rm", "--network", "none", "-v", mount, image, "chown", "-R", owner, "/folder")
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def open_scratch(image: str) -> Iterator[Path]:
+    """A folder for the files of the SDK and its containers; at the end both are gone."""
+    scratch = Path(tempfile.mkdtemp(prefix="gluonseg-local-")).resolve()
+    try:
+        yield scratch
+    finally:
+        _remove_containers(scratch)
+        _remove_folder(scratch, image)

@@ -1,0 +1,140 @@
+"""The model folder of a job: complete at its end, and made complete when it is stopped before that."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gluonseg.atomic import write_text
+from gluonseg.metrics import Confusion, describe_confusion
+from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
+from gluonseg.models.card import CARD_FILE, ModelCard, encode_card
+from gluonseg.report.curves import draw_curves
+from gluonseg.train.listener import EpochResult, Listener
+from gluonseg.train.stop import Stop
+from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, write_json
+
+_log = logging.getLogger(__name__)
+CURVES_PICTURE = "curves.png"
+_FILES = (BEST_FILE, LAST_FILE, CARD_FILE, HYPERPARAMETERS_FILE, CURVES_FILE, CURVES_PICTURE)
+
+
+class ResultFolder(Listener):
+    """Writes all that a job leaves. ``card`` is the card as last written.
+
+    ``writer`` holds the parameters, and the lock under which every file of the folder is written: whoever ends the
+    process takes it and keeps it.
+    """
+
+    def __init__(
+        self, folder: Path, output_folder: Path | None, card: ModelCard, writer: ModelWriter, stop: Stop
+    ) -> None:
+        self.card = card
+        self._folder = folder
+        self._curve_folders = [path for path in (folder, output_folder) if path]
+        self._writer = writer
+        self._stop = stop
+        self._is_complete = False
+        self._is_told = False
+
+    def clear(self) -> None:
+        """Remove what an earlier job left: its parameters must not be taken for those of this one."""
+        with self._writer.lock:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # A job that was killed while it wrote a file leaves the part it had written.
+            leftovers = [path for name in _FILES for path in self._folder.glob(f".{name}.*.partial")]
+            for path in (*(self._folder / name for name in _FILES), *leftovers):
+                path.unlink(missing_ok=True)
+
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        """Put hyperparameters and card beside each best model, so that a job that is killed leaves a usable one."""
+        if is_best:
+            with self._writer.lock:
+                self._write_card()
+
+    def complete(self) -> None:
+        """Write everything, with the parameters as they are; at the end of training, or of as much as there was."""
+        # Waits for what is still being computed, which can take long: not under the lock.
+        parameters = self._writer.copy_parameters()
+        with self._writer.lock:
+            self._write(parameters)
+            self._draw_curves()
+            self._stop.end()
+            if self._stop.is_requested:
+                self._tell("the parameters as they were")
+
+    def conclude(self) -> None:
+        """Make the folder complete from the last parameters kept, while the job computes something; see Stop.
+
+        Only the picture of the curves is left out: on cores that are busy it takes longer than all the rest. Keeps
+        the lock: the process is about to end, and nothing may be written any more.
+        """
+        self._writer.lock.acquire()
+        if not self._is_complete:
+            self._write(self._writer.last)
+            self._tell("the last parameters kept, because what was being computed took too long")
+        elif not self._is_told:
+            self.tell_unscored()
+
+    def add_scores(self, confusion: Confusion) -> None:
+        """Add the whole-image scores of the best epoch to the card."""
+        scores = describe_confusion(confusion, self.card.class_names)
+        with self._writer.lock:
+            self.card = dataclasses.replace(self.card, metrics={**self.card.metrics, "whole_image": scores})
+            self._write_card()
+            self._is_told = True  # stopped or not, there is nothing left to say
+
+    def tell_unscored(self) -> None:
+        """Log that the stop came during the evaluation on whole images."""
+        self._is_told = True
+        template = "Stopped by %s: the model in %s is complete, but not scored on whole images; try gluonseg evaluate"
+        _log.info(template, self._stop.name, self._folder)
+
+    def _write(self, parameters: Mapping[str, Any]) -> None:
+        self._writer.write_last(parameters)
+        self.card = dataclasses.replace(self.card, metrics=self._describe())
+        self._write_card()
+        self._write_curves()
+        self._is_complete = True
+
+    def _describe(self) -> dict[str, Any]:
+        results = self._writer.results
+        stopped = {"stopped_by": self._stop.name} if self._stop.is_requested else {}
+        if not results:
+            return {"epochs": 0, **stopped}
+        best = max(results, key=lambda result: result.miou)
+        centre_crop = describe_confusion(best.confusion, self.card.class_names)
+        return {"best_epoch": best.epoch, "epochs": len(results), **stopped, "centre_crop": centre_crop}
+
+    def _write_card(self) -> None:
+        write_json(self._folder / HYPERPARAMETERS_FILE, dict(self.card.hyperparameters))
+        write_text(self._folder / CARD_FILE, encode_card(self.card))
+
+    def _write_curves(self) -> None:
+        epochs = describe_epochs(self._writer.results, self.card.class_names)
+        for folder in self._curve_folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / CURVES_FILE, epochs)
+
+    def _draw_curves(self) -> None:
+        epochs = describe_epochs(self._writer.results, self.card.class_names)
+        for folder in self._curve_folders if epochs else ():
+            try:
+                draw_curves(epochs, folder / CURVES_PICTURE, f"{self.card.algorithm} {self.card.backbone}")
+            except Exception:
+                # The model is trained and written: a picture of it must not make the job a failed one.
+                _log.exception("The curves could not be drawn")
+
+    def _tell(self, last: str) -> None:
+        """Log what the stop made of the model; ``last`` is what the file of the last parameters has."""
+        self._is_told = True
+        results = self._writer.results
+        if results:
+            best = self.card.metrics["best_epoch"]
+            text = f"after epoch {results[-1].epoch}: {BEST_FILE} is of epoch {best}, {LAST_FILE} has {last}"
+        else:
+            text = f"in the first epoch: {BEST_FILE} and {LAST_FILE} have {last}"
+        _log.info("Stopped by %s %s; the model is in %s", self._stop.name, text, self._folder)

@@ -1,0 +1,131 @@
+"""SageMaker local mode with SDK v3: local_mode/train_deploy_v3.py as a newcomer runs it, and script mode."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from test_local_mode_v2 import TINY, Newcomer, data, find_port, silent_proxy  # noqa: F401  fixtures
+
+from docker_engine import ROOT, FindSdk, call_docker
+
+pytestmark = pytest.mark.docker
+SCRIPT = ROOT / "local_mode" / "train_deploy_v3.py"
+
+OWN_JOB = """
+import sys
+sys.path.insert(0, {folder!r})
+from machine import open_scratch, stay_local
+from sagemaker.train import ModelTrainer
+from sagemaker.train.configs import Compute, SourceCode
+from sagemaker.train.model_trainer import Mode
+stay_local()
+with open_scratch({image!r}) as scratch:
+    ModelTrainer(
+        training_mode=Mode.LOCAL_CONTAINER,
+        training_image={image!r},
+        compute=Compute(instance_type="local", instance_count=1),
+        source_code=SourceCode(source_dir={source!r}, entry_script="train.py"),
+        hyperparameters={{"classes": 3}},
+        local_container_root=str(scratch),
+    ).train()
+    (scratch / "compressed_artifacts" / "model.tar.gz").rename({target!r})
+"""
+OWN_SCRIPT = """
+import argparse, os
+import mxnet, gluoncv
+import gluonseg
+parser = argparse.ArgumentParser()
+parser.add_argument("--classes", type=int)
+classes = parser.parse_args().classes
+network = gluonseg.get_segmentation_model("fcn", backbone="resnet18", pretrained_base=False, nclass=classes)
+network.initialize()
+network(mxnet.nd.zeros((1, 3, 32, 32)))
+network.save_parameters(os.path.join(os.environ["SM_MODEL_DIR"], "own.params"))
+"""
+
+
+@pytest.fixture
+def newcomer(image: str, find_sdk: FindSdk, tmp_path: Path) -> Newcomer:
+    return Newcomer(find_sdk("v3"), tmp_path)
+
+
+def test_train_deploy_predict_transform(
+    image: str,
+    find_sdk: FindSdk,
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    silent_proxy: socket.socket,  # noqa: F811
+) -> None:
+    """With credentials, which is when telemetry would go out."""
+    address = "http://{}:{}".format(*silent_proxy.getsockname())
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
+    local = {"NO_PROXY": "localhost", "no_proxy": "localhost"}
+    keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+    user = Newcomer(find_sdk("v3"), tmp_path, **proxies, **local, **keys)
+    done = user.run(
+        str(SCRIPT), "--image", image, "--data", data, "--epochs", "1", "--port", str(find_port()), "--set", *TINY
+    )
+    assert done.returncode == 0, done.stdout
+    assert "image/png = application/x-protobuf = batch transform" in done.stdout
+    assert 0 <= float(re.findall(r"mIOU of the last epoch (\S+)", done.stdout)[0]) <= 1
+    with tarfile.open(tmp_path / "demo" / "sdk_v3" / "model.tar.gz") as archive:
+        assert {"model_best.params", "model_algo-1", "hyperparams.json"} <= set(archive.getnames())
+    answers = {path.name for path in (tmp_path / "demo" / "sdk_v3" / "masks").iterdir()}
+    assert answers == {f"{path.name}.out" for path in (data / "validation").iterdir()}
+
+
+def test_several_hosts_are_refused(image: str, newcomer: Newcomer, data: Path) -> None:  # noqa: F811
+    done = newcomer.run(
+        str(SCRIPT), "--image", image, "--data", data, "--instance_count", "2", "--port", str(find_port())
+    )
+    assert done.returncode == 1
+    assert "ClientError: the job has 2 hosts, training runs on one; set instance_count=1" in done.stdout
+    assert done.stdout.splitlines()[-1] == "the training failed; its last lines, above, say why"
+
+
+def test_a_wrong_hyperparameter_is_named(image: str, newcomer: Newcomer, data: Path) -> None:  # noqa: F811
+    done = newcomer.run(
+        str(SCRIPT), "--image", image, "--data", data, "--port", str(find_port()), "--set", "optimizer=sdg"
+    )
+    assert done.returncode == 1
+    assert "ClientError: optimizer" in done.stdout
+
+
+def run_own_job(newcomer: Newcomer, image: str, text: str) -> subprocess.CompletedProcess[str]:
+    """Run ``text`` as the user's train.py; its model ends in own.tar.gz."""
+    source = newcomer.home / "source"
+    source.mkdir()
+    (source / "train.py").write_text(text)
+    names = {"folder": str(SCRIPT.parent), "source": str(source), "target": str(newcomer.home / "own.tar.gz")}
+    job = newcomer.home / "job.py"
+    job.write_text(OWN_JOB.format(image=image, **names))
+    return newcomer.run(str(job))
+
+
+def test_a_script_of_the_user(image: str, newcomer: Newcomer) -> None:
+    """SDK v3 starts the script with the image's Python, past the image's own train."""
+    done = run_own_job(newcomer, image, OWN_SCRIPT)
+    assert done.returncode == 0, done.stdout
+    with tarfile.open(newcomer.home / "own.tar.gz") as archive:
+        assert archive.getnames() == ["own.params"]
+
+
+def test_a_script_of_the_user_that_fails(image: str, newcomer: Newcomer) -> None:
+    done = run_own_job(newcomer, image, "import sys\nsys.exit('my own mistake')\n")
+    assert done.returncode != 0
+    assert "my own mistake" in done.stdout
+
+
+def test_the_sdk_gets_rid_of_files_of_root(image: str, tmp_path: Path) -> None:
+    """What SDK v3 runs when it may not delete the files of a container."""
+    folder = tmp_path / "output"
+    folder.mkdir(mode=0o700)
+    done = call_docker("run", "--rm", "-v", f"{tmp_path}:/delete", image, "chmod", "-R", "777", "/delete")
+    assert done.returncode == 0, done.stdout
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777
