@@ -1,7 +1,7 @@
 """The image in a real Docker engine: what the tests marked ``docker`` share.
 
 They skip, with the reason, where there is no engine or no image. GLUONSEG_REQUIRE_DOCKER=1 makes that a failure;
-GLUONSEG_IMAGE names the image.
+GLUONSEG_IMAGE and GLUONSEG_GPU_IMAGE name the images.
 """
 
 from __future__ import annotations
@@ -36,15 +36,24 @@ def call_docker(*arguments: str, timeout: float = 300) -> subprocess.CompletedPr
     return subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
 
 
-@pytest.fixture(scope="session")
-def image() -> str:
-    """The name of the image under test."""
-    name = os.environ.get("GLUONSEG_IMAGE", "gluonseg")
+def _find_image(name: str, target: str) -> str:
     if shutil.which("docker") is None or call_docker("version").returncode:
         _skip("no Docker engine answers")
     if call_docker("image", "inspect", name).returncode:
-        _skip(f"there is no image {name}: make image")
+        _skip(f"there is no image {name}: make {target}")
     return name
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The name of the image under test."""
+    return _find_image(os.environ.get("GLUONSEG_IMAGE", "gluonseg"), "image")
+
+
+@pytest.fixture(scope="session")
+def gpu_image() -> str:
+    """The name of the image for GPUs."""
+    return _find_image(os.environ.get("GLUONSEG_GPU_IMAGE", "gluonseg:gpu"), "image-gpu")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,14 @@ from packaging.utils import canonicalize_name
 from gluonseg import doctor
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = ("requirements.txt", "requirements-test.txt", "requirements-build.txt")
+LOCKS = (
+    "docker/requirements.txt",
+    "docker/requirements-test.txt",
+    "docker/requirements-build.txt",
+    "docker/requirements-gpu.txt",
+    "local_mode/sdk_v2/requirements.txt",
+    "local_mode/sdk_v3/requirements.txt",
+)
 SOURCE_ONLY = {"sagemaker-training", "inotify-simple"}
 
 GOOD = doctor.Machine(
@@ -39,7 +46,7 @@ GOOD = doctor.Machine(
 
 def read_lock(name: str) -> list[tuple[Requirement, list[str]]]:
     """Return every requirement of a lock with its hashes."""
-    text = re.sub(r"^\s*(#|--(only|no)-binary).*\n", "", (ROOT / "docker" / name).read_text("utf-8"), flags=re.M)
+    text = re.sub(r"^\s*(#|--(only|no)-binary).*\n", "", (ROOT / name).read_text("utf-8"), flags=re.M)
     entries = [line.split("--hash=") for line in text.replace("\\\n", " ").splitlines()]
     return [(Requirement(head), [value.strip() for value in hashes]) for head, *hashes in entries]
 
@@ -79,9 +86,9 @@ def test_lock_fits_metadata(field: str, lock: str) -> None:
         assert [version for version in versions if version not in wanted.specifier] == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-build.txt"])
+@pytest.mark.parametrize("lock", [LOCKS[0], LOCKS[2]])
 def test_smaller_lock_is_part_of_test_lock(lock: str) -> None:
-    assert read_pins(lock) - read_pins("requirements-test.txt") == set()
+    assert read_pins(lock) - read_pins(LOCKS[1]) == set()
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -94,15 +101,15 @@ def test_every_line_is_exact_and_hashed(lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_names_no_place(lock: str) -> None:
-    text = (ROOT / "docker" / lock).read_text("utf-8")
+    text = (ROOT / lock).read_text("utf-8")
     assert re.findall(r"://|index-url|find-links|@ ", text) == []
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_only_source_packages_are_built(lock: str) -> None:
-    text = (ROOT / "docker" / lock).read_text("utf-8")
+    text = (ROOT / lock).read_text("utf-8")
     assert "--only-binary :all:" in text
-    assert set(re.findall(r"^--no-binary (\S+)$", text, flags=re.M)) == SOURCE_ONLY
+    assert set(re.findall(r"^--no-binary (\S+)$", text, flags=re.M)) == SOURCE_ONLY & read_names(lock)
 
 
 def test_setuptools_still_has_distutils() -> None:
@@ -112,7 +119,7 @@ def test_setuptools_still_has_distutils() -> None:
 
 def test_runtime_lock_has_no_test_tool() -> None:
     tools = {canonicalize_name(requirement.name) for requirement in read_metadata("TEST")}
-    assert tools & read_names("requirements.txt") == set()
+    assert tools & read_names(LOCKS[0]) == set()
 
 
 def run_make(*arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -128,15 +135,15 @@ def run_make(*arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess
 def test_help_lists_every_target() -> None:
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
     assert targets
-    listed = re.findall(r"^make (\w+)\t\S", run_make("help").stdout, flags=re.M)
+    listed = re.findall(r"^make ([\w-]+)\t\S", run_make("help").stdout, flags=re.M)
     assert listed == targets[1].split()
 
 
 @pytest.mark.parametrize(("target", "lock"), [("demo", LOCKS[0]), ("test", LOCKS[1]), ("lint", LOCKS[1])])
 def test_target_installs_its_lock_with_hashes(target: str, lock: str, tmp_path: Path) -> None:
     commands = run_make("-n", target, f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}").stdout
-    for name in ("requirements-build.txt", lock):
-        (line,) = [line for line in commands.splitlines() if f"-r docker/{name} " in line]
+    for name in (LOCKS[2], lock):
+        (line,) = [line for line in commands.splitlines() if f"-r {name} " in line]
         assert "--require-hashes" in line
         assert "--no-deps" in line
 
