@@ -15,6 +15,7 @@ from gluonseg.sagemaker.log import LogLines, ProgressLine
 from gluonseg.train.listener import Listener
 from gluonseg.train.run import JobOutcome, JobSettings, run_job
 from gluonseg.train.writer import ModelWriter
+from newcomer import few_photos, silent_proxy  # noqa: F401  fixtures
 
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation", "label_map")
 TINY = {

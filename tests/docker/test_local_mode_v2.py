@@ -2,75 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from docker_engine import ROOT, FindSdk, call_docker
-from gluonseg.data.synthetic import prepare_synthetic
+from docker_engine import FindSdk
 from gluonseg.models.params_file import write_params
+from newcomer import TINY, Newcomer, find_port
 from test_pretrained import make_arrays
 
 pytestmark = pytest.mark.docker
-SCRIPTS = ROOT / "local_mode"
-TINY = ("crop_size=40", "base_size=40", "mini_batch_size=4", "validation_mini_batch_size=4")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("local_mode") / "data"
-    prepare_synthetic(folder, count=16, size=40, seed=1)
-    return folder
-
-
-def find_port() -> int:
-    with socket.socket() as one:
-        one.bind(("", 0))
-        port: int = one.getsockname()[1]
-    return port
-
-
-def list_containers() -> set[str]:
-    return set(call_docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project").stdout.split())
-
-
-@pytest.fixture
-def silent_proxy() -> Iterator[socket.socket]:
-    """A proxy that notices every attempt to talk to the outside; nobody may try."""
-    with socket.socket() as proxy:
-        proxy.bind(("127.0.0.1", 0))
-        proxy.listen()
-        proxy.setblocking(False)
-        yield proxy
-        with pytest.raises(BlockingIOError):
-            proxy.accept()
-
-
-class Newcomer:
-    """Somebody without an AWS account, at whose place nothing may be left behind."""
-
-    def __init__(self, python: Path, home: Path, **environment: str) -> None:
-        self.python, self.home, self.scratch = python, home, home / "scratch"
-        self.scratch.mkdir()
-        known = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAGEMAKER_"))}
-        self.environment = {**known, "HOME": str(home), "TMPDIR": str(self.scratch), **environment}
-
-    def run(self, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        before = list_containers()
-        command = [str(self.python), str(SCRIPTS / script), *map(str, arguments)]
-        out = subprocess.PIPE
-        done = subprocess.run(
-            command, stdout=out, stderr=subprocess.STDOUT, text=True, env=self.environment, cwd=self.home, check=False
-        )
-        assert list_containers() <= before, done.stdout
-        assert list(self.scratch.iterdir()) == []
-        return done
 
 
 @pytest.fixture
@@ -79,14 +23,25 @@ def newcomer(image: str, find_sdk: FindSdk, tmp_path: Path) -> Newcomer:
 
 
 def test_train_deploy_predict_transform(
-    image: str, find_sdk: FindSdk, tmp_path: Path, data: Path, silent_proxy: socket.socket
+    image: str, find_sdk: FindSdk, tmp_path: Path, few_photos: Path, silent_proxy: socket.socket
 ) -> None:
     """With credentials, which is when telemetry would go out."""
     address = "http://{}:{}".format(*silent_proxy.getsockname())
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
     keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
     user = Newcomer(find_sdk("v2"), tmp_path, **proxies, **keys)
-    arguments = ["--image", image, "--data", data, "--epochs", "1", "--port", str(find_port()), "--set", *TINY]
+    arguments: list[str | Path] = [
+        "--image",
+        image,
+        "--data",
+        few_photos,
+        "--epochs",
+        "1",
+        "--port",
+        str(find_port()),
+        "--set",
+        *TINY,
+    ]
     done = user.run("train_deploy_v2.py", *arguments)
     assert done.returncode == 0, done.stdout
     assert "image/png = application/x-protobuf = batch transform" in done.stdout
@@ -94,16 +49,16 @@ def test_train_deploy_predict_transform(
     with tarfile.open(tmp_path / "demo" / "sdk_v2" / "model" / "model.tar.gz") as archive:
         assert {"model_best.params", "model_algo-1", "hyperparams.json"} <= set(archive.getnames())
     answers = {path.name for path in (tmp_path / "demo" / "sdk_v2" / "masks").iterdir()}
-    assert answers == {f"{path.name}.out" for path in (data / "validation").iterdir()}
+    assert answers == {f"{path.name}.out" for path in (few_photos / "validation").iterdir()}
 
 
-def test_the_public_notebook_runs_to_its_end(image: str, newcomer: Newcomer, data: Path, tmp_path: Path) -> None:
+def test_the_public_notebook_runs_to_its_end(image: str, newcomer: Newcomer, few_photos: Path, tmp_path: Path) -> None:
     """Pretrained weights and all; only size and number of epochs are a test's."""
     weights = tmp_path / "weights"
     weights.mkdir()
     write_params(make_arrays("resnet-50"), weights / "resnet-50.params")
     done = newcomer.run(
-        "builtin_notebook.py", "--image", image, "--data", data, "--num_classes", "4", "--pretrained", weights,
+        "builtin_notebook.py", "--image", image, "--data", few_photos, "--num_classes", "4", "--pretrained", weights,
         "--port", str(find_port()), "--set", "epochs=1", *TINY,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -111,9 +66,17 @@ def test_the_public_notebook_runs_to_its_end(image: str, newcomer: Newcomer, dat
     assert "== Run to the end" in done.stdout
 
 
-def test_several_hosts_are_refused(image: str, newcomer: Newcomer, data: Path) -> None:
+def test_several_hosts_are_refused(image: str, newcomer: Newcomer, few_photos: Path) -> None:
     done = newcomer.run(
-        "train_deploy_v2.py", "--image", image, "--data", data, "--instance_count", "2", "--port", str(find_port())
+        "train_deploy_v2.py",
+        "--image",
+        image,
+        "--data",
+        few_photos,
+        "--instance_count",
+        "2",
+        "--port",
+        str(find_port()),
     )
     assert done.returncode == 1
     assert "ClientError: the job has 2 hosts, training runs on one; set instance_count=1" in done.stdout

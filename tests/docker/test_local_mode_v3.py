@@ -10,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from test_local_mode_v2 import TINY, Newcomer, data, find_port, silent_proxy  # noqa: F401  fixtures
 
 from docker_engine import ROOT, FindSdk, call_docker
+from newcomer import TINY, Newcomer, find_port
 
 pytestmark = pytest.mark.docker
 SCRIPT = ROOT / "local_mode" / "train_deploy_v3.py"
@@ -59,8 +59,8 @@ def test_train_deploy_predict_transform(
     image: str,
     find_sdk: FindSdk,
     tmp_path: Path,
-    data: Path,  # noqa: F811
-    silent_proxy: socket.socket,  # noqa: F811
+    few_photos: Path,
+    silent_proxy: socket.socket,
 ) -> None:
     """With credentials, which is when telemetry would go out."""
     address = "http://{}:{}".format(*silent_proxy.getsockname())
@@ -69,7 +69,7 @@ def test_train_deploy_predict_transform(
     keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
     user = Newcomer(find_sdk("v3"), tmp_path, **proxies, **local, **keys)
     done = user.run(
-        str(SCRIPT), "--image", image, "--data", data, "--epochs", "1", "--port", str(find_port()), "--set", *TINY
+        str(SCRIPT), "--image", image, "--data", few_photos, "--epochs", "1", "--port", str(find_port()), "--set", *TINY
     )
     assert done.returncode == 0, done.stdout
     assert "image/png = application/x-protobuf = batch transform" in done.stdout
@@ -77,21 +77,21 @@ def test_train_deploy_predict_transform(
     with tarfile.open(tmp_path / "demo" / "sdk_v3" / "model.tar.gz") as archive:
         assert {"model_best.params", "model_algo-1", "hyperparams.json"} <= set(archive.getnames())
     answers = {path.name for path in (tmp_path / "demo" / "sdk_v3" / "masks").iterdir()}
-    assert answers == {f"{path.name}.out" for path in (data / "validation").iterdir()}
+    assert answers == {f"{path.name}.out" for path in (few_photos / "validation").iterdir()}
 
 
-def test_several_hosts_are_refused(image: str, newcomer: Newcomer, data: Path) -> None:  # noqa: F811
+def test_several_hosts_are_refused(image: str, newcomer: Newcomer, few_photos: Path) -> None:
     done = newcomer.run(
-        str(SCRIPT), "--image", image, "--data", data, "--instance_count", "2", "--port", str(find_port())
+        str(SCRIPT), "--image", image, "--data", few_photos, "--instance_count", "2", "--port", str(find_port())
     )
     assert done.returncode == 1
     assert "ClientError: the job has 2 hosts, training runs on one; set instance_count=1" in done.stdout
     assert done.stdout.splitlines()[-1] == "the training failed; its last lines, above, say why"
 
 
-def test_a_wrong_hyperparameter_is_named(image: str, newcomer: Newcomer, data: Path) -> None:  # noqa: F811
+def test_a_wrong_hyperparameter_is_named(image: str, newcomer: Newcomer, few_photos: Path) -> None:
     done = newcomer.run(
-        str(SCRIPT), "--image", image, "--data", data, "--port", str(find_port()), "--set", "optimizer=sdg"
+        str(SCRIPT), "--image", image, "--data", few_photos, "--port", str(find_port()), "--set", "optimizer=sdg"
     )
     assert done.returncode == 1
     assert "ClientError: optimizer" in done.stdout
