@@ -53,6 +53,8 @@ $(VENV)/%.$(VERSION): docker/%.txt docker/requirements-build.txt setup.py
 # The SDKs need other versions than training does, so each has its own environment; of gluonseg they need no network
 # and none of its dependencies, only its metric definitions and prepare commands.
 .venv-sdk-%/requirements.$(VERSION): local_mode/sdk_%/requirements.txt docker/requirements-build.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	    echo "gluonseg: SageMaker's SDK needs Python 3.10 to 3.13: name one, PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 	@{ $(@D)/bin/python $(PIP) --require-hashes -r docker/requirements-build.txt && \
 	   $(@D)/bin/python $(PIP) --require-hashes --no-build-isolation -r $< && \

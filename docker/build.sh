@@ -24,7 +24,10 @@ fail() {
 device=cpu tag='' base='' ca='' pretrained=''
 options=()
 while [ $# -gt 0 ]; do
+    # --name=value is --name value.
+    case "$1" in --tag=* | --base=* | --ca=* | --pretrained=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
     case "$1" in
+        -t) set -- --tag "${@:2}"; continue ;;
         --gpu) device=gpu ;;
         --tag | --base | --ca | --pretrained)
             [ $# -gt 1 ] || fail "$1 needs a value"
@@ -45,8 +48,9 @@ read_pip_setting() {
 }
 
 [ -n "$ca" ] || ca=$(read_pip_setting cert)
-[ -z "$ca" ] || [ -f "$ca" ] || fail "--ca $ca: there is no such file"
-[ -z "$pretrained" ] || [ -n "$(find "$pretrained" -maxdepth 1 -name '*.params' -o -maxdepth 1 -name '*.safetensors' 2>/dev/null)" ] ||
+[ -z "$ca" ] || [ -e "$ca" ] || fail "--ca $ca, or pip's setting cert: there is no such file"
+[ -z "$pretrained" ] || [ -d "$pretrained" ] || fail "--pretrained $pretrained: there is no such folder"
+[ -z "$pretrained" ] || [ -n "$(find "$pretrained" -maxdepth 1 '(' -name '*.params' -o -name '*.safetensors' ')')" ] ||
     fail "--pretrained $pretrained: no .params or .safetensors file is in this folder"
 docker version >/dev/null 2>&1 ||
     fail "Docker does not answer; start it (sudo systemctl start docker), or run docker version to see why"
@@ -57,8 +61,12 @@ trap 'rm -rf "$context"' EXIT
 here=$(cd "$(dirname "$0")/.." && pwd)
 tar -C "$here" -c --exclude=__pycache__ --exclude='*.egg-info' setup.py pyproject.toml README.md LICENSE src container docker |
     tar -C "$context" -x
-[ -z "$ca" ] || cp "$ca" "$context/docker/extra/ca/given.pem"
-[ -z "$pretrained" ] || cp -RL "$pretrained/." "$context/docker/extra/pretrained/"
+if [ -d "$ca" ]; then cp -RL "$ca" "$context/docker/extra/ca/given"; fi
+if [ -f "$ca" ]; then cp "$ca" "$context/docker/extra/ca/given.pem"; fi
+if [ -n "$pretrained" ]; then
+    find "$pretrained" -maxdepth 1 '(' -name '*.params' -o -name '*.safetensors' ')' \
+        -exec cp -L {} "$context/docker/extra/pretrained/" ';'
+fi
 
 [ -z "$base" ] || options+=(--build-arg "BASE=$base")
 for name in index-url extra-index-url; do

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes a stand-in for the public slim Python image where no image registry can be reached, from Debian's packages alone:
 #     sudo docker/offline-base.sh            (Debian 13 with Python 3.13, as the image gluonseg-base)
-#     sudo docker/offline-base.sh bookworm   (Debian 12 with Python 3.11)
+#     sudo docker/offline-base.sh bookworm   (Debian 12 with Python 3.11, as gluonseg-base:bookworm)
 #     docker/build.sh --base gluonseg-base
 # Needs root, debootstrap, and Docker running. A base that exists is kept; docker rmi gluonseg-base has it made anew.
 set -euo pipefail
 
 suite=${1:-trixie}
-image=${2:-gluonseg-base}
+image=gluonseg-base$([ "$suite" = trixie ] || echo ":$suite")
 
 if docker image inspect "$image" >/dev/null 2>&1; then
     echo "offline-base: $image is there already"

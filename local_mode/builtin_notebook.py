@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sagemaker
+from example import draw_data, find_photo, parse_setting, say
 from PIL import Image
 from sagemaker.amazon.common import read_records
 from sagemaker.deserializers import BaseDeserializer
@@ -67,12 +67,6 @@ class ProbabilityDeserializer(BaseDeserializer):  # type: ignore[misc]
         return np.reshape(np.array(values), np.squeeze(shape))
 
 
-def say(cell: str) -> None:
-    """Announce a cell."""
-    sys.stdout.write(f"\n== {cell}\n")
-    sys.stdout.flush()
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +74,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with the four channels; without it, photos are drawn")
     parser.add_argument("--num_classes", type=int, help="of the data; 21 for PASCAL VOC (4 for drawn photos)")
     parser.add_argument("--pretrained", type=Path, help="folder with ImageNet weights, as the channel pretrained")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other than in the notebook")
+    parser.add_argument(
+        "--set", nargs="*", default=[], type=parse_setting, metavar="NAME=VALUE", help="other than in the notebook"
+    )
     parser.add_argument("--output", type=Path, default=Path("demo/builtin_notebook"), help="for results (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="where the endpoint listens (%(default)s)")
     return parser.parse_args()
@@ -122,10 +118,9 @@ def set_hyperparameters(estimator: Estimator, num_classes: int, num_training_sam
     )
 
 
-def apply_settings(estimator: Estimator, settings: list[str]) -> None:
+def apply_settings(estimator: Estimator, settings: list[tuple[str, str]]) -> None:
     """Change what the command line names, and say so."""
-    for setting in settings:
-        name, value = setting.split("=", 1)
+    for name, value in settings:
         say(f"Other than in the notebook: {name}={value} (there: {estimator.hyperparameters().get(name)})")
         estimator.set_hyperparameters(**{name: value})
 
@@ -184,9 +179,9 @@ def main() -> None:
 
         data, num_classes = arguments.data, arguments.num_classes or 21
         if data is None:
-            data, num_classes = arguments.output / "data", 4
-            subprocess.run([sys.executable, "-m", "gluonseg", "prepare", "synthetic", str(data)], check=True)
+            data, num_classes = draw_data(arguments.output / "data"), 4
         data = data.resolve()
+        find_photo(data)
         num_training_samples = len(list((data / "train").glob("*.jpg")))
 
         estimator = build_estimator(arguments, session, training_image)

@@ -58,6 +58,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def parse_setting(text: str) -> tuple[str, str]:
+    """NAME=VALUE, for argparse."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
 def parse_arguments(description: str | None, default_output: Path) -> argparse.Namespace:
     """The command line of both programs."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,7 +75,9 @@ def parse_arguments(description: str | None, default_output: Path) -> argparse.N
     parser.add_argument("--algorithm", choices=["fcn", "psp", "deeplab"], default="fcn")
     parser.add_argument("--backbone", default="resnet-18", help="resnet-18, 34, 50, 101 or 152 (%(default)s)")
     parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="any other hyperparameter")
+    parser.add_argument(
+        "--set", nargs="*", default=[], type=parse_setting, metavar="NAME=VALUE", help="any other hyperparameter"
+    )
     parser.add_argument("--instance_type", choices=["local", "local_gpu"], default="local")
     parser.add_argument("--instance_count", type=int, default=1)
     parser.add_argument("--port", type=int, default=8080, help="where the endpoint listens (%(default)s)")
@@ -93,20 +103,24 @@ def count_classes(data: Path) -> int:
     names = data / "label_map" / "class_names.json"
     if names.is_file():
         return len(json.loads(names.read_text(encoding="utf-8")))
-    masks = (np.asarray(Image.open(path)) for path in (data / "train_annotation").glob("*.png"))
-    return max(int(mask[mask != 255].max(initial=0)) for mask in masks) + 1
+    masks = sorted((data / "train_annotation").glob("*.png"))
+    if not masks or (data / "label_map").is_dir():
+        sys.exit(f"the number of classes is not to be seen in {data}: --set num_classes=N")
+    labels = (np.asarray(Image.open(path)) for path in masks)
+    return max(int(mask[mask != 255].max(initial=0)) for mask in labels) + 1
 
 
 def build_hyperparameters(arguments: argparse.Namespace, data: Path) -> dict[str, object]:
     """Defaults, what the data tells, and what the command line says."""
+    given = dict(arguments.set)
     return {
         **HYPERPARAMETERS,
         "algorithm": arguments.algorithm,
         "backbone": arguments.backbone,
         "epochs": arguments.epochs,
-        "num_classes": count_classes(data),
+        "num_classes": given.get("num_classes") or count_classes(data),
         "num_training_samples": len(list((data / "train").glob("*.*"))),
-        **dict(setting.split("=", 1) for setting in arguments.set),
+        **given,
     }
 
 

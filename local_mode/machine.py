@@ -77,7 +77,10 @@ def _remove_folder(folder: Path, image: str) -> None:
     if os.getuid() != 0:
         mount, owner = f"{folder}:/folder", f"{os.getuid()}:{os.getgid()}"
         _ask("docker", "run", "--rm", "--network", "none", "-v", mount, image, "chown", "-R", owner, "/folder")
-    shutil.rmtree(folder)
+    # This also runs after an error, which must not be hidden behind another one.
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        sys.stderr.write(f"{folder} could not be removed: sudo rm -r {folder}\n")
 
 
 @contextmanager

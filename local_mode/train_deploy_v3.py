@@ -45,6 +45,8 @@ from sagemaker.train.model_trainer import Mode
 from gluonseg import METRIC_DEFINITIONS
 
 NAME = "gluonseg"
+
+
 def build_inputs(data: Path) -> list[InputData]:
     """One input a channel folder, from this machine instead of S3."""
     return [

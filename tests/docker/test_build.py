@@ -65,9 +65,10 @@ def test_weights_in_the_image(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--ca", "/nowhere.pem"], "--ca /nowhere.pem: there is no such file"),
-        (["--pretrained", "/nowhere"], "--pretrained /nowhere: no .params or .safetensors file is in this folder"),
-        (["--tag"], "--tag needs a value"),
+        (["--ca", "/nowhere.pem"], "--ca /nowhere.pem, or pip's setting cert: there is no such file"),
+        (["--pretrained", "/nowhere"], "--pretrained /nowhere: there is no such folder"),
+        (["--pretrained=/etc"], "--pretrained /etc: no .params or .safetensors file is in this folder"),
+        (["-t"], "--tag needs a value"),
     ],
 )
 def test_wrong_options(arguments: list[str], text: str) -> None:

@@ -40,6 +40,7 @@ def test_size(image: str) -> None:
         (("chmod", "--version"), 0, "chmod (GNU coreutils)"),
         (("sh", "-c", "echo $0 $1; exit 7", "zero", "one"), 7, "zero one"),
         (("gluonseg", "--help"), 0, "usage: gluonseg"),
+        (("--help",), 127, "this image has no command '--help'"),
         (("trian",), 127, "this image has no command 'trian'; it has train, serve"),
     ],
 )

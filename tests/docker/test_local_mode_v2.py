@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import tarfile
 from pathlib import Path
@@ -97,3 +98,19 @@ def test_a_missing_image_is_named(newcomer: Newcomer) -> None:
     done = newcomer.run("train_deploy_v2.py", "--image", "no-such-image")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("there is no image 'no-such-image' on this machine")
+
+
+def test_a_setting_without_a_value_is_named(newcomer: Newcomer) -> None:
+    done = newcomer.run("train_deploy_v2.py", "--set", "epochs")
+    assert done.returncode == 2
+    assert "'epochs' is not NAME=VALUE" in done.stdout
+
+
+def test_mapped_labels_are_not_counted(image: str, newcomer: Newcomer, few_photos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(few_photos, data)
+    (data / "label_map" / "class_names.json").unlink()
+    (data / "label_map" / "train_label_map.json").write_text('{"scale": 1}', encoding="utf-8")
+    done = newcomer.run("train_deploy_v2.py", "--image", image, "--data", data, "--port", str(find_port()))
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("--set num_classes=N")

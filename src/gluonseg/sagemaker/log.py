@@ -50,6 +50,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # The toolkit reports each hyperparameter that is not JSON, which for plain strings is all of them.
     logging.getLogger("sagemaker-training-toolkit").setLevel(max(level, logging.WARNING))
+    # That it looks for fonts, in every new container, is nobody's business.
+    logging.getLogger("matplotlib").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
 
 
