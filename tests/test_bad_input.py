@@ -499,12 +499,11 @@ def test_an_unexpected_error_is_an_algorithm_error(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = lay_out_job(tmp_path / "ml", data, link=True)
-    job.model.rmdir()
-    job.model.write_text("a file where the model folder should be")
+    (job.model / "model_algo-1").mkdir()
     assert run_training(job.base) == 1
     failure = job.read_failure()
     assert failure is not None
-    assert failure.startswith("AlgorithmError: FileExistsError: ")
+    assert failure.startswith("AlgorithmError: IsADirectoryError: ")
     assert str(job.model) in failure
     assert len(failure) <= FAILURE_LIMIT
     assert "Traceback" in caplog.text
@@ -568,3 +567,61 @@ def test_nothing_in_opt_ml() -> None:
     assert done.returncode == 2
     assert "there is no training job in /opt/ml: /opt/ml/input/config is missing; mount it" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root needs setpriv to have no rights")
+@pytest.mark.parametrize("name", ["model", "output", "output/data", ""])
+def test_folder_that_cannot_be_written_to(data: Path, tmp_path: Path, name: str) -> None:
+    """As under ``docker run --user``; found before the data is read."""
+    job = lay_out_job(tmp_path / "ml", data, link=True)
+    (job.base / "output" / "failure").write_text("AlgorithmError: of an earlier job")
+    (job.base / "output" / "success").touch()
+    if not name:
+        job.model.rmdir()
+    (job.base / name).chmod(0o555)
+    plain = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
+    code, log = _run_train([*plain, sys.executable, str(TRAIN)], job.base)
+    (job.base / name).chmod(0o755)
+    folder = job.base / (name or "model")
+    user = f"uid {os.geteuid()}"
+    text = f"ClientError: {user} cannot write to the folder {folder}: Permission denied; give the folder to {user}"
+    assert code == 2, log
+    assert f"{text}, or run the container without --user" in log
+    assert "Traceback" not in log
+    assert "Checked" not in log
+    assert (job.read_failure() or "").startswith(text)
+    assert list(job.base.rglob(".writable*")) == []
+
+
+def test_file_in_place_of_a_folder(data: Path, tmp_path: Path) -> None:
+    job = lay_out_job(tmp_path / "ml", data, link=True)
+    job.model.rmdir()
+    job.model.touch()
+    assert run_training(job.base) == 2
+    assert f"{job.model}: File exists; a file is in its place, remove it" in (job.read_failure() or "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounting needs root and unshare")
+@pytest.mark.parametrize("program", ["train", "serve"])
+def test_no_temporary_folder(data: Path, tmp_path: Path, program: str) -> None:
+    """As under ``docker run --read-only``."""
+    job = lay_out_job(tmp_path / "ml", data)
+    read_only = "for each in /tmp /var/tmp; do mount --bind $each $each && mount -o remount,bind,ro $each || exit; done"
+    script = f'mount --bind "$1" /mnt && {read_only}; cd /proc; shift; exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(job.base)]
+    code, log = _run_train([*command, sys.executable, str(TRAIN.with_name(program))], Path("/mnt"))
+    assert code == 2, log
+    assert "ClientError: no folder for temporary files can be written to" in log
+    assert "docker run --tmpfs /tmp" in log
+    assert "Traceback" not in log
+    assert ("docker run --tmpfs /tmp" in (job.read_failure() or "")) == (program == "train")
+
+
+def _run_train(command: list[str], base: Path) -> tuple[int, str]:
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("TMPDIR", None)
+    out = subprocess.PIPE
+    done = subprocess.run(
+        command, env=environment, stdout=out, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+    )
+    return done.returncode, done.stdout

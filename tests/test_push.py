@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
+from botocore import xform_name
 from moto import mock_aws
 
 ROOT = Path(__file__).parents[1]
@@ -195,11 +196,15 @@ def test_policies_on_the_page_are_taken_by_iam(docker: Docker) -> None:
         iam.create_policy(PolicyName=f"p{number}", PolicyDocument=policy)
 
 
-def test_the_user_may_do_what_the_scripts_do() -> None:
+def test_the_user_may_do_what_the_scripts_do(docker: Docker) -> None:
     allowed = json.dumps(_read_policies())
     source = "".join(path.read_text() for path in (ROOT / "local_mode" / "aws").glob("*.py"))
     used = set(re.findall(r"client\.([a-z]+(?:_[a-z]+)+)\(", source)) - {"upload_file"}
-    assert {"create_training_job", "describe_images", "delete_endpoint_config"} <= used
+    assert {"create_training_job", "describe_images", "create_endpoint_config"} <= used
+    kinds = importlib.import_module("cleanup").JOBS.values()
+    used |= {f"{verb}_{xform_name(kind)}" for verb in ("describe", "stop") for kind in kinds}
+    parts = ("Endpoint", "EndpointConfig", "Model")
+    used |= {f"{verb}_{xform_name(part)}" for verb in ("describe", "delete") for part in parts}
     for operation in used:
         name = operation.title().replace("_", "").replace("Hyperparameter", "HyperParameter")
         assert f':{name}"' in allowed, name

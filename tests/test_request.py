@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
 from moto import mock_aws
+from moto.sagemaker.models import sagemaker_backends
 
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.errors import UserError
@@ -397,12 +400,12 @@ def test_deploy_then_delete_leaves_nothing(byoc: Byoc, extra: tuple[str, ...]) -
     assert (code, "InService" in out) == (0, True)
     assert client.describe_endpoint(EndpointName="pets")["EndpointStatus"] == "InService"
     code, out, _ = byoc.run("delete", "pets")
-    assert (code, "removed endpoint pets" in out) == (0, True)
+    assert (code, out) == (0, "removed endpoint pets\nremoved endpoint configuration pets\nremoved model pets\n")
     assert client.list_models()["Models"] == []
     assert client.list_endpoints()["Endpoints"] == []
     assert client.list_endpoint_configs()["EndpointConfigs"] == []
     code, _, err = byoc.run("delete", "pets")
-    assert (code, "Could not find endpoint" in err) == (1, True)
+    assert (code, err) == (2, f"byoc: no endpoint, endpoint configuration or model pets in the region {REGION}\n")
 
 
 def test_upload_copies_what_training_needs(byoc: Byoc, tmp_path: Path) -> None:
@@ -439,7 +442,13 @@ def test_what_the_user_can_fix_is_one_line(byoc: Byoc, arguments: tuple[str, ...
 def test_isolation_without_weights_is_noted(byoc: Byoc) -> None:
     arguments = ("train", *TRAIN, "--network_isolation", "--dry-run")
     assert "the image must hold the backbone's weights" in byoc.run(*arguments)[2]
-    assert byoc.run(*arguments, "--use_pretrained_model", "False")[2] == ""
+    assert "the image must hold" in byoc.run(*arguments, "--use_pretrained_model", "True")[2]
+    for extra in (
+        ("--use_pretrained_model", "False"),
+        ("--use_pretrained_model", "0"),
+        ("--channel", "model=s3://b-1/m"),
+    ):
+        assert byoc.run(*arguments, *extra)[::2] == (0, "")
 
 
 def test_without_a_region_the_message_is_one_line(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,14 +497,254 @@ def test_invoke_sends_the_photo_and_writes_the_mask(
     assert sent == [expected]
 
 
-def test_stop_is_what_botocore_takes(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = boto3.client("sagemaker")  # moto has no StopTrainingJob
-    action = importlib.import_module("action")
-    monkeypatch.setattr(action, "_connect", lambda _: client)
-    with Stubber(client) as stub:
-        stub.add_response("stop_training_job", {}, {"TrainingJobName": "pets-1"})
-        assert byoc.run("stop", "pets-1")[0] == 0
-        stub.assert_no_pending_responses()
+# --- what is left over when something goes wrong
+
+
+def _intercept(monkeypatch: pytest.MonkeyPatch, operation: str, code: str | None = None) -> list[dict[str, Any]]:
+    """Answer ``operation`` here instead of in moto: with the error ``code``, or with nothing; returns what was sent."""
+    sent: list[dict[str, Any]] = []
+    call = BaseClient._make_api_call
+
+    def answer(self: Any, name: str, params: dict[str, Any]) -> Any:
+        if name != operation:
+            return call(self, name, params)
+        sent.append(params)
+        if code is not None:
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, name)
+        return {}
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", answer)
+    return sent
+
+
+def _list_parts() -> list[str]:
+    client = boto3.client("sagemaker")
+    endpoints = [f"endpoint {one['EndpointName']}" for one in client.list_endpoints()["Endpoints"]]
+    configs = [f"config {one['EndpointConfigName']}" for one in client.list_endpoint_configs()["EndpointConfigs"]]
+    return endpoints + configs + [f"model {one['ModelName']}" for one in client.list_models()["Models"]]
+
+
+def _make_parts(parts: Iterable[str], name: str = "pets") -> None:
+    """Parts of a deployment; an endpoint without configuration is what a configuration removed by hand leaves."""
+    client = boto3.client("sagemaker")
+    machines = Machines("ml.m5.xlarge")
+    client.create_model(**build_model(name, image=IMAGE, role=ROLE, model_data=MODEL_DATA))
+    client.create_endpoint_config(**build_endpoint_config(name, model=name, machines=machines))
+    if "endpoint" in parts:
+        client.create_endpoint(**build_endpoint(name, config=name))
+    if "config" not in parts:
+        client.delete_endpoint_config(EndpointConfigName=name)
+    if "model" not in parts:
+        client.delete_model(ModelName=name)
+
+
+def _set_status(kind: str, name: str, status: str) -> None:
+    """Moto's jobs are done at once; this puts one back to where a real one is for a while."""
+    backend: Any = sagemaker_backends["123456789012"][REGION]
+    jobs = {"training": "training_jobs", "tuning": "hyper_parameter_tuning_jobs", "transform": "transform_jobs"}[kind]
+    field = "hyper_parameter_tuning_job_status" if kind == "tuning" else f"{kind}_job_status"
+    setattr(getattr(backend, jobs)[name], field, status)
+
+
+JOB_COMMANDS = {
+    "training": ("train", *TRAIN, "--name", "pets"),
+    "tuning": ("tune", *TRAIN, "--name", "pets", "--tune", "momentum", "--max_jobs", "4"),
+    "transform": TRANSFORM,
+}
+OPERATIONS = {"training": "TrainingJob", "tuning": "HyperParameterTuningJob", "transform": "TransformJob"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "undone"),
+    [
+        ("CreateModel", ""),
+        ("CreateEndpointConfig", "removed model pets\n"),
+        ("CreateEndpoint", "removed endpoint configuration pets\nremoved model pets\n"),
+    ],
+)
+def test_a_refused_deploy_leaves_nothing(
+    byoc: Byoc, monkeypatch: pytest.MonkeyPatch, operation: str, undone: str
+) -> None:
+    _make_parts(("endpoint", "config", "model"), "other")
+    before = _list_parts()
+    sent = _intercept(monkeypatch, operation, "ResourceLimitExceeded")
+    code, out, err = byoc.run("deploy", *DEPLOY)
+    assert (code, out, len(sent)) == (1, undone, 1)
+    assert (err.startswith("byoc: "), "ResourceLimitExceeded" in err, err.count("\n")) == (True, True, 1)
+    assert _list_parts() == before
+
+
+def test_a_model_that_was_there_before_is_not_removed(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make_parts(("model",))
+    _intercept(monkeypatch, "CreateModel", "ValidationException")
+    assert byoc.run("deploy", *DEPLOY)[:2] == (1, "")
+    assert byoc.run(*TRANSFORM)[:2] == (1, "")
+    assert _list_parts() == ["model pets"]
+
+
+def test_what_cannot_be_undone_is_named(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    _intercept(monkeypatch, "CreateEndpoint", "ResourceLimitExceeded")
+    _intercept(monkeypatch, "DeleteModel", "AccessDenied")
+    code, _, err = byoc.run("deploy", *DEPLOY)
+    first, last = err.splitlines()
+    assert (code, _list_parts()) == (1, ["model pets"])
+    assert (first.startswith("byoc: note: model pets stays: "), "AccessDenied" in first) == (True, True)
+    assert "ResourceLimitExceeded" in last
+
+
+def test_parts_of_an_endpoint_that_exists_all_the_same_stay(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = BaseClient._make_api_call
+
+    def answer(self: Any, name: str, params: dict[str, Any]) -> Any:
+        done = call(self, name, params)
+        if name == "CreateEndpoint":  # made, but the answer was lost, and the second attempt is refused
+            raise ClientError({"Error": {"Code": "ValidationException", "Message": "already existing"}}, name)
+        return done
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", answer)
+    code, _, err = byoc.run("deploy", *DEPLOY)
+    assert (code, _list_parts()) == (1, ["endpoint pets", "config pets", "model pets"])
+    assert "model pets stays: endpoint pets uses it" in err
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [("model",), ("config",), ("config", "model"), ("endpoint", "model"), ("endpoint", "config"), ("endpoint",)],
+    ids="+".join,
+)
+def test_delete_takes_what_there_is(byoc: Byoc, parts: tuple[str, ...]) -> None:
+    _make_parts(parts)
+    assert len(_list_parts()) == len(parts)
+    code, out, err = byoc.run("delete", "pets")
+    assert (code, err, _list_parts()) == (0, "", [])
+    assert [line.split()[-2] for line in out.splitlines()] == [
+        {"config": "configuration"}.get(part, part) for part in parts
+    ]
+
+
+def test_delete_finds_names_that_differ(byoc: Byoc) -> None:
+    _make_parts(("config", "model"), "sdk-1")
+    boto3.client("sagemaker").create_endpoint(**build_endpoint("pets", config="sdk-1"))
+    assert byoc.run("delete", "pets")[0] == 0
+    assert _list_parts() == []
+
+
+@pytest.mark.parametrize("operation", ["DescribeEndpoint", "DeleteEndpoint"])
+def test_delete_stops_at_a_refusal(byoc: Byoc, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    _make_parts(("endpoint", "config", "model"))
+    before = _list_parts()
+    with monkeypatch.context() as patch:
+        _intercept(patch, operation, "AccessDeniedException")
+        code, out, err = byoc.run("delete", "pets")
+    assert (code, out, "AccessDeniedException" in err) == (1, "", True)
+    assert _list_parts() == before
+
+
+@pytest.mark.parametrize("kind", JOB_COMMANDS)
+def test_stop_finds_the_job_that_runs(byoc: Byoc, model: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    for command in JOB_COMMANDS.values():
+        assert byoc.run(*command)[0] == 0
+    operation = f"Stop{OPERATIONS[kind]}"  # moto has none of the three
+    sent = _intercept(monkeypatch, operation)
+    states = "; ".join(f"{one} job pets is Completed" for one in JOB_COMMANDS)
+    assert byoc.run("stop", "pets") == (2, "", f"byoc: nothing to stop: {states}\n")
+    _set_status(kind, "pets", "InProgress")
+    code, out, err = byoc.run("stop", "pets")
+    assert (code, err, sent) == (0, "", [{f"{OPERATIONS[kind]}Name": "pets"}])
+    assert out.startswith(f"{kind} job pets is stopping; ")
+    _check_body(model, operation, sent[0])
+
+
+def test_stop_asks_which_of_two_jobs(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("training", "transform"):
+        assert byoc.run(*JOB_COMMANDS[kind])[0] == 0
+        _set_status(kind, "pets", "InProgress")
+    sent = _intercept(monkeypatch, "StopTransformJob")
+    code, _, err = byoc.run("stop", "pets")
+    assert (code, sent, "add --kind training or --kind transform" in err) == (2, [], True)
+    assert byoc.run("stop", "pets", "--kind", "transform")[0] == 0
+    assert sent == [{"TransformJobName": "pets"}]
+    code, _, err = byoc.run("stop", "pets", "--kind", "tuning")
+    assert (code, err) == (2, f"byoc: nothing to stop: no tuning job pets in the region {REGION}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (JOB_COMMANDS["training"], "job pets, if it has started, goes on and costs money; to end it: byoc.py stop"),
+        (JOB_COMMANDS["tuning"], "to end it and its training jobs: byoc.py stop"),
+        (TRANSFORM, "transform job pets, if it has started, goes on and costs money; to end it: byoc.py stop"),
+        (("deploy", *DEPLOY), "endpoint pets, if it was made, stays and costs money; to remove it once it is no longer "
+         "Creating: byoc.py delete"),
+    ],
+    ids=["train", "tune", "transform", "deploy"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (ReadTimeoutError(endpoint_url="https://..."), 1)],
+    ids=["ctrl-c", "lost"],
+)
+def test_who_stops_watching_is_told_what_goes_on(
+    byoc: Byoc,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    advice: str,
+    error: BaseException,
+    code: int,
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("action"), "watch", interrupt)
+    found, _, err = byoc.run(*arguments, "--region", REGION)
+    assert (found, err.endswith(f"{advice} pets --region {REGION}\n")) == (code, True)
+    words = err.split("byoc.py ")[-1].split()
+    assert importlib.import_module("byoc").build_parser().parse_args(words).region == REGION
+
+
+def test_ctrl_c_where_nothing_goes_on_gives_no_advice(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("action"), "upload_channels", interrupt)
+    assert byoc.run("upload", ".", "s3://bucket/x") == (130, "", "byoc: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "left"),
+    [
+        ("InProgress", KeyboardInterrupt(), ["model pets"]),
+        ("Stopping", KeyboardInterrupt(), ["model pets"]),
+        ("Failed", UserError("pets: Failed"), []),
+        ("Stopped", None, []),
+        ("Completed", None, []),
+    ],
+)
+def test_transform_removes_its_model_once_it_is_not_needed(
+    byoc: Byoc, monkeypatch: pytest.MonkeyPatch, status: str, error: BaseException | None, left: list[str]
+) -> None:
+    def end(*_: Any) -> Body:
+        _set_status("transform", "pets", status)
+        if error:
+            raise error
+        return {"TransformJobStatus": status}
+
+    monkeypatch.setattr(importlib.import_module("action"), "watch", end)
+    _, out, err = byoc.run(*TRANSFORM)
+    assert (_list_parts(), "masks: " in out) == (left, status == "Completed")
+    if left:
+        advice = f"note: model pets stays: the job is {status} and needs it; when the job is over: byoc.py delete pets"
+        assert advice in err
+        code, _, err = byoc.run("delete", "pets")
+        assert (code, f"transform job pets is {status} and needs its model" in err) == (2, True)
+        _set_status("transform", "pets", "Stopped")
+        assert byoc.run("delete", "pets")[:2] == (0, "removed model pets\n")
+
+
+def test_a_refused_transform_leaves_no_model(byoc: Byoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    _intercept(monkeypatch, "CreateTransformJob", "ResourceLimitExceeded")
+    code, _, err = byoc.run(*TRANSFORM)
+    assert (code, "ResourceLimitExceeded" in err, _list_parts()) == (1, True, [])
 
 
 def test_names() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import pytest
 from gluonseg.models.params_file import read_arrays
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.sagemaker.job import run_training
-from gluonseg.sagemaker.stop_signal import find_children
+from gluonseg.sagemaker.stop_signal import find_children, find_receivers
 from job_layout import HYPERPARAMETERS, TRAIN, Job, draw_channels, lay_out_job
 
 FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "curves.json"}
@@ -51,6 +52,11 @@ sys.exit(main())
 SLOW_CHECK = '"gluonseg.data.scan", "", "scan_pair", 5, 1'
 SLOW_UPDATE = '"gluonseg.train.step", "Stepper", "update", {when}, 600'
 SLOW_PREDICTION = '"gluonseg.predict.predictor", "Predictor", "predict_mask", 2, {seconds}'
+SLOW_FILE = '"gluonseg.train.result", "ResultFolder", "{name}", 1, 0.5'
+PID_1 = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+needs_pid_1 = pytest.mark.skipif(
+    not shutil.which("unshare") or os.geteuid() != 0, reason="a process of number 1 needs unshare and root"
+)
 SCRIPT = """
 import json, os, signal, sys, time
 
@@ -86,6 +92,12 @@ class Running:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.005)
+
+    def find_first(self) -> int:
+        """Process id of the child that ``unshare`` has made."""
+        while not (children := find_children(self.process.pid)):
+            time.sleep(0.005)
+        return children[0]
 
     def stop(self, *numbers: int, pid: int | None = None) -> tuple[int, float]:
         """Send the signals, 50 ms apart; the exit code, and the seconds from the first one to the end."""
@@ -201,8 +213,6 @@ def test_before_training_an_earlier_model_is_left_alone(job: Job, slow: str, lin
     earlier = _leave_earlier_model(job)
     with _run(job, slow=slow) as running:
         running.wait_for(line)
-        if line.startswith("Docker"):
-            time.sleep(0.2)  # it is the first line; the signals are received from then on
         code, seconds = running.stop(signal.SIGTERM, signal.SIGTERM)
     _check_stopped(job, running, code, seconds, "before training had begun: there is no model")
     assert seconds < 5
@@ -257,15 +267,57 @@ def test_sigkill_leaves_the_best_model_so_far(job: Job) -> None:
     _check_model(job, epochs=1)
 
 
-@pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="needs unshare and root")
+@needs_pid_1
 def test_as_the_first_process_of_a_container(job: Job) -> None:
     """The kernel keeps signals that have no handler from it."""
-    with _run(job, prefix=("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")) as running:
+    with _run(job, prefix=PID_1) as running:
         running.wait_for(EPOCH_END)
-        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
-        code, seconds = running.stop(signal.SIGTERM, pid=int(children[0]))
+        code, seconds = running.stop(signal.SIGTERM, pid=running.find_first())
     _check_stopped(job, running, code, seconds, "Stopped by SIGTERM after epoch")
     _check_model(job)
+
+
+@needs_pid_1
+@pytest.mark.parametrize("program", ["train", "serve"])
+def test_a_stop_while_the_first_process_loads_gluonseg(program: str, tmp_path: Path) -> None:
+    (tmp_path / "gluonseg").mkdir()
+    (tmp_path / "gluonseg" / "__init__.py").write_text("import time\nprint('LOADING', flush=True)\ntime.sleep(600)\n")
+    command = [*PID_1, sys.executable, str(TRAIN.with_name(program))]
+    with _start(command, tmp_path / "log", PYTHONPATH=str(tmp_path)) as running:
+        running.wait_for("LOADING")
+        code, seconds = running.stop(signal.SIGTERM, pid=running.find_first())
+    assert (code, seconds < 2) == (0, True), running.log
+    before = "training had begun: there is no model" if program == "train" else "the server had started"
+    assert running.log == f"LOADING\nStopped by SIGTERM before {before}\n"
+
+
+def test_a_job_that_has_failed_is_not_stopped_any_more(job: Job) -> None:
+    job.set_hyperparameters(epochs="none of them")
+    with _run(job, slow='"gluonseg.sagemaker.job", "", "write_failure", 1, 1') as running:
+        running.wait_for("SLOW write_failure")
+        code, _ = running.stop(signal.SIGTERM, signal.SIGINT)
+    assert code == 2, running.log
+    assert "epochs must be" in (job.read_failure() or "")
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "is_in_card"),
+    [
+        ("_write_curves", "is complete, but not scored", False),
+        ("_draw_curves", "is complete, but not scored", False),
+        ("_write", "Stopped by SIGTERM after epoch 0: .* as they were", True),
+    ],
+)
+def test_a_stop_while_the_last_files_are_written(job: Job, step: str, words: str, is_in_card: bool) -> None:
+    """The card says what the log says."""
+    job.set_hyperparameters(epochs="1")
+    with _run(job, slow=SLOW_FILE.format(name=step)) as running:
+        running.wait_for(f"SLOW {step}")
+        code, seconds = running.stop(signal.SIGTERM)
+    _check_stopped(job, running, code, seconds, words)
+    metrics = _check_model(job, epochs=1)
+    assert ("stopped_by" in metrics) == is_in_card
+    assert "whole_image" not in metrics
 
 
 def test_a_model_that_cannot_be_written_is_a_failure(job: Job) -> None:
@@ -368,6 +420,79 @@ def test_a_stop_before_a_users_script_runs(job: Job) -> None:
     assert "before the script had begun" in running.log
 
 
+def test_a_stop_while_the_toolkit_is_loaded(job: Job) -> None:
+    _lay_out_script(job, handles=True)
+    with _run(job, slow='"gluonseg.sagemaker.job", "", "set_thread_count", 1, 600') as running:
+        running.wait_for("SLOW set_thread_count")
+        code, seconds = running.stop(signal.SIGTERM)
+    assert (code, seconds < 5) == (0, True), running.log
+    assert "before the script had begun" in running.log
+
+
+def test_a_stop_while_the_scripts_requirements_are_installed(job: Job) -> None:
+    """pip ends, too, and its end is not the job's failure."""
+    _lay_out_script(job, handles=True)
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        text = f"--index-url http://127.0.0.1:{index.getsockname()[1]}/simple\nnowhere\n"
+        (job.base.parent / "source" / "requirements.txt").write_text(text)
+        with _run(job) as running:
+            connection, _ = index.accept()
+            code, seconds = running.stop(signal.SIGTERM)
+        with connection:
+            connection.settimeout(10)
+            while connection.recv(1 << 16):
+                pass
+    assert (code, seconds < 5) == (0, True), running.log
+    assert "before the script had begun" in running.log
+    assert "RUNNING" not in running.log
+    assert job.read_failure() is None
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_stop_after_a_script_has_failed_changes_nothing(job: Job, when: str) -> None:
+    """Neither before its failure file is written nor after that."""
+    _lay_out_script(job, handles=False)
+    (job.base.parent / "source" / "train.py").write_text("raise ValueError('the seventh photo')")
+    call = "files.write_failure_file" if when == "before" else "trainer._exit_processes"
+    module, name = call.split(".")
+    with _run(job, slow=f'"sagemaker_training.{module}", "", "{name}", 1, 1') as running:
+        running.wait_for(f"SLOW {name}")
+        code, _ = running.stop(signal.SIGTERM)
+    assert code == 1, running.log
+    assert "Stopped" not in running.log
+    assert "the seventh photo" in (job.read_failure() or "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("{python} program.py", 1),
+        ("exec {python} program.py", 0),
+        ("trap 'kill $!; wait $!; exit 0' TERM\n{python} program.py & wait", 0),
+    ],
+    ids=["plain", "exec", "trap"],
+)
+def test_a_program_of_a_shell_script_hears_of_the_stop(job: Job, lines: str, expected: int) -> None:
+    _lay_out_script(job, handles=True)
+    source = job.base.parent / "source"
+    (source / "train.py").rename(source / "program.py")
+    (source / "train.sh").write_text(f"#!/bin/sh\n{lines.format(python=sys.executable)}\n")
+    job.set_hyperparameters(sagemaker_program="train.sh")
+    with _run(job) as running:
+        running.wait_for("RUNNING 0 0")
+        code, seconds = running.stop(signal.SIGTERM)
+    assert (code, seconds < LIMIT_S) == (expected, True), running.log
+    assert json.loads((job.model / "stopped.json").read_text()) == signal.SIGTERM
+    assert ("ExitCode -15" in (job.read_failure() or "")) == bool(expected)
+
+
+@pytest.fixture
+def threads_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MXNet is loaded in this process already, where a job would choose the number of its threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.usefixtures("threads_are_settled")
 def test_signals_are_put_back_as_they_were(job: Job) -> None:
     job.set_hyperparameters(epochs="none of them")
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -376,6 +501,7 @@ def test_signals_are_put_back_as_they_were(job: Job) -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.mark.usefixtures("threads_are_settled")
 def test_a_program_that_trains_in_a_thread_keeps_its_signals(job: Job) -> None:
     job.set_hyperparameters(epochs="1")
     before, found = signal.getsignal(signal.SIGTERM), []
@@ -392,3 +518,22 @@ def test_children_are_found() -> None:
         assert child.pid in find_children()
         child.communicate(b"\n")
     assert child.pid not in find_children()
+
+
+@pytest.mark.parametrize(
+    ("program", "count"),
+    [
+        ("sleep 600 & sleep 600 & wait", 3),
+        ("trap : TERM; sleep 600 & sleep 600 & wait", 1),
+        (f"exec {sys.executable} -c 'import subprocess; subprocess.run([\"sleep\", \"600\"])'", 1),
+    ],
+    ids=["shell", "shell with a trap", "Python"],
+)
+def test_only_a_shell_that_does_not_listen_is_looked_behind(program: str, count: int) -> None:
+    with subprocess.Popen(["sh", "-c", program], start_new_session=True) as process:
+        try:
+            while len(find_children(process.pid)) < 1 + ("&" in program):
+                time.sleep(0.01)
+            assert len(find_receivers(process.pid)) == count
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Mapping
 from typing import Any
 
 import boto3
+from cleanup import JOBS, remove_deployment, remove_transform_model, stop_job, undo_if_refused
 from ecr import push_image
 from storage import upload_channels
-from watch import report_training, say, watch
+from watch import note, report_training, say, watch
 
 from gluonseg.data.channel import NEEDED_CHANNELS
 from gluonseg.errors import UserError
-from gluonseg.hyperparameters import get_specs
+from gluonseg.hyperparameters import get_specs, parse_hyperparameters
 from gluonseg.sagemaker.hosting import (
     Machines,
     Serverless,
@@ -55,12 +54,19 @@ def _build_network(options: Options) -> Network:
     return Network(options.network_isolation, options.subnet, options.security_group)
 
 
-def _warn_of_download(options: Options, channels: Mapping[str, str]) -> None:
-    brings_weights = options.use_pretrained_model is not None or {"pretrained", "model"} & set(channels)
-    if options.network_isolation and not brings_weights:
-        sys.stderr.write(
-            "byoc: note: with network isolation nothing is downloaded, so the image must hold the backbone's weights "
-            "(docker/build.sh --pretrained); or give --channel pretrained=s3://..., or --use_pretrained_model False\n"
+def build_command(options: Options, verb: str) -> str:
+    """What to type for ``verb`` and the name that ``options`` have, in the same region and profile."""
+    places = [f"--{key} {getattr(options, key)}" for key in ("region", "profile") if getattr(options, key)]
+    return " ".join(["byoc.py", verb, options.name, *places])
+
+
+def _warn_of_download(body: Body) -> None:
+    pretrained = parse_hyperparameters(body["HyperParameters"]).use_pretrained_model
+    brings_weights = {"pretrained", "model"} & {one["ChannelName"] for one in body["InputDataConfig"]}
+    if body["EnableNetworkIsolation"] and pretrained and not brings_weights:
+        note(
+            "with network isolation nothing is downloaded, so the image must hold the backbone's weights "
+            "(docker/build.sh --pretrained); or give --channel pretrained=s3://..., or --use_pretrained_model False"
         )
 
 
@@ -68,8 +74,7 @@ def _build_training(options: Options) -> Body:
     folder = check_folder("data", options.data)
     channels = {**{name: f"{folder}{name}/" for name in NEEDED_CHANNELS}, **dict(options.channel)}
     given = {name: getattr(options, name) for name in get_specs()}
-    _warn_of_download(options, channels)
-    return build_training_job(
+    body = build_training_job(
         options.name,
         image=options.image,
         role=options.role,
@@ -87,6 +92,8 @@ def _build_training(options: Options) -> Body:
         environment=dict(options.env),
         tags=dict(options.tag),
     )
+    _warn_of_download(body)
+    return body
 
 
 def run_push(options: Options) -> None:
@@ -155,7 +162,7 @@ def _choose_machines(options: Options) -> Machines | Serverless:
 
 
 def run_deploy(options: Options) -> None:
-    """Make a model, an endpoint configuration and an endpoint of one name, and wait until it answers."""
+    """Make a model, an endpoint configuration and an endpoint of one name (or nothing), and wait until it answers."""
     name, tags = options.name, dict(options.tag)
     config = build_endpoint_config(
         name,
@@ -170,9 +177,11 @@ def run_deploy(options: Options) -> None:
         return _show(CreateModel=model, CreateEndpointConfig=config, CreateEndpoint=endpoint)
     client = _connect(options)
     client.create_model(**model)
-    client.create_endpoint_config(**config)
-    client.create_endpoint(**endpoint)
-    say(f"endpoint {name}; when it is no longer needed: byoc.py delete {name}")
+    with undo_if_refused(client, "Model", name):
+        client.create_endpoint_config(**config)
+        with undo_if_refused(client, "EndpointConfig", name):
+            client.create_endpoint(**endpoint)
+    say(f"endpoint {name}; when it is no longer needed: {build_command(options, 'delete')}")
     if not options.no_wait:
         watch(client, "Endpoint", name, options.interval)
     return None
@@ -200,12 +209,11 @@ def run_transform(options: Options) -> None:
     try:
         client.create_transform_job(**job)
         say(f"transform job {name} started")
-        watch(client, "TransformJob", name, options.interval)
-    except Exception:
-        client.delete_model(ModelName=name)
-        raise
-    client.delete_model(ModelName=name)
-    say(f"masks: {job['TransformOutput']['S3OutputPath']}")
+        status = watch(client, "TransformJob", name, options.interval)["TransformJobStatus"]
+    finally:
+        remove_transform_model(client, name, build_command(options, "delete"))
+    if status == "Completed":
+        say(f"masks: {job['TransformOutput']['S3OutputPath']}")
     return None
 
 
@@ -222,18 +230,11 @@ def run_invoke(options: Options) -> None:
 
 
 def run_delete(options: Options) -> None:
-    """Remove an endpoint, its configuration and its models."""
-    client, name = _connect(options), check_name("endpoint", options.endpoint)
-    config = client.describe_endpoint(EndpointName=name)["EndpointConfigName"]
-    variants = client.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-    client.delete_endpoint(EndpointName=name)
-    client.delete_endpoint_config(EndpointConfigName=config)
-    for variant in variants:
-        client.delete_model(ModelName=variant["ModelName"])
-    say(f"removed endpoint {name}, its configuration and {len(variants)} model(s)")
+    """Remove an endpoint, its configuration and its models, or what is there of them."""
+    remove_deployment(_connect(options), check_name("endpoint", options.endpoint))
 
 
 def run_stop(options: Options) -> None:
-    """Stop a training job; the best model so far is kept."""
-    _connect(options).stop_training_job(TrainingJobName=check_name("job", options.job))
-    say(f"training job {options.job} is stopping; its model so far goes to its output folder")
+    """Stop a training, tuning or transform job."""
+    name = check_name("job", options.job)
+    stop_job(_connect(options), name, [options.kind] if options.kind else JOBS)

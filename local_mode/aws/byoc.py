@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import action
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
+from cleanup import JOBS
 
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
@@ -24,6 +26,15 @@ from gluonseg.sagemaker.hosting import MASK_TYPE
 
 Options = argparse.Namespace
 Handler = Callable[[Options], None]
+
+_GOES_ON = {
+    "train": "training job {name}, if it has started, goes on and costs money; to end it: {stop}",
+    "tune": "tuning job {name}, if it has started, goes on and costs money; to end it and its training jobs: {stop}",
+    "transform": "transform job {name}, if it has started, goes on and costs money; to end it: {stop}",
+    "deploy": "endpoint {name}, if it was made, stays and costs money; to remove it once it is no longer Creating: "
+    "{delete}",
+}
+"""What a command has started, for those who no longer watch it."""
 
 
 def _parse_pair(text: str) -> tuple[str, str]:
@@ -36,7 +47,7 @@ def _parse_pair(text: str) -> tuple[str, str]:
 def _add_command(commands: Any, name: str, handler: Handler) -> argparse.ArgumentParser:
     text = (handler.__doc__ or "").strip()
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-    parser.set_defaults(handler=handler)
+    parser.set_defaults(handler=handler, command=name)
     parser.add_argument("--region", help="AWS region (default: the one boto3 is configured for)")
     parser.add_argument("--profile", help="profile in the AWS configuration file")
     return parser
@@ -128,7 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
     tune.add_argument("--max_parallel_jobs", type=int, default=1, help="at the same time (default 1)")
     _add_hosting(commands)
     _add_command(commands, "delete", action.run_delete).add_argument("endpoint")
-    _add_command(commands, "stop", action.run_stop).add_argument("job")
+    stop = _add_command(commands, "stop", action.run_stop)
+    stop.add_argument("job")
+    stop.add_argument("--kind", choices=tuple(JOBS), help="which, if jobs of several kinds have this name")
     return parser
 
 
@@ -143,22 +156,38 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command: 0, or 2 for what the user can fix, or 1 for what AWS answered."""
+def _describe_rest(options: Options) -> str:
+    """What goes on when the command ends before its time, and how to end that; empty if nothing does."""
+    text = _GOES_ON.get(options.command)
+    if text is None or options.dry_run:
+        return ""
+    commands = {verb: action.build_command(options, verb) for verb in ("stop", "delete")}
+    return f"byoc: {text.format(name=options.name, **commands)}\n"
+
+
+def _run(options: Options) -> int:
+    handler: Handler = options.handler
     try:
-        options = _parse(arguments)
-        handler: Handler = options.handler
         handler(options)
+    except (NoConnectionError, HTTPClientError) as error:
+        sys.stderr.write(f"byoc: {error}\n{_describe_rest(options)}")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"byoc: interrupted\n{_describe_rest(options)}")
+        return 130
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command: 0, or 2 for what the user can fix, 1 for what AWS answered, 130 after Ctrl-C."""
+    try:
+        return _run(_parse(arguments))
     except UserError as error:
         sys.stderr.write(f"byoc: {error}\n")
         return error.exit_code
     except (BotoCoreError, ClientError, OSError) as error:
         sys.stderr.write(f"byoc: {error}\n")
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("byoc: no longer watching; what was started goes on (byoc.py stop, byoc.py delete)\n")
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

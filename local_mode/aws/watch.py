@@ -23,6 +23,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def note(text: str) -> None:
+    """One line beside the output proper, for what should be known."""
+    sys.stderr.write(f"byoc: note: {text}\n")
+
+
 def _iter_steps(answer: Answer, status: str) -> Iterator[str]:
     """What happened so far, oldest first."""
     for step in answer.get("SecondaryStatusTransitions", ()):

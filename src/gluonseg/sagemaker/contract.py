@@ -7,7 +7,9 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,58 @@ def find_base() -> Path:
             f"mount it at {DEFAULT_BASE}, or set {BASE_VARIABLE} to the folder that holds input/"
         )
     return base
+
+
+def find_temporary_folder() -> str:
+    """The folder for temporary files, which libraries look for as soon as they are loaded.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError(
+            "no folder for temporary files can be written to; "
+            "give the container a writable /tmp: docker run --tmpfs /tmp"
+        ) from None
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as file:
+            file.write(b"yes")
+    except OSError as error:
+        raise _describe_unwritable(folder, error) from None
+
+
+def _describe_unwritable(folder: Path, error: OSError) -> UserError:
+    fix = ""
+    if isinstance(error, PermissionError):
+        fix = f"; give the folder to uid {os.geteuid()}, or run the container without --user"
+    elif error.errno == errno.EROFS:
+        fix = "; mount a folder there that can be written to"
+    elif isinstance(error, FileExistsError | NotADirectoryError):
+        fix = "; a file is in its place, remove it"
+    return UserError(f"uid {os.geteuid()} cannot write to the folder {folder}: {error.strerror}{fix}")
+
+
+def prepare_folders(base: Path) -> None:
+    """Make the folders that the job writes to, and forget how an earlier job in ``base`` ended.
+
+    Raises:
+        UserError: one of them cannot be written to.
+    """
+    output = base / "output"
+    _check_writable(output)
+    for name in ("failure", "success"):
+        try:
+            (output / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _describe_unwritable(output, error) from None
+    for folder in (base / "model", output / "data"):
+        _check_writable(folder)
 
 
 def _read_object(path: Path, *, required: bool) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gluonseg.cores import set_thread_count
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
-from gluonseg.sagemaker.contract import find_base, read_contract
+from gluonseg.sagemaker.contract import find_base, find_temporary_folder, prepare_folders, read_contract
 from gluonseg.sagemaker.log import (
     LogLines,
     ProgressBar,
@@ -28,7 +30,7 @@ from gluonseg.sagemaker.log import (
     log_whole_image,
     shorten_values,
 )
-from gluonseg.sagemaker.stop_signal import passing_on_sigterm, stopping_job
+from gluonseg.sagemaker.stop_signal import Script, passing_on_sigterm, stopping_job
 from gluonseg.train.stop import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 USER_SITE = Path(__file__).with_name("user_site")
 """Holds the sitecustomize that lets a user's own script import mxnet on the numpy of today."""
+_SCRIPT: ContextVar[Script] = ContextVar("script")
 
 
 def write_failure(base: Path, text: str) -> None:
@@ -52,45 +55,67 @@ def write_failure(base: Path, text: str) -> None:
         _log.error("the failure file in %s cannot be written: %s", folder, error)
 
 
-def _clear_outcome(base: Path) -> None:
-    """Forget how an earlier job in the same folder ended."""
-    for name in ("failure", "success"):
-        (base / "output" / name).unlink(missing_ok=True)
-
-
 def run_entry_point() -> None:
     """Run the job's own script; the toolkit calls this, and writes the failure file from what it raises."""
-    from sagemaker_training import entry_point, environment
+    from sagemaker_training import entry_point, environment, process
+
+    script = _SCRIPT.get()
+
+    class Runner(process.ProcessRunner):  # type: ignore[misc]  # the toolkit has no types
+        def _setup(self) -> None:
+            """Called by the toolkit when all is installed that the script needs."""
+            script.begin()
+
+        def _create_command(self) -> list[str]:
+            *start, last = super()._create_command()
+            # Else some shells stay between, and die of a SIGTERM that the script would have ended well after.
+            return [*start, f"exec {last}"] if start == ["/bin/sh", "-c"] else [*start, last]
 
     job = environment.Environment()
+    arguments, variables = job.to_cmd_args(), job.to_env_vars()
+    runner = Runner(job.user_entry_point, arguments, variables, processes_per_host=1)
     if len(job.hosts) == 1:
         # The toolkit looks every host up and waits for minutes until it is known; alone there is nobody to wait for.
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "true")
-    # capture_error: by default the failure file would hold the command, and not what the script died of.
-    entry_point.run(job.module_dir, job.user_entry_point, job.to_cmd_args(), job.to_env_vars(), capture_error=True)
+    try:
+        # capture_error: by default the failure file would hold the command, and not what the script died of.
+        entry_point.run(
+            job.module_dir, job.user_entry_point, arguments, variables, capture_error=True, runner_type=runner
+        )
+    finally:
+        script.end()
 
 
-def _run_user_script(base: Path) -> int:
+def _run_user_script(base: Path, *, owns_process: bool) -> int:
     """Let the toolkit run the job's own entry point; it writes the failure file and decides the exit code."""
+    script = Script()
+    with passing_on_sigterm(script, owns_process=owns_process):
+        code = _call_toolkit(script)
     output = base / "output"
-    output.mkdir(parents=True, exist_ok=True)
+    # The toolkit also ends with 0 when the script failed and the failure file could not be written.
+    if not code and not (output / "success").is_file():
+        raise RuntimeError(f"the script failed, or {output} cannot be written to; see the log above")
+    return code
+
+
+def _call_toolkit(script: Script) -> int:
+    """Run the toolkit in this process; returns its exit code."""
+    _SCRIPT.set(script)
     set_thread_count()
     sys.path.insert(0, str(USER_SITE))
-    os.environ.setdefault("SAGEMAKER_TRAINING_MODULE", f"{run_entry_point.__module__}:{run_entry_point.__name__}")
+    ours = f"{run_entry_point.__module__}:{run_entry_point.__name__}"
+    if os.environ.setdefault("SAGEMAKER_TRAINING_MODULE", ours) != ours:
+        script.begin()  # who brings a module of his own decides himself what is done before that
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The script's output passes through here; a log is read while the job runs.
         sys.stdout.reconfigure(line_buffering=True)
     from sagemaker_training import trainer
 
     try:
-        with passing_on_sigterm():
-            trainer.train()
+        trainer.train()
     except SystemExit as end:
         if end.code:
             return end.code if isinstance(end.code, int) else 1
-    # The toolkit also ends with 0 when the script failed and the failure file could not be written.
-    if not (output / "success").is_file():
-        raise RuntimeError(f"the script failed, or {output} cannot be written to; see the log above")
     return 0
 
 
@@ -143,22 +168,24 @@ def _report_failure(base: Path, error: Exception) -> int:
     return code
 
 
-def run_training(base: Path) -> int:
+def run_training(base: Path, *, owns_process: bool = False) -> int:
     """Run the job in ``base`` and return the exit code: 0, 2 for what the user can fix, 1 for the rest.
 
-    In the main thread SIGTERM and SIGINT stop the job: also 0.
+    In the main thread SIGTERM and SIGINT stop the job: also 0. Afterwards they mean what they meant before, or, when
+    the process is there for this job only (``owns_process``), nothing: how it ends is settled.
     """
+    stop = Stop()
     try:
-        _clear_outcome(base)
+        prepare_folders(base)
+        find_temporary_folder()
         contract = read_contract(base)
         if contract.has_user_script:
-            return _run_user_script(base)
-        stop = Stop()
-        with stopping_job(stop, lambda _signal: 0, lambda error: _report_failure(base, error)):
-            try:
-                train_channels(contract.hyperparameters, contract.channels, base, contract.host, stop)
-            except Stopped:
-                stop.conclude()
+            return _run_user_script(base, owns_process=owns_process)
+        fail = partial(_report_failure, base)
+        with stopping_job(stop, lambda _signal: 0, fail, owns_process=owns_process):
+            train_channels(contract.hyperparameters, contract.channels, base, contract.host, stop)
+    except Stopped:
+        stop.conclude()
     except Exception as error:
         return _report_failure(base, error)
     return 0
@@ -177,4 +204,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         _log.error("ClientError: %s", error)
         return error.exit_code
-    return run_training(base)
+    return run_training(base, owns_process=True)

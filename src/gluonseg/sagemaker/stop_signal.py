@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -41,10 +43,10 @@ class _Receiver:
         self._earlier: Mapping[int, Any] = {number: signal.signal(number, handler) for number in numbers}
         threading.Thread(target=self._run, name="signals", daemon=True).start()
 
-    def close(self) -> None:
-        """Put everything back as it was."""
+    def close(self, *, owns_process: bool) -> None:
+        """Put everything back as it was, or ignore the signals in a process that is about to end."""
         for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if owns_process else handler)
         signal.set_wakeup_fd(self._earlier_sink)
         self._sink.close()
 
@@ -100,24 +102,36 @@ class _JobStopper:
         _end_process(self._get_code(signal.Signals(self._stop.signal or signal.SIGTERM)))
 
 
-def _end_process(code: int) -> None:
-    """End now, without waiting for threads or for MXNet; the log is written out first."""
+def _end_process(code: int, children: Iterable[int] = ()) -> None:
+    """End now, and the children too, without waiting for threads or for MXNet; the log is written out first."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+    _send(signal.SIGTERM, children)
     os._exit(code)
+
+
+def _send(number: int, processes: Iterable[int]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 @contextmanager
 def stopping_job(
-    stop: Stop, get_code: Callable[[signal.Signals], int], fail: Callable[[Exception], int]
+    stop: Stop,
+    get_code: Callable[[signal.Signals], int],
+    fail: Callable[[Exception], int],
+    *,
+    owns_process: bool = False,
 ) -> Iterator[None]:
     """Let SIGTERM and SIGINT ask for ``stop`` while the block runs; nothing happens outside the main thread.
 
     When the block does not end in time, the process ends here, with the code that ``get_code`` gives for the signal,
     or ``fail`` for an error on the way. A block that ends in time ends with :class:`Stopped`, when there is nothing
-    to keep, or as usual. Once a stop was asked for, later SIGTERMs are ignored up to the end of the process, which is
-    forced if it takes too long; a second SIGINT ends it at once.
+    to keep, or as usual; a signal in its first or last moment can raise that around the block. Once a stop was asked
+    for, later SIGTERMs are ignored up to the end of the process, which is forced if it takes too long; a second SIGINT
+    ends it at once. With ``owns_process`` the process ends after the block, and signals that come after it are ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -134,43 +148,91 @@ def stopping_job(
             # Python itself puts handlers back, but not this, before it ends.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         else:
-            receiver.close()
+            receiver.close(owns_process=owns_process)
 
 
-def find_children() -> list[int]:
-    """Process ids of the children of this process; none where there is no /proc."""
+def find_children(process: int | None = None) -> list[int]:
+    """Process ids of the children of a process, of this one by default; none where there is no /proc."""
+    process = process or os.getpid()
     children = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
             # pid (name) state parent ...; the name may hold anything, brackets too.
             parent = path.read_text(errors="replace").rpartition(")")[2].split()[1]
-            if int(parent) == os.getpid():
+            if int(parent) == process:
                 children.append(int(path.parent.name))
     return children
 
 
-def _stop_script(number: int) -> None:
-    children = find_children()
-    if not children:
-        _log.info("Stopped by SIGTERM before the script had begun")
-        _end_process(0)
-    _log.info("SIGTERM is passed on to the script")
-    for child in children:
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
+def _is_deaf_shell(process: int) -> bool:
+    """Whether it is a shell without a trap for SIGTERM."""
+    try:
+        program = Path(os.readlink(f"/proc/{process}/exe")).name
+        status = Path(f"/proc/{process}/status").read_text(errors="replace")
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return program.endswith("sh") and caught is not None and not int(caught[1], 16) >> signal.SIGTERM - 1 & 1
+
+
+def find_receivers(process: int) -> list[int]:
+    """``process`` and, if it is a shell without a trap, the programs it runs: a shell does not pass signals on.
+
+    The workers of any other program are left to it: it may need them to end well.
+    """
+    below = find_children(process) if _is_deaf_shell(process) else []
+    return [process, *(each for child in below for each in find_receivers(child))]
+
+
+class Script:
+    """A user's own script, and what SIGTERM means: before it begins, while it runs, and when it has ended."""
+
+    def __init__(self) -> None:
+        self._earlier: frozenset[int] | None = None
+        self._has_ended = False
+
+    def begin(self) -> None:
+        """From here on a new child process is the script; what was installed for it is."""
+        self._earlier = frozenset(find_children())
+
+    def end(self) -> None:
+        """The script has ended, or will not begin; what comes of the job is settled."""
+        self._has_ended = True
+
+    def react(self, number: int) -> None:
+        """Pass the signal on to the script; before it begins end the process, with 0."""
+        if self._has_ended:
+            return
+        if self._earlier is None:
+            _log.info("Stopped by SIGTERM before the script had begun")
+            _end_process(0, find_children())
+        receivers = self._wait_for_receivers()
+        if receivers:
+            _log.info("SIGTERM is passed on to the script")
+            _send(number, receivers)
+
+    def _wait_for_receivers(self) -> list[int]:
+        """The script's processes: in the moment after it has begun there are none yet."""
+        while not self._has_ended:
+            children = set(find_children()) - (self._earlier or set())
+            if children:
+                return [each for child in sorted(children) for each in find_receivers(child)]
+            time.sleep(0.02)
+        return []
 
 
 @contextmanager
-def passing_on_sigterm() -> Iterator[None]:
-    """Pass SIGTERM on to the child processes while the block runs; nothing happens outside the main thread.
+def passing_on_sigterm(script: Script, *, owns_process: bool = False) -> Iterator[None]:
+    """Pass SIGTERM on to the script while the block runs; nothing happens outside the main thread.
 
-    How the job ends is up to them. With no child yet the process ends with 0.
+    How the job ends is up to the script. With ``owns_process`` the process ends after the block, and signals that come
+    after it are ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    receiver = _Receiver((signal.SIGTERM,), lambda _number, _frame: None, _stop_script)
+    receiver = _Receiver((signal.SIGTERM,), lambda _number, _frame: None, script.react)
     try:
         yield
     finally:
-        receiver.close()
+        receiver.close(owns_process=owns_process)

@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
+from gluonseg.sagemaker.contract import find_temporary_folder
 from gluonseg.serve.app import LOGGER, create_app
 from gluonseg.serve.codec import MaskPredictor
 from gluonseg.serve.settings import Settings, read_settings
@@ -111,12 +111,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 def _find_writable_folder() -> str:
     """Return a folder for the workers' heartbeat files, in memory if possible (a slow disk would stall them)."""
     shared_memory = "/dev/shm"
-    if os.access(shared_memory, os.W_OK | os.X_OK):
-        return shared_memory
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        raise UserError("no folder can be written to: mount one at /tmp (docker run --tmpfs /tmp)") from None
+    return shared_memory if os.access(shared_memory, os.W_OK | os.X_OK) else find_temporary_folder()
 
 
 def _load_predictor(model_path: Path) -> MaskPredictor:
@@ -169,10 +164,13 @@ def run_server(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
     0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.
-    Must run before MXNet is imported, and in the main thread.
+    Must run before MXNet is imported, and in the main thread. UserError is raised when there is no folder for
+    temporary files.
     """
     _configure_log()
     set_thread_count(max(1, count_usable_cores() // settings.workers))
+    # The model's libraries need it in any case, and gunicorn turns an error in its configuration into one of its own.
+    find_temporary_folder()
     try:
         Server(settings).run()
     except SystemExit as stop:

@@ -63,7 +63,8 @@ class ResultFolder(Listener):
             self._write(parameters)
             self._draw_curves()
             self._stop.end()
-            if self._stop.is_requested:
+            # As the card has it: a stop that came since then finds a model that is complete.
+            if "stopped_by" in self.card.metrics:
                 self._tell("the parameters as they were")
 
     def conclude(self) -> None:
@@ -76,7 +77,7 @@ class ResultFolder(Listener):
         if not self._is_complete:
             self._write(self._writer.last)
             self._tell("the last parameters kept, because what was being computed took too long")
-        elif not self._is_told:
+        else:
             self.tell_unscored()
 
     def add_scores(self, confusion: Confusion) -> None:
@@ -88,10 +89,12 @@ class ResultFolder(Listener):
             self._is_told = True  # stopped or not, there is nothing left to say
 
     def tell_unscored(self) -> None:
-        """Log that the stop came during the evaluation on whole images."""
-        self._is_told = True
+        """Log that the stop came after training and before the scores, unless the log says already what it did."""
         template = "Stopped by %s: the model in %s is complete, but not scored on whole images; try gluonseg evaluate"
-        _log.info(template, self._stop.name, self._folder)
+        with self._writer.lock:
+            if not self._is_told:
+                _log.info(template, self._stop.name, self._folder)
+            self._is_told = True
 
     def _write(self, parameters: Mapping[str, Any]) -> None:
         self._writer.write_last(parameters)

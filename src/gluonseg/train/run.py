@@ -108,6 +108,7 @@ def _build_card(plan: Plan) -> ModelCard:
 def _score(settings: JobSettings, plan: Plan, folder: ResultFolder, validation: Dataset) -> Confusion | None:
     """Score the best epoch as users will run it; what is trained is kept, whatever happens here."""
     if settings.stop.is_requested:
+        folder.tell_unscored()
         return None
 
     def report(done: int, total: int) -> None:
