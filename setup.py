@@ -17,9 +17,10 @@ setup(
     python_requires=">=3.10,<3.15",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"gluonseg": ["py.typed", "sagemaker/user_site/*.py"]},
+    package_data={"gluonseg": ["py.typed", "report/template/*", "sagemaker/user_site/*.py"]},
     install_requires=[
         "gluoncv==0.10.5.post0",
+        "jinja2>=3.1",
         "mxnet==1.9.1",
         "numpy>=1.24",
         "matplotlib>=3.8",

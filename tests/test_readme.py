@@ -105,9 +105,12 @@ def wait_until_served(port: int, server: subprocess.Popen[bytes]) -> None:
 
 def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
     """As a reader would, but for one epoch of training and a port that is free here."""
-    *steps, serve = PROGRAM_COMMANDS
+    *steps, serve, compare = PROGRAM_COMMANDS
     for command in steps:
         run_command(f"{command} --epochs 1" if command.startswith("gluonseg train ") else command, tmp_path)
+    assert compare.startswith("gluonseg compare ")
+    run_command(f"{compare} --epochs 1 --seeds 1 --algorithms fcn,psp", tmp_path)
+    assert (tmp_path / "comparison" / "report.html").stat().st_size > 10_000
     assert len(list((tmp_path / "masks").glob("*_overlay.png"))) == len(list((tmp_path / "data/validation").iterdir()))
 
     port = find_free_port()

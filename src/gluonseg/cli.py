@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gluonseg import __version__, command
+from gluonseg.compare.plan import VARIED, describe_unknown_option
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.parameter import format_value, parse_value
@@ -81,12 +82,40 @@ def _add_train(commands: Any) -> None:
     parser = _add_command(commands, "train", command.run_train, text)
     parser.add_argument("channels", type=Path, help="folder with train, train_annotation, validation, ...")
     parser.add_argument("--output", type=Path, required=True, help="folder for model/ and output/")
+    _add_all_hyperparameters(parser)
+
+
+def _add_all_hyperparameters(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
+    """Each as the text that SageMaker would pass; what is valid is told later, of all at once."""
     for name, one in get_specs().items():
+        if name in leave_out:
+            continue
         hidden = name.startswith("_")
         shown = "none" if one.default in (None, ()) else format_value(one.default)
         default = "required" if one.required else f"default {shown}"
         text = argparse.SUPPRESS if hidden else f"{one.help} ({default})".replace("%", "%%")
         parser.add_argument(f"--{name}", help=text, metavar="VALUE")
+
+
+def _add_compare(commands: Any) -> None:
+    text = "Train several algorithms, backbones and seeds on the same data, score each, and write one report."
+    parser = _add_command(commands, "compare", command.run_compare, text)
+    parser.add_argument("channels", type=Path, help="folder with train, train_annotation, validation, ...")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs and report.html")
+    specs = get_specs()
+    lists = {
+        "algorithms": (",".join(specs["algorithm"].choices), "networks to compare"),
+        "backbones": (specs["backbone"].default, "ResNets under each"),
+        "seeds": (str(specs["seed"].default), "each network is trained once with each seed"),
+    }
+    for name, (default, help_text) in lists.items():
+        shown = f"{help_text}, with commas between them (default {default})"
+        parser.add_argument(f"--{name}", default=default, metavar="LIST", help=shown)
+    _add_all_hyperparameters(parser, leave_out=VARIED.values())
+    text = "Write the report of a comparison, a run or a model: report.html, .json, .csv and .md."
+    report = _add_command(commands, "report", command.run_report, text)
+    report.add_argument("--channels", type=Path, help="for a run or a model: folder of channels, for its photos")
+    report.add_argument("folder", type=Path, help="what compare was given as --out, a run in it, or a model folder")
 
 
 def _add_use(commands: Any) -> None:
@@ -124,17 +153,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gluonseg", description="Semantic segmentation: FCN, PSP and DeepLab.")
     parser.add_argument("--version", action="version", version=f"gluonseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    adders: Iterable[Callable[[Any], None]] = (_add_prepare, _add_check, _add_train, _add_use, _add_tools)
+    adders: Iterable[Callable[[Any], None]] = (
+        _add_prepare,
+        _add_check,
+        _add_train,
+        _add_compare,
+        _add_use,
+        _add_tools,
+    )
     for add in adders:
         add(commands)
     return parser
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str], handler: Handler) -> None:
-    """Of train's options the hyperparameters know the nearest name; of the others argparse says enough."""
+    """Of train's and compare's options the nearest names are known; of the others argparse says enough."""
     names = [text[2:].partition("=")[0] for text in unknown if text.startswith("--")]
-    if handler is command.run_train and names:
-        raise HyperparameterError("; ".join(describe_unknown(name) for name in names))
+    describers = {command.run_train: describe_unknown, command.run_compare: describe_unknown_option}
+    if handler in describers and names:
+        raise HyperparameterError("; ".join(describers[handler](name) for name in names))
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
 
 

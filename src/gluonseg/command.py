@@ -110,14 +110,62 @@ def run_train(arguments: argparse.Namespace) -> int:
         raise DataError(f"--output is the folder of the channels, {arguments.channels}; choose another folder")
     configure_logging()
     stop = Stop()
-    with stopping_job(stop, _get_stop_code, _report_failed_stop):
-        try:
+    try:
+        with stopping_job(stop, _get_stop_code, _report_failed_stop):
             train_channels(given, find_channels(arguments.channels), arguments.output, stop=stop)
-        except Stopped:
-            stop.conclude()
+    except Stopped:
+        stop.conclude()
     if stop.signal is not None:
         return _get_stop_code(stop.signal)
     print(f"the model is in {arguments.output / 'model'}")
+    return 0
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    from gluonseg.compare.child import Interrupted
+    from gluonseg.compare.plan import VARIED, build_comparison
+    from gluonseg.compare.progress import Display
+    from gluonseg.compare.ranking import format_ranking
+    from gluonseg.compare.record import FAILED
+    from gluonseg.compare.runner import LOG_FILE, run_comparison
+    from gluonseg.report.page import PAGE_FILE
+
+    lists = {option: getattr(arguments, option) for option in VARIED}
+    given = {name: value for name in get_specs() if (value := getattr(arguments, name, None)) is not None}
+    channels = find_channels(arguments.channels)
+    comparison = build_comparison(arguments.channels, channels, arguments.out, lists, given)
+    try:
+        records, problem = run_comparison(comparison, Display(sys.stderr), _CountingBar("checking"))
+    except Interrupted as error:
+        print("gluonseg: stopped; the same command goes on after the runs that are finished", file=sys.stderr)
+        return _get_stop_code(error.number)
+    if not problem:
+        print(f"{format_ranking(arguments.out)}\n\nthe report is in {arguments.out / PAGE_FILE}")
+    failed = [record for record in records if record.status == FAILED]
+    for record in failed:
+        log = comparison.find_run_folder(record) / LOG_FILE
+        print(f"gluonseg: {record.model_name} seed {record.seed} failed: {record.error}; see {log}", file=sys.stderr)
+    if failed:
+        count = f"{len(failed)} of {len(records)} runs failed"
+        print(f"gluonseg: {count}; the same command tries them again", file=sys.stderr)
+    if problem:
+        print(f"gluonseg: the report could not be written: {problem}", file=sys.stderr)
+    return 1 if failed or problem else 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    from gluonseg.compare.record import COMPARISON_FILE
+    from gluonseg.report.page import write_model_report, write_report
+
+    folder = _folder(arguments.folder)
+    channels = find_channels(arguments.channels) if arguments.channels else None
+    if not (folder / COMPARISON_FILE).is_file():
+        page = write_model_report(folder, channels)
+    elif channels is None:
+        page = write_report(folder)
+    else:
+        raise DataError("--channels is for a run or a model: a comparison knows its channels")
+    print(f"the report is in {page}")
     return 0
 
 

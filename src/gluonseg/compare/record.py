@@ -1,0 +1,116 @@
+"""What a comparison keeps of each run, as JSON beside the run's model.
+
+A comparison's folder holds ``comparison.json``, one folder ``runs/<algorithm>_<backbone>_seed<n>`` for each run, and
+the reports. A run's folder is a job's folder (``model``, ``output``) with ``run.json`` and ``log.txt`` beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gluonseg.atomic import write_text
+from gluonseg.errors import UserError
+from gluonseg.json_object import parse_json_object
+
+COMPARISON_FILE = "comparison.json"
+RUN_FILE = "run.json"
+RUNS_FOLDER = "runs"
+MASKS_FOLDER = "masks"
+"""In a run's folder: the predicted mask of each validation photo, as ``<name>.png``."""
+FINISHED, FAILED = "finished", "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoScore:
+    """One validation photo under one model. ``miou`` is over the classes found in its mask or prediction."""
+
+    name: str
+    miou: float
+    pixel_accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A model scored on whole validation photos at their own size.
+
+    ``confusion`` has rows of true classes and columns of predicted ones, in pixels. ``boundary_f`` is the mean over the
+    classes of the boundary F-score. Latency is of one photo after another, in milliseconds; ``gmacs`` are billions of
+    multiply-accumulates for one photo of ``gmacs_size`` (height, width) pixels.
+    """
+
+    class_names: Sequence[str]
+    confusion: Sequence[Sequence[int]]
+    boundary_f: float | None
+    photos: Sequence[PhotoScore]
+    parameters: int
+    gmacs: float
+    gmacs_size: Sequence[int]
+    latency_ms: float
+    images_per_second: float
+    prediction_peak_mb: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """How a run ended. ``epochs`` are the entries of curves.json; ``error`` says why a run failed, in one line."""
+
+    algorithm: str
+    backbone: str
+    seed: int
+    status: str
+    error: str = ""
+    train_seconds: float = 0.0
+    train_peak_mb: float = 0.0
+    epochs: Sequence[Mapping[str, Any]] = ()
+    hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    score: Score | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run and of its folder."""
+        return f"{self.algorithm}_{self.backbone}_seed{self.seed}"
+
+    @property
+    def model_name(self) -> str:
+        """What is compared: the same for all seeds."""
+        return f"{self.algorithm} {self.backbone}"
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write ``run.json`` into a run's folder, in one step; numbers that JSON does not know become null."""
+    content = _drop_non_finite(dataclasses.asdict(record))
+    write_text(folder / RUN_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _drop_non_finite(value: Any) -> Any:
+    """The loss of a training that diverged is nan."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _drop_non_finite(item) for name, item in value.items()}
+    return [_drop_non_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def parse_score(content: Mapping[str, Any]) -> Score:
+    """A score from its JSON object; TypeError or KeyError when fields are missing or unknown."""
+    photos = [PhotoScore(**photo) for photo in content["photos"]]
+    return Score(**{**content, "photos": photos})
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """The record in a run's folder; None where the run has not come to an end. UserError for one that is damaged."""
+    path = folder / RUN_FILE
+    if not path.is_file():
+        return None
+    try:
+        content = parse_json_object(path.read_bytes())
+        score = content.pop("score", None)
+        return RunRecord(score=None if score is None else parse_score(score), **content)
+    except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it, and the run is made again") from None

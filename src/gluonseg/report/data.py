@@ -1,0 +1,81 @@
+"""What the data of a comparison is: sizes, shares of the classes, examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
+
+from PIL import Image
+
+from gluonseg.data.pairs import Pair
+from gluonseg.report.photo import Album, Encoded, Picture, encode_pictures, overlay
+from gluonseg.report.summary import Comparison
+
+MAX_SIZED = 2000
+"""Photos whose size is read."""
+NUM_EXAMPLES = 6
+EXAMPLE_BYTES = 300_000
+SPLITS = ("train", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFacts:
+    """One split. ``shares`` of the scored pixels by class, empty where nobody counted."""
+
+    title: str
+    photos: int
+    shares: Sequence[float]
+    sizes: str
+
+
+def _read_sizes(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    """Width and height of the photos, from their headers; of MAX_SIZED of them where there are more."""
+    found = []
+    for pair in pairs[:: max(1, -(-len(pairs) // MAX_SIZED))]:
+        # A photo that cannot be read is told of by gluonseg check, not here.
+        with suppress(OSError), Image.open(pair.image) as picture:
+            found.append(picture.size)
+    return found
+
+
+def describe_sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    """Sizes (width, height) in a few words."""
+    if not sizes:
+        return ""
+    different = sorted(set(sizes), key=lambda size: size[0] * size[1])
+    if len(different) == 1:
+        return f"all {different[0][0]}×{different[0][1]}"
+    width, height = (statistics.median_low([size[axis] for size in sizes]) for axis in (0, 1))
+    (low_w, low_h), (high_w, high_h) = different[0], different[-1]
+    return f"{low_w}×{low_h} to {high_w}×{high_h}, median {width}×{height}"
+
+
+def describe_splits(comparison: Comparison, album: Album) -> list[SplitFacts]:
+    """What is known of the training and the validation data."""
+    data = comparison.settings.get("data") or {}
+    counts = {"train": data.get("num_training_samples"), "validation": data.get("num_validation_samples")}
+    facts = []
+    for split in SPLITS:
+        pairs = album.find_pairs(split)
+        known = (data.get("sizes") or {}).get(split) or []
+        sizes = [(width, height) for height, width in known] or _read_sizes(pairs)
+        pixels = (data.get("pixels") or {}).get(split) or []
+        total = sum(pixels)
+        shares = [count / total for count in pixels] if total else []
+        title = "Training" if split == "train" else "Validation"
+        facts.append(SplitFacts(title, counts[split] or len(pairs), shares, describe_sizes(sizes)))
+    return facts
+
+
+def draw_examples(comparison: Comparison, album: Album) -> list[Encoded]:
+    """A few training photos under their true masks, evenly spread over the channel."""
+    pairs = album.find_pairs("train")
+    step = max(1, len(pairs) // NUM_EXAMPLES)
+    pictures = []
+    for pair in pairs[::step][:NUM_EXAMPLES]:
+        found = album.read(pair, "train")
+        if found is not None:
+            pictures.append(Picture(overlay(*found, comparison.colours), pair.name))
+    return encode_pictures(pictures, EXAMPLE_BYTES)

@@ -1,0 +1,82 @@
+"""What was run: hyperparameters that differ from the defaults, versions, hardware."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gluonseg.compare.record import RunRecord
+from gluonseg.hyperparameters import get_specs
+from gluonseg.parameter import format_value
+from gluonseg.report.summary import Comparison
+
+COMPARED = ("algorithm", "backbone", "seed")
+"""What the runs of a comparison differ in by intent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One hyperparameter that is not at its default."""
+
+    name: str
+    value: str
+    default: str
+
+
+def _find_defaults() -> dict[str, str]:
+    defaults = {}
+    for name, one in get_specs().items():
+        has_none = one.required or one.default in (None, ())
+        defaults[name] = "" if has_none else format_value(one.default)
+    return defaults
+
+
+def _join_values(name: str, given: Mapping[str, Any], records: Sequence[RunRecord]) -> str:
+    """The value of all runs, or each run's own."""
+    by_run = {record.name: str(record.hyperparameters[name]) for record in records if name in record.hyperparameters}
+    values = set(by_run.values())
+    if len(values) > 1:
+        return "; ".join(f"{run}: {value}" for run, value in by_run.items())
+    return values.pop() if values else str(given.get(name, ""))
+
+
+def find_settings(comparison: Comparison) -> list[Setting]:
+    """Hyperparameters that are not at their default, by name."""
+    given = comparison.settings.get("hyperparameters") or {}
+    defaults = _find_defaults()
+    names = {name for record in comparison.records for name in record.hyperparameters} | set(given)
+    found = []
+    for name in sorted(names - {*COMPARED}):
+        value, default = _join_values(name, given, comparison.records), defaults.get(name, "")
+        if not _is_same(value, default):
+            found.append(Setting(name, value, default))
+    return found
+
+
+def _is_same(value: str, default: str) -> bool:
+    """Whether two texts are one value: "1" is "1.0", "true" is "True"."""
+    try:
+        return float(value) == float(default)
+    except ValueError:
+        return value.strip().lower() == default.strip().lower()
+
+
+def find_versions(comparison: Comparison) -> dict[str, str]:
+    """Versions by name; several where the runs differ."""
+    found: dict[str, list[str]] = {}
+    for record in comparison.records:
+        for name, version in record.versions.items():
+            if str(version) not in found.setdefault(name, []):
+                found[name].append(str(version))
+    return {name: ", ".join(versions) for name, versions in found.items()}
+
+
+def find_hardware(comparison: Comparison) -> dict[str, str]:
+    """What the runs were made on, in words."""
+    hardware = comparison.settings.get("hardware") or {}
+    return {str(name).replace("_", " "): _join(value) for name, value in hardware.items()}
+
+
+def _join(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,260 @@
+"""Scoring a trained model, against numbers counted here from the files that it writes and reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from gluonseg.boundary import compute_boundary_f
+from gluonseg.compare import score as module
+from gluonseg.compare.record import PhotoScore, Score
+from gluonseg.compare.score import main, score_model
+from gluonseg.models.card import encode_card, read_card
+from gluonseg.predict.predictor import Predictor
+
+Channels = Mapping[str, Path]
+Array = npt.NDArray[Any]
+CLASSES = 4
+
+
+def read_pixels(path: Path) -> Array:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def read_pairs(channels: Channels, masks: Path) -> dict[str, tuple[Array, Array]]:
+    """Name -> (true labels, predicted class ids) from the files."""
+    truths = sorted(channels["validation_annotation"].glob("*.png"))
+    assert truths
+    return {path.stem: (read_pixels(path), read_pixels(masks / path.name)) for path in truths}
+
+
+def count_cells(truth: Array, predicted: Array) -> Array:
+    rows = [[int(((truth == a) & (predicted == b)).sum()) for b in range(CLASSES)] for a in range(CLASSES)]
+    return np.array(rows)
+
+
+def compute_iou_mean(cells: Array) -> float:
+    shares = []
+    for class_id in range(CLASSES):
+        union = cells[class_id].sum() + cells[:, class_id].sum() - cells[class_id, class_id]
+        if union:
+            shares.append(cells[class_id, class_id] / union)
+    return float(np.mean(shares))
+
+
+def copy_channels(channels: Channels, folder: Path) -> dict[str, Path]:
+    return {name: Path(shutil.copytree(path, folder / name)) for name, path in channels.items()}
+
+
+def write_labels(path: Path, labels: Array) -> None:
+    Image.fromarray(labels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def model(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with another classifier, which finds every class somewhere (two epochs find one)."""
+    folder = Path(shutil.copytree(trained_model, tmp_path_factory.mktemp("varied") / "model"))
+    params = mx.nd.load(str(folder / "model_best.params"))
+    last = max(name for name in params if name.startswith("head.block.") and name.endswith(".bias")).removesuffix(
+        ".bias"
+    )
+    weight = np.random.default_rng(3).normal(0, 1, params[f"{last}.weight"].shape)
+    params[f"{last}.weight"] = mx.nd.array(weight)
+    params[f"{last}.bias"] = mx.nd.zeros(CLASSES)
+    mx.nd.save(str(folder / "model_best.params"), params)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scored") / "masks"
+
+
+@pytest.fixture(scope="module")
+def scored(model: Path, drawn_channels: Channels, masks: Path) -> Score:
+    return score_model(model, drawn_channels, masks)
+
+
+def test_confusion_and_photos_are_those_of_the_written_masks(
+    scored: Score, drawn_channels: Channels, masks: Path
+) -> None:
+    cells = {name: count_cells(*pair) for name, pair in read_pairs(drawn_channels, masks).items()}
+    total = np.sum(list(cells.values()), axis=0)
+    assert (total.sum(axis=0) > 0).sum() >= 3
+    assert scored.confusion == total.tolist()
+    assert [photo.name for photo in scored.photos] == list(cells)
+    for photo in scored.photos:
+        found = cells[photo.name]
+        assert photo.miou == pytest.approx(compute_iou_mean(found), rel=1e-12)
+        assert photo.pixel_accuracy == pytest.approx(np.trace(found) / found.sum(), rel=1e-12)
+
+
+def test_miou_is_the_whole_image_one_of_the_training(trained_model: Path, drawn_channels: Channels) -> None:
+    card, score = read_card(trained_model / "model_card.json"), score_model(trained_model, drawn_channels)
+    assert compute_iou_mean(np.array(score.confusion)) == pytest.approx(card.metrics["whole_image"]["mIoU"], rel=1e-12)
+    assert tuple(score.class_names) == card.class_names
+
+
+def test_boundary_f_is_the_mean_over_photos_and_then_classes(
+    scored: Score, drawn_channels: Channels, masks: Path
+) -> None:
+    table = np.array([compute_boundary_f(*pair, CLASSES) for pair in read_pairs(drawn_channels, masks).values()])
+    means = [np.mean([value for value in column if value == value]) for column in table.T if (column == column).any()]
+    assert scored.boundary_f == pytest.approx(np.mean(means), rel=1e-12)
+    assert 0 < np.mean(means) < 1
+
+
+def test_cost_is_of_the_median_photo_as_the_network_gets_it(
+    scored: Score, drawn_channels: Channels, model: Path, tmp_path: Path
+) -> None:
+    sizes = [read_pixels(path).shape for path in drawn_channels["validation_annotation"].glob("*.png")]
+    assert tuple(scored.gmacs_size) == sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
+    halved = change_card(model, tmp_path, prediction_size=20)
+    half = score_model(halved, drawn_channels)
+    assert max(half.gmacs_size) == 20
+    assert half.parameters == scored.parameters
+    assert 0.15 < half.gmacs / scored.gmacs < 0.4
+
+
+def change_card(model: Path, folder: Path, **changes: Any) -> Path:
+    copied = Path(shutil.copytree(model, folder / "changed"))
+    card = dataclasses.replace(read_card(copied / "model_card.json"), **changes)
+    (copied / "model_card.json").write_text(encode_card(card))
+    return copied
+
+
+class _Clock:
+    """Stands still but while a mask is predicted."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.now = 0.0
+        self.seconds = seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_times_are_of_each_prediction_after_the_warm_up(
+    model: Path, drawn_channels: Channels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock([90.0, 50.0, 1.0, 5.0, 2.0])
+    predict = Predictor.predict_mask
+
+    def predict_slowly(self: Predictor, image: Any) -> Any:
+        clock.now += clock.seconds.pop(0)
+        return predict(self, image)
+
+    monkeypatch.setattr(Predictor, "predict_mask", predict_slowly)
+    monkeypatch.setattr(module, "time", clock)
+    score = score_model(model, drawn_channels)
+    assert (score.latency_ms, score.images_per_second, clock.seconds) == (2000, 3 / 8, [])
+
+
+def test_label_map_and_ignore_label_are_those_of_the_training(
+    scored: Score, model: Path, drawn_channels: Channels, tmp_path: Path
+) -> None:
+    channels = copy_channels(drawn_channels, tmp_path / "data")
+    for path in channels["validation_annotation"].glob("*.png"):
+        labels = read_pixels(path).astype(int)
+        write_labels(path, np.where(labels == 255, 255, labels * 10 + 5))  # 5, 15, 25, 35
+    entries = {str(class_id): class_id * 10 + 5 for class_id in range(1, CLASSES)}
+    (channels["label_map"] / "validation_label_map.json").write_text(json.dumps({"map": entries}))
+    found = score_model(change_card(model, tmp_path, hyperparameters={"ignore_label": "5"}), channels)
+    assert found.confusion == [[0] * CLASSES, *scored.confusion[1:]]
+
+
+def test_a_photo_without_a_scored_pixel_has_no_score_of_its_own(
+    scored: Score, model: Path, drawn_channels: Channels, tmp_path: Path
+) -> None:
+    channels = copy_channels(drawn_channels, tmp_path / "data")
+    first = sorted(channels["validation_annotation"].glob("*.png"))[0]
+    write_labels(first, np.full_like(read_pixels(first), 255))
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    assert main([str(tmp_path / "data"), str(run)]) == 0
+    content = json.loads((run / "score.json").read_text())
+    assert [PhotoScore(**photo) for photo in content["photos"]] == list(scored.photos[1:])
+    assert len(list((run / "masks").iterdir())) == len(scored.photos)
+
+
+def test_the_process_writes_score_and_masks(
+    scored: Score, masks: Path, model: Path, drawn_channels: Channels, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    command = [sys.executable, "-m", "gluonseg.compare.score", str(drawn_channels["train"].parent), str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    content = json.loads((run / "score.json").read_text())
+    found = Score(**{**content, "photos": [PhotoScore(**photo) for photo in content["photos"]]})
+    times = ("latency_ms", "images_per_second", "prediction_peak_mb")
+    for field in dataclasses.fields(Score):
+        if field.name not in times:
+            assert getattr(found, field.name) == getattr(scored, field.name)
+    assert all(getattr(found, name) > 0 for name in times)
+    for path in masks.iterdir():
+        np.testing.assert_array_equal(read_pixels(run / "masks" / path.name), read_pixels(path))
+
+
+def test_peak_memory_counts_what_was_freed_and_not_the_parent() -> None:
+    child = (
+        "from gluonseg.compare.score import read_peak_mb; block = b'1' * (300 << 20);del block; print(read_peak_mb())"
+    )
+    parent = f"import subprocess, sys; block = b'1' * (700 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=120, check=True)
+    assert 300 < float(done.stdout) < 600, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("model", "no model_best.params"),
+        ("validation_annotation", "the channel validation_annotation is missing"),
+        ("masks", "no picture in .* has a mask of its name"),
+        ("size", "is 7x5 .*, .* is "),
+        ("label", "has 1 pixels whose label is no class of the model"),
+    ],
+)
+def test_what_the_user_can_fix_is_told_in_one_line(
+    broken: str,
+    message: str,
+    model: Path,
+    drawn_channels: Channels,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    channels, run = copy_channels(drawn_channels, tmp_path / "data"), tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    paths = sorted(channels["validation_annotation"].glob("*.png"))
+    if broken == "model":
+        shutil.rmtree(run / "model")
+        (run / "model").mkdir()
+    elif broken == "validation_annotation":
+        shutil.rmtree(channels[broken])
+    elif broken == "masks":
+        for path in paths:
+            path.unlink()
+    else:
+        labels = np.zeros((5, 7)) if broken == "size" else read_pixels(paths[0]).copy()
+        labels[0, 0] = 0 if broken == "size" else 77
+        write_labels(paths[0], labels)
+    assert main([str(tmp_path / "data"), str(run)]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told
+    assert told.startswith("gluonseg: ")
+    assert re.search(message, told), told
+    assert not (run / "score.json").exists()
