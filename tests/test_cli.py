@@ -26,7 +26,10 @@ from gluonseg.hyperparameters import get_specs
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
 
 Capture = pytest.CaptureFixture[str]
-COMMANDS = ("prepare", "check", "train", "predict", "evaluate", "serve", "compare", "report", "convert", "doctor", "hyperparameters")
+COMMANDS = (
+    *("prepare", "check", "train", "predict", "evaluate", "serve"),
+    *("compare", "report", "convert", "doctor", "hyperparameters"),
+)
 
 
 @pytest.fixture(scope="session")
