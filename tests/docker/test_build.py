@@ -58,7 +58,10 @@ def test_weights_in_the_image(
 ) -> None:
     """A job without network starts from them; the image itself has none (test_what_the_user_can_fix)."""
     job = lay_out_job(tmp_path / "ml", draw_channels(tmp_path_factory.getbasetemp()), use_pretrained_model="True")
+    for folder in (job.base, job.base / "output", job.base / "output/data", job.model):
+        folder.chmod(0o777)
     run = run_container(image_with_weights, "train", base=job.base, options=["--network", "none", "--user", "4321"])
+    assert run.code == 0, run.log
     assert "/usr/local/share/gluonseg/pretrained/resnet-18.params" in run.log
 
 
