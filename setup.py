@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 SERVE = ["flask>=3.0", "gunicorn>=23", "werkzeug>=3.0"]
+TENSORBOARD = ["tensorboardX>=2.6.5"]
 TEST = ["hypothesis", "moto>=5.2", "mypy>=1.13", "pytest>=8", "ruff>=0.8"]
 
 setup(
@@ -34,6 +35,6 @@ setup(
         "tqdm>=4.66",
         *SERVE,
     ],
-    extras_require={"test": TEST},
+    extras_require={"tensorboard": TENSORBOARD, "test": [*TEST, *TENSORBOARD]},
     entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},
 )

@@ -60,6 +60,9 @@ OWN_DEFAULTS: dict[str, Any] = {
     "colour_jitter": 0.0,
     "head_lr_mult": 10.0,
     "warmup_epochs": 0.0,
+    "freeze_backbone_epochs": 0,
+    "tensorboard": False,
+    "unfreeze_lr_factor": 0.1,
     "max_pixels": 50_000_000,
 }
 
@@ -89,6 +92,7 @@ RANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "early_stopping_tolerance": (("0", "1"), ("-0.1", "1.5")),
     "precision_dtype": (("float32", "float16"), ("bfloat16",)),
     "syncbn": (("true", "False"), ("sync",)),
+    "tensorboard": (("true", "False"), ("board",)),
     "seed": (("0", "2147483647"), ("-1", "2147483648")),
     "ignore_label": (("0", "255"), ("-1", "256")),
     "class_weights": (("balanced", "1, 2.5", "[0.1, 10]"), ("0, 1", "-1, 1", "even")),
@@ -99,6 +103,8 @@ RANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "colour_jitter": (("0", "0.9"), ("1", "-0.1")),
     "head_lr_mult": (("0.1", "100"), ("0", "101")),
     "warmup_epochs": (("0", "0.5"), ("-1",)),
+    "freeze_backbone_epochs": (("0", "9"), ("-1", "0.5")),
+    "unfreeze_lr_factor": (("0.01", "1"), ("0", "1.1")),
     "max_pixels": (("1", "178956970"), ("0", "178956971")),
     "_aux_loss": (("True", "False"), ("half",)),
     "_aux_weight": (("0", "10"), ("-1", "11")),

@@ -30,6 +30,12 @@ Array = npt.NDArray[Any]
 CLASSES = 4
 
 
+@pytest.fixture(autouse=True)
+def threads_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MXNet is loaded in this process already, where the program would choose the number of its threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def read_pixels(path: Path) -> Array:
     with Image.open(path) as picture:
         return np.asarray(picture)

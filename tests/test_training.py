@@ -549,4 +549,7 @@ def test_other_settings_run_through(run_tiny: RunJob, changes: dict[str, str]) -
 
 def test_curves_go_to_the_output_folder_too(run_tiny: RunJob, tmp_path: Path) -> None:
     run_tiny({"epochs": "1"}, output_folder=tmp_path / "output/data")
-    assert {path.name for path in (tmp_path / "output/data").iterdir()} == {"curves.json", "curves.png"}
+    assert {path.name for path in (tmp_path / "output/data").iterdir()} == {
+        *("curves.json", "curves.png"),
+        *("report.html", "report.json", "report.csv", "report.md"),
+    }

@@ -73,8 +73,17 @@ class Hyperparameters:
     colour_jitter: float = spec(float, 0.0, low=0, below=1, beyond=True, help="Random change of colours, 0 = none.")
     head_lr_mult: float = spec(float, 10.0, above=0, high=100, beyond=True, help="Learning rate of the heads, times.")
     warmup_epochs: float = spec(float, 0.0, low=0, beyond=True, help="Epochs over which the rate rises to its base.")
+    freeze_backbone_epochs: int = spec(
+        int, 0, low=0, beyond=True, help="Epochs at the start in which only the heads are trained."
+    )
+    unfreeze_lr_factor: float = spec(
+        float, 0.1, above=0, high=1, beyond=True, help="Learning rate after freeze_backbone_epochs, times."
+    )
     max_pixels: int = spec(
         int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels."
+    )
+    tensorboard: bool = spec(
+        bool, False, beyond=True, help="Write curves for TensorBoard, too; needs gluonseg[tensorboard]."
     )
 
     _aux_loss: bool = spec(bool, True, help="Train the auxiliary head.")
@@ -151,6 +160,11 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"scale_min {settings['scale_min']} is above scale_max {settings['scale_max']}")
     if settings["early_stopping"] and settings["early_stopping_patience"] < 1:
         problems.append("early_stopping_patience must be at least 1 when early_stopping is on")
+    if settings["freeze_backbone_epochs"] >= settings["epochs"]:
+        problems.append(
+            f"freeze_backbone_epochs {settings['freeze_backbone_epochs']} must be below epochs {settings['epochs']}: "
+            "after them everything is trained"
+        )
     num_classes = settings["num_classes"]
     for name in ("class_weights", "class_names"):
         value = settings[name]

@@ -29,6 +29,11 @@ def build_step(base_rate: float, step_updates: Sequence[int], factor: float) -> 
     return lambda update: base_rate * factor ** sum(update >= step for step in step_updates)
 
 
+def lower_from(schedule: Schedule, first_update: int, factor: float) -> Schedule:
+    """Multiply the schedule's own rate by ``factor`` from ``first_update`` on."""
+    return lambda update: schedule(update) * (factor if update >= first_update else 1.0)
+
+
 def add_warmup(schedule: Schedule, warmup_updates: int) -> Schedule:
     """Rise linearly to the schedule's own rate over the first ``warmup_updates`` updates."""
     if warmup_updates <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -60,6 +61,14 @@ class Tick:
 
 
 @dataclasses.dataclass(frozen=True)
+class Change:
+    """Where runs go from training the heads to training everything."""
+
+    position: float
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Chart:
     """All that is drawn. Positions are in the SVG's own units."""
 
@@ -70,6 +79,7 @@ class Chart:
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     right: float
+    changes: Sequence[Change] = ()
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -106,6 +116,12 @@ Reader = Callable[[Mapping[str, Any]], float | None]
 def _read_values(record: RunRecord, read: Reader) -> list[tuple[int, float]]:
     found = [(int(entry.get("epoch", index)), read(entry)) for index, entry in enumerate(record.epochs)]
     return [(epoch, value) for epoch, value in found if value is not None and math.isfinite(value)]
+
+
+def _find_changes(runs: Sequence[RunRecord]) -> list[int]:
+    """The epochs, each once, that are the first of another phase than the one before."""
+    pairs = [pair for run in runs for pair in itertools.pairwise(run.epochs)]
+    return sorted({int(new.get("epoch", 0)) for old, new in pairs if old.get("phase") != new.get("phase")})
 
 
 def find_colour(algorithm: str) -> int:
@@ -149,6 +165,11 @@ def build_chart(models: Sequence[ModelSummary], title: str, unit: str, read: Rea
         x_ticks=[Tick(to_x(value), str(int(value))) for value in x_values],
         y_ticks=[Tick(to_y(value), f"{value:g}") for value in y_values],
         right=right,
+        changes=[
+            Change(to_x(epoch - 0.5), f"from epoch {epoch} on everything is trained, the backbone too")
+            for epoch in _find_changes([run for _, run, _ in curves])
+            if min(epochs) < epoch <= max(epochs)
+        ],
     )
 
 

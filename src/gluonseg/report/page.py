@@ -17,13 +17,15 @@ from gluonseg.report.gallery import build_gallery
 from gluonseg.report.photo import Album
 from gluonseg.report.setting import find_hardware, find_settings, find_versions
 from gluonseg.report.single import list_scores, read_single
-from gluonseg.report.summary import METRICS, Answer, Comparison, Figure, ModelSummary, answer, read_comparison
+from gluonseg.report.summary import METRICS, Answer, Comparison, Figure, Metric, ModelSummary, answer, read_comparison
 from gluonseg.report.table import format_csv, format_figure, format_json, format_markdown, split_figure
 
 PAGE_FILE, JSON_FILE, CSV_FILE, MARKDOWN_FILE = "report.html", "report.json", "report.csv", "report.md"
 TEMPLATE = "comparison.html"
 CROWDED = 12
 """Classes from which on a confusion matrix is written small."""
+MAX_CONFUSED = 80
+"""Classes up to which a model's own page has the matrix: 254 classes would make it of 10 MB. JSON always has it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +50,17 @@ def _shade_confusion(model: ModelSummary) -> list[list[Share]]:
     return rows
 
 
-def _rank_rows(models: Sequence[ModelSummary]) -> list[dict[str, Any]]:
+def _find_metrics(models: Sequence[ModelSummary]) -> list[Metric]:
+    """The columns that have a number in them."""
+    return [metric for metric in METRICS if any(model.figures[metric.key] for model in models)]
+
+
+def _rank_rows(models: Sequence[ModelSummary], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     return [
         {
             "title": model.title,
             "seeds": len(model.runs),
-            "cells": [split_figure(metric, model.figures[metric.key]) for metric in METRICS],
+            "cells": [split_figure(metric, model.figures[metric.key]) for metric in metrics],
         }
         for model in models
     ]
@@ -79,6 +86,8 @@ def _build_context(comparison: Comparison, found: Answer, card: ModelCard | None
     """What the template shows; ``card`` is that of the model when the page is about one only."""
     models, album = comparison.models, Album(comparison.settings)
     finished = sum(len(model.runs) for model in models)
+    metrics = _find_metrics(models) if card else METRICS
+    has_confusion = card is None or len(comparison.class_names) <= MAX_CONFUSED
     return {
         "answer": found,
         "created": _format_date(str(comparison.settings.get("created", ""))),
@@ -87,13 +96,13 @@ def _build_context(comparison: Comparison, found: Answer, card: ModelCard | None
         "open": comparison.planned - len(comparison.records),
         "is_single": card is not None,
         "card_scores": list_scores(card) if card and not models else (),
-        "metrics": METRICS,
+        "metrics": metrics,
         "models": models,
-        "ranked": _rank_rows(models),
+        "ranked": _rank_rows(models, metrics),
         "classes": list(zip(comparison.class_names, comparison.colours, strict=False)),
         "class_rows": _class_rows(comparison),
         "charts": build_charts(models or ([ModelSummary(comparison.records)] if card else ())),
-        "confusions": [(model.title, _shade_confusion(model)) for model in models],
+        "confusions": [(model.title, _shade_confusion(model)) for model in models] if has_confusion else (),
         "is_crowded": len(comparison.class_names) >= CROWDED,
         "gallery": build_gallery(comparison, album),
         "splits": describe_splits(comparison, album),
@@ -133,14 +142,17 @@ def write_report(folder: Path) -> Path:
     return _write(folder, comparison, answer(comparison))
 
 
-def write_model_report(folder: Path, channels: Mapping[str, Path] | None = None) -> Path:
+def write_model_report(
+    folder: Path, channels: Mapping[str, Path] | None = None, *, run: Path | None = None, out: Path | None = None
+) -> Path:
     """Write the same reports for one model into ``folder``: that of a run, of a training or of a model.
 
     Scores and overlays are those of the run's record where there is one, else the card tells what it knows.
-    ``channels`` are where the data is, when it is no longer where the run found it.
+    ``channels`` are where the data is, when it is no longer where the run found it; ``run`` is where the record and
+    its masks are, ``out`` where the reports go, when that is not ``folder``.
     """
-    single = read_single(folder, channels)
-    return _write(folder, single.comparison, single.answer, single.card)
+    single = read_single(folder, channels, run)
+    return _write(out or folder, single.comparison, single.answer, single.card)
 
 
 def _write(folder: Path, comparison: Comparison, found: Answer, card: ModelCard | None = None) -> Path:

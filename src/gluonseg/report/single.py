@@ -87,11 +87,14 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in ("runs", "algorithms", "backbones", "seeds")}
 
 
-def read_single(folder: Path, channels: Mapping[str, Path] | None = None) -> Single:
-    """Read a run's or a model's folder; UserError when it holds neither, or something in it is damaged."""
+def read_single(folder: Path, channels: Mapping[str, Path] | None = None, run: Path | None = None) -> Single:
+    """Read a run's or a model's folder; UserError when it holds neither, or something in it is damaged.
+
+    ``run`` is the folder of the run's record and masks, when they are not in ``folder``.
+    """
     model = _find_model(folder)
     card = read_card(model / CARD_FILE)
-    record = read_record(folder) or _build_record(card, model)
+    record = read_record(run or folder) or _build_record(card, model)
     known = {
         "class_names": card.class_names,
         "colours": card.colours,
@@ -101,7 +104,7 @@ def read_single(folder: Path, channels: Mapping[str, Path] | None = None) -> Sin
     settings = {**known, **_read_settings(folder)}
     if channels:
         settings["channels"] = {name: str(path) for name, path in channels.items()}
-    comparison = Comparison(folder, settings, [record], {record.name: folder})
+    comparison = Comparison(folder, settings, [record], {record.name: run or folder})
     return Single(comparison, answer(comparison) if comparison.models else _answer_card(card), card)
 
 

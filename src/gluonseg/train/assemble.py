@@ -19,6 +19,7 @@ from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.losses import MixedLoss, build_weight_table, compute_balanced_weights
 from gluonseg.train.early_stop import EarlyStopping
+from gluonseg.train.freeze import Freeze
 from gluonseg.train.listener import Listener
 from gluonseg.train.loop import Loop
 from gluonseg.train.optimizer import build_optimizer_arguments, build_schedule
@@ -110,5 +111,6 @@ def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listene
         device=plan.devices[0],
         dtype=hp.precision_dtype,
         early_stopping=EarlyStopping(*patience) if hp.early_stopping else None,
+        freeze=Freeze(network, hp.freeze_backbone_epochs) if hp.freeze_backbone_epochs else None,
         stop=stop,
     )

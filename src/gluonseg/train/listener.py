@@ -11,7 +11,10 @@ from gluonseg.metrics import Confusion
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch. Throughputs are samples/s; ``confusion`` counts the centre crops of the validation set."""
+    """One epoch. Throughputs are samples/s; ``confusion`` counts the centre crops of the validation set.
+
+    ``phase`` says what was trained, when training has two stages: ``head`` or ``all``.
+    """
 
     epoch: int
     learning_rate: float
@@ -19,6 +22,7 @@ class EpochResult:
     train_throughput: float
     confusion: Confusion
     validation_throughput: float
+    phase: str | None = None
 
     @property
     def miou(self) -> float:

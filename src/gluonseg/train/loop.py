@@ -14,6 +14,7 @@ from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.schedules import Schedule
 from gluonseg.train.early_stop import EarlyStopping
+from gluonseg.train.freeze import HEAD_PHASE, Freeze
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
 from gluonseg.train.stop import Stop
@@ -34,6 +35,7 @@ class Loop:
     device: Any
     dtype: str = "float32"
     early_stopping: EarlyStopping | None = None
+    freeze: Freeze | None = None
     stop: Stop = field(default_factory=Stop)
     results: list[EpochResult] = field(default_factory=list)
     _updates: int = 0
@@ -56,10 +58,13 @@ class Loop:
         return self.results
 
     def _run_epoch(self, epoch: int) -> None:
+        if self.freeze and self.freeze.begin_epoch(epoch):
+            self.stepper.forget_compiled()
+        phase = self.freeze.get_phase(epoch) if self.freeze else None
         loss, train_throughput, rate = self._train_epoch(epoch)
         self.listener.on_train_epoch(epoch, loss, train_throughput)
         confusion, throughput = self._validate_epoch(epoch)
-        result = EpochResult(epoch, rate, loss, train_throughput, confusion, throughput)
+        result = EpochResult(epoch, rate, loss, train_throughput, confusion, throughput, phase)
         is_best = all(result.miou > earlier.miou for earlier in self.results)
         self.results.append(result)
         self.listener.on_epoch(result, is_best)
@@ -68,9 +73,11 @@ class Loop:
         is_last = epoch + 1 == self.epochs
         if is_last or not self.early_stopping:
             return False
-        if not self.early_stopping.should_stop([result.miou for result in self.results]):
+        # What the heads reach on a frozen backbone says nothing about the second stage, which is still to come.
+        history = [result.miou for result in self.results if result.phase != HEAD_PHASE]
+        if not self.early_stopping.should_stop(history):
             return False
-        best = max(result.miou for result in self.results)
+        best = max(history)
         patience = self.early_stopping.patience
         self.listener.on_stop_early(epoch, f"validation mIOU has not risen above {best:.6f} for {patience} epochs")
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.schedules import Schedule, add_warmup, build_cosine, build_poly, build_step
+from gluonseg.schedules import Schedule, add_warmup, build_cosine, build_poly, build_step, lower_from
 
 
 def build_optimizer_arguments(hyperparameters: Hyperparameters) -> tuple[str, dict[str, Any]]:
@@ -36,4 +36,8 @@ def build_schedule(hyperparameters: Hyperparameters, num_samples: int, batch_siz
         schedule = build_cosine(hp.learning_rate, total)
     else:
         schedule = build_poly(hp.learning_rate, total)
+    if hp.freeze_backbone_epochs:
+        # As the loader counts: the first update of the first epoch in which everything is trained.
+        first = hp.freeze_backbone_epochs * num_samples // batch_size
+        schedule = lower_from(schedule, first, hp.unfreeze_lr_factor)
     return add_warmup(schedule, int(hp.warmup_epochs * num_samples / batch_size))

@@ -13,6 +13,7 @@ from gluonseg.metrics import Confusion, describe_confusion
 from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
 from gluonseg.models.card import CARD_FILE, ModelCard, encode_card
 from gluonseg.report.curves import draw_curves
+from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.stop import Stop
 from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, write_json
@@ -44,10 +45,11 @@ class ResultFolder(Listener):
         """Remove what an earlier job left: its parameters must not be taken for those of this one."""
         with self._writer.lock:
             self._folder.mkdir(parents=True, exist_ok=True)
-            # A job that was killed while it wrote a file leaves the part it had written.
-            leftovers = [path for name in _FILES for path in self._folder.glob(f".{name}.*.partial")]
-            for path in (*(self._folder / name for name in _FILES), *leftovers):
-                path.unlink(missing_ok=True)
+            files = [(self._folder, name) for name in _FILES]
+            for folder, name in [*files, *((folder, name) for folder in self._curve_folders for name in REPORT_FILES)]:
+                # A job that was killed while it wrote a file leaves the part it had written.
+                for path in (folder / name, *folder.glob(f".{name}.*.partial")):
+                    path.unlink(missing_ok=True)
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         """Put hyperparameters and card beside each best model, so that a job that is killed leaves a usable one."""

@@ -16,11 +16,13 @@ from gluonseg.models.card import ModelCard, build_card
 from gluonseg.predict.evaluation import evaluate_dataset
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.assemble import build_loaders, build_loop, open_dataset
+from gluonseg.train.job_report import JobReport
 from gluonseg.train.listener import EpochResult, Listener, Listeners
 from gluonseg.train.plan import Plan, plan_job
 from gluonseg.train.result import ResultFolder
 from gluonseg.train.start import build_start_network
 from gluonseg.train.stop import Stop, Stopped
+from gluonseg.train.tensorboard import EVENTS_FOLDER, TensorBoard
 from gluonseg.train.writer import ModelWriter, describe_versions
 
 _log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     """
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
+    curves = _build_curves(plan, settings.output_folder)
     training = open_dataset(settings.channels, "train", plan)
     validation = open_dataset(settings.channels, "validation", plan)
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
@@ -74,12 +77,14 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     settings.stop.begin(folder.conclude)
     # Only now: up to here a job can still be refused, and then nothing is lost.
     folder.clear()
-    listener = Listeners([*build_listeners(hp, writer), folder])
+    listener = Listeners([*build_listeners(hp, writer), *curves, folder])
     loop = build_loop(plan, network, build_loaders(hp, training, validation), listener, settings.stop)
+    report = JobReport(settings.model_folder, settings.output_folder, settings.channels)
     with suppress(Stopped):
         loop.run()
     folder.complete()
-    confusion = _score(settings, plan, folder, validation)
+    confusion = _score(settings, plan, folder, validation, report)
+    report.write(folder.card, loop.results, confusion)
     return JobOutcome(folder.card, tuple(loop.results), confusion)
 
 
@@ -105,21 +110,31 @@ def _build_card(plan: Plan) -> ModelCard:
     )
 
 
-def _score(settings: JobSettings, plan: Plan, folder: ResultFolder, validation: Dataset) -> Confusion | None:
+def _build_curves(plan: Plan, output_folder: Path | None) -> list[Listener]:
+    """The listener that draws for TensorBoard, when it is asked for."""
+    if not plan.hyperparameters.tensorboard or output_folder is None:
+        return []
+    return [TensorBoard(output_folder / EVENTS_FOLDER, plan.class_names)]
+
+
+def _score(
+    settings: JobSettings, plan: Plan, folder: ResultFolder, validation: Dataset, report: JobReport
+) -> Confusion | None:
     """Score the best epoch as users will run it; what is trained is kept, whatever happens here."""
     if settings.stop.is_requested:
         folder.tell_unscored()
         return None
 
-    def report(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         settings.stop.check()
+        report.keep(validation, done - 1)
         if settings.evaluation_progress:
             settings.evaluation_progress(done, total)
 
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
     try:
         predictor = load_predictor(settings.model_folder, plan.devices[0])
-        confusion = evaluate_dataset(predictor, validation, folder.card.num_classes, report)
+        confusion = evaluate_dataset(report.watch(predictor), validation, folder.card.num_classes, tell)
         folder.add_scores(confusion)
     except Stopped:
         folder.tell_unscored()

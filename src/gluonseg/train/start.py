@@ -19,7 +19,8 @@ from gluonseg.models.pretrained import load_backbone
 from gluonseg.models.registry import build_network
 
 _log = logging.getLogger(__name__)
-_HEADS = ("head.", "auxlayer.")
+HEADS = ("head.", "auxlayer.")
+"""How the names of all parameters begin that are not the backbone's."""
 
 
 def seed_everything(seed: int) -> None:
@@ -53,6 +54,12 @@ def build_start_network(
         load_artifact(network, artifact, hp)
     elif weights is not None:
         load_backbone(network, weights, hp.backbone)
+    elif hp.freeze_backbone_epochs:
+        _log.warning(
+            "freeze_backbone_epochs is %d, but the backbone starts from random values: what is frozen knows nothing; "
+            "set use_pretrained_model to True, give a model channel, or leave freeze_backbone_epochs out",
+            hp.freeze_backbone_epochs,
+        )
     if hp.precision_dtype != "float32":
         network.cast(hp.precision_dtype)
     network.hybridize(static_alloc=True)
@@ -75,7 +82,7 @@ def _choose_norm(hp: Hyperparameters, num_devices: int) -> dict[str, Any]:
 
 def _set_head_rate(network: Any, mult: float) -> None:
     for name, parameter in network._collect_params_with_prefix().items():
-        if name.startswith(_HEADS):
+        if name.startswith(HEADS):
             parameter.lr_mult = mult
 
 
@@ -91,7 +98,7 @@ def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) ->
             f"{hp.algorithm} on {hp.backbone}; set algorithm and backbone to those of the model"
         )
     parameters = network._collect_params_with_prefix()
-    heads = {name: parameter.data() for name, parameter in parameters.items() if name.startswith(_HEADS)}
+    heads = {name: parameter.data() for name, parameter in parameters.items() if name.startswith(HEADS)}
     fitting = {name: value for name, value in artifact.params.items() if name in parameters}
     if card.num_classes != hp.num_classes:
         _log.warning(
@@ -100,6 +107,6 @@ def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) ->
             card.num_classes,
             hp.num_classes,
         )
-        fitting = {name: value for name, value in fitting.items() if not name.startswith(_HEADS)}
+        fitting = {name: value for name, value in fitting.items() if not name.startswith(HEADS)}
     # An auxiliary head that the model lacks keeps its random values, too.
     load_params(network, {**heads, **fitting}, next(iter(parameters.values())).list_ctx())

@@ -69,6 +69,10 @@ class Stepper:
         self._trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
         return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
 
+    def forget_compiled(self) -> None:
+        """To be called when the network has changed and is going to be compiled again."""
+        self._is_compiled = False
+
     def _run_backward(self, parts: Sequence[_Part], factor: float) -> list[Any]:
         """Forward and backward of every part; returns their losses times ``factor``."""
         if len(parts) == 1:

@@ -84,10 +84,11 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_epochs(results: Sequence[EpochResult], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The curves: one entry an epoch. Validation numbers are of the centre crops."""
+    """The curves: one entry an epoch, with its phase if there are two. Validation numbers are of the centre crops."""
     return [
         {
             "epoch": result.epoch,
+            **({"phase": result.phase} if result.phase else {}),
             "learning_rate": result.learning_rate,
             "train_loss": result.train_loss,
             "train_throughput": result.train_throughput,

@@ -1,4 +1,4 @@
-"""Lets any Python program import MXNet on the numpy of today, and costs its start-up nothing.
+"""Lets any Python program import MXNet on the numpy of today, and writes its output line by line.
 
 numpy is imported, and its removed names restored, only when the program imports MXNet or GluonCV. In script
 mode Python's start-up finds this through ``sitecustomize`` on ``PYTHONPATH``, in the image through a ``.pth`` file.
@@ -6,6 +6,8 @@ mode Python's start-up finds this through ``sitecustomize`` on ``PYTHONPATH``, i
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -29,4 +31,14 @@ class CompatFinder(MetaPathFinder):
         return None
 
 
+def buffer_lines() -> None:
+    """Write a line of standard output once it is complete: a log is read while the program runs.
+
+    SageMaker's toolkit makes a line of each piece that it reads, and PYTHONUNBUFFERED=1 makes pieces of a line.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and not os.environ.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
 sys.meta_path.insert(0, CompatFinder())
+buffer_lines()

@@ -1,0 +1,166 @@
+"""Training in two stages: what is frozen stays bit for bit, then everything is trained, at a lower rate."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from conftest import TINY, RunJob, build_listeners
+from gluonseg.compare.record import FINISHED, RunRecord
+from gluonseg.errors import HyperparameterError
+from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.report.chart import build_charts
+from gluonseg.report.summary import ModelSummary
+from gluonseg.train.freeze import Freeze
+from gluonseg.train.listener import EpochResult, Listener
+from gluonseg.train.optimizer import build_schedule
+from gluonseg.train.run import JobSettings, run_job
+from gluonseg.train.start import HEADS, build_start_network
+from gluonseg.train.writer import ModelWriter
+
+Parameters = Mapping[str, npt.NDArray[Any]]
+
+
+class _Snapshots(Listener):
+    """The parameters at the start and after each epoch."""
+
+    def __init__(self) -> None:
+        self.taken: list[Parameters] = []
+        self._writer: ModelWriter
+
+    def build(self, hyperparameters: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
+        self._writer = writer
+        self._take()
+        return [*build_listeners(hyperparameters, writer), self]
+
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        self.taken.append({name: value.asnumpy() for name, value in self._writer.copy_parameters().items()})
+
+
+def _find_changed(before: Parameters, after: Parameters) -> set[str]:
+    return {name for name in before if not np.array_equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices"),
+    [
+        ({}, 1),
+        ({"optimizer": "adam", "algorithm": "psp", "learning_rate": "0.001"}, 1),
+        ({"mini_batch_size": "3"}, 2),
+        ({"_kvstore": "local"}, 2),
+    ],
+)
+def test_the_backbone_stays_bit_for_bit_then_everything_is_trained(
+    changes: Mapping[str, str], devices: int, drawn_channels: Mapping[str, Path], tmp_path: Path
+) -> None:
+    found = _Snapshots()
+    given = {**TINY, "epochs": "3", "freeze_backbone_epochs": "2", **changes}
+    contexts = [mx.cpu(number) for number in range(devices)]
+    run_job(JobSettings(given, drawn_channels, tmp_path / "model", devices=contexts), found.build)
+    start, first, second, third = found.taken
+    heads = {name for name in start if name.startswith(HEADS)}
+    assert any(name.startswith("layer4.") and name.endswith("running_var") for name in start.keys() - heads)
+    # Statistics of the heads move, those of the backbone do not.
+    assert _find_changed(start, first) == heads
+    assert _find_changed(first, second) == heads
+    assert _find_changed(second, third) == start.keys()
+    curves = json.loads((tmp_path / "model/curves.json").read_text(encoding="utf-8"))
+    assert [entry["phase"] for entry in curves] == ["head", "head", "all"]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_compiled_backbone_works_as_in_prediction_while_it_is_frozen(devices: int) -> None:
+    """With heads that do so anyway, only the backbone can make training's outputs differ from prediction's."""
+    contexts = [mx.cpu(number) for number in range(devices)]
+    network = build_start_network(parse_hyperparameters(TINY), contexts)
+
+    def steady(block: Any) -> None:
+        if isinstance(block, mx.gluon.nn.BatchNorm):
+            block._kwargs["use_global_stats"] = True
+        elif isinstance(block, mx.gluon.nn.Dropout):
+            block._rate = 0
+
+    network.head.apply(steady)
+    network.auxlayer.apply(steady)
+    network.hybridize(static_alloc=True)
+    freeze = Freeze(network, 1)
+    pictures = [mx.nd.random.normal(shape=(2, 3, 32, 32), ctx=context) for context in contexts]
+
+    def is_as_in_prediction() -> list[bool]:
+        predicted = [network(one)[0].asnumpy() for one in pictures]
+        with mx.autograd.record():
+            trained = [network(one)[0].asnumpy() for one in pictures]
+        return [np.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in zip(predicted, trained, strict=True)]
+
+    assert is_as_in_prediction() == [False] * devices
+    assert freeze.begin_epoch(0)
+    assert is_as_in_prediction() == [True] * devices
+    assert freeze.begin_epoch(1)
+    assert is_as_in_prediction() == [False] * devices
+    assert not freeze.begin_epoch(2)
+
+
+def test_without_freezing_the_curves_have_no_phase(trained_model: Path) -> None:
+    curves = json.loads((trained_model / "curves.json").read_text(encoding="utf-8"))
+    assert not any("phase" in entry for entry in curves)
+
+
+def test_a_frozen_backbone_of_random_values_is_warned_of(
+    run_tiny: RunJob, trained_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_tiny({"freeze_backbone_epochs": "1"})
+    assert "the backbone starts from random values" in caplog.text
+    caplog.clear()
+    run_tiny({"freeze_backbone_epochs": "1"}, extra_channels={"model": trained_model})
+    assert "random values" not in caplog.text
+
+
+def test_early_stopping_waits_for_the_second_stage(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    early = {"early_stopping": "True", "early_stopping_min_epochs": "0", "early_stopping_patience": "1"}
+    # A tolerance of 1 means that mIOU would have to double.
+    changes = {**early, "early_stopping_tolerance": "1", "epochs": "6", "learning_rate": "1e-9"}
+    outcome = run_tiny({**changes, "freeze_backbone_epochs": "3"})
+    assert [result.phase for result in outcome.results] == ["head"] * 3 + ["all"] * 2
+
+
+@pytest.mark.parametrize("scheduler", ["poly", "cosine", "step"])
+def test_the_rate_is_lower_from_the_first_update_of_the_second_stage(scheduler: str) -> None:
+    given = {**TINY, "epochs": "6", "lr_scheduler": scheduler, "lr_scheduler_step": "5"}
+    plain = build_schedule(parse_hyperparameters(given), 9, 4)
+    frozen = {**given, "freeze_backbone_epochs": "3", "unfreeze_lr_factor": "0.2"}
+    two = build_schedule(parse_hyperparameters(frozen), 9, 4)
+    # Three epochs of 9 photos in batches of 4 have 2 + 2 + 2 updates.
+    assert [two(update) / plain(update) for update in range(13)] == pytest.approx([1.0] * 6 + [0.2] * 7)
+
+
+@pytest.mark.parametrize("epochs", ["2", "3"])
+def test_a_second_stage_has_to_be_left(epochs: str) -> None:
+    with pytest.raises(HyperparameterError, match=f"^freeze_backbone_epochs {epochs} must be below epochs 2"):
+        parse_hyperparameters({**TINY, "epochs": "2", "freeze_backbone_epochs": epochs})
+
+
+@pytest.mark.parametrize(("phases", "changes"), [(("head", "head", "all", "all"), 1), ((None,) * 4, 0)])
+def test_charts_show_where_the_phase_changes(phases: Sequence[str | None], changes: int) -> None:
+    epochs = [
+        {"epoch": number, "train_loss": 1.0 / (number + 1), **({"phase": phase} if phase else {})}
+        for number, phase in enumerate(phases)
+    ]
+    models = [ModelSummary([RunRecord("fcn", "resnet-18", seed, FINISHED, epochs=epochs) for seed in (1, 2)])]
+    (chart,) = build_charts(models)
+    assert len(chart.changes) == changes
+    for change in chart.changes:
+        first, second = chart.lines[0].points[1:3]
+        assert first.x < change.position < second.x
+        assert change.title == "from epoch 2 on everything is trained, the backbone too"
