@@ -88,7 +88,8 @@ def test_a_good_job_ends_with_0_and_leaves_the_artifacts(trained: tuple[Job, Job
         "curves.png",
     }
     assert {path.name for path in job.model.iterdir()} == artifacts
-    assert {path.name for path in (job.base / "output" / "data").iterdir()} == {"curves.json", "curves.png"}
+    output = {"curves.json", "curves.png", "report.html", "report.json", "report.csv", "report.md"}
+    assert {path.name for path in (job.base / "output" / "data").iterdir()} == output
     assert [path.name for path in (job.base / "output").iterdir()] == ["data"]
     assert json.loads((job.model / "hyperparams.json").read_text())["num_training_samples"] == "18"
     assert len(json.loads((job.model / "curves.json").read_text())) == 2
