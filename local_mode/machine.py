@@ -8,17 +8,22 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 CONFIG = Path(__file__).resolve().with_name("sagemaker_config.yaml")
 WORKING_DIR = "com.docker.compose.project.working_dir"
 """The label by which a container tells where its compose file is, here a folder inside the run's scratch folder."""
+NETWORK = "sagemaker-local"
+"""The Docker network of both SDKs, which they make and leave behind."""
 
 
 def _ask(*command: str) -> str | None:
@@ -63,7 +68,7 @@ def stay_local() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def _remove_containers(scratch: Path) -> None:
+def remove_containers(scratch: Path) -> None:
     """The SDK leaves stopped containers behind, and running ones when something fails."""
     listing = _ask("docker", "ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{WORKING_DIR}"}}}}') or ""
     rows = [line.split(maxsplit=1) for line in listing.splitlines()]
@@ -84,11 +89,73 @@ def _remove_folder(folder: Path, image: str) -> None:
 
 
 @contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Within the block Ctrl-C and SIGTERM do what they do elsewhere, and their exception also leaves the block.
+
+    Both SDKs hand over to their telemetry in a ``finally: return``, by which a stopped training passes for a done one.
+    """
+    seen: list[Callable[[], object]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, _note(seen, handler))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for act in seen:
+        act()
+
+
+def _note(
+    seen: list[Callable[[], object]], handler: Callable[[int, FrameType | None], object]
+) -> Callable[[int, FrameType | None], object]:
+    """A handler that keeps what it has done in ``seen``, to be done again."""
+
+    def act(number: int, frame: FrameType | None) -> object:
+        seen.append(lambda: handler(number, None))
+        return handler(number, frame)
+
+    return act
+
+
+def _has_network() -> bool:
+    return _ask("docker", "network", "inspect", NETWORK) is not None
+
+
+def _remove_network() -> None:
+    """Remove the network unless it is somebody else's too: Docker itself would not mind their stopped containers."""
+    if not (_ask("docker", "ps", "--all", "--quiet", "--filter", f"network={NETWORK}") or "").strip():
+        _ask("docker", "network", "rm", NETWORK)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second, impatient Ctrl-C would end the clean-up half-way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+@contextmanager
 def open_scratch(image: str) -> Iterator[Path]:
-    """A folder for the files of the SDK and its containers; at the end both are gone."""
+    """A folder for the files of the SDK and its containers; at the end both are gone, and so is the SDK's network."""
+    had_network = _has_network()
     scratch = Path(tempfile.mkdtemp(prefix="gluonseg-local-")).resolve()
     try:
         yield scratch
     finally:
-        _remove_containers(scratch)
-        _remove_folder(scratch, image)
+        with _uninterrupted():
+            remove_containers(scratch)
+            if not had_network:
+                _remove_network()
+            _remove_folder(scratch, image)

@@ -6,7 +6,6 @@ GLUONSEG_IMAGE and GLUONSEG_GPU_IMAGE name the images.
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import subprocess
@@ -20,7 +19,10 @@ from typing import NoReturn
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from local_server import LocalServer
+from program import run_program
+from repository import ROOT
+
 FindSdk = Callable[[str], Path]
 
 
@@ -32,8 +34,7 @@ def _skip(reason: str) -> NoReturn:
 
 def call_docker(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run the docker client; stderr goes into stdout."""
-    command, out = ["docker", *arguments], subprocess.PIPE
-    return subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+    return run_program(["docker", *arguments], timeout=timeout)
 
 
 def _find_image(name: str, target: str) -> str:
@@ -69,6 +70,10 @@ def find_sdk() -> FindSdk:
     return find
 
 
+def name_container() -> str:
+    return f"gluonseg-test-{uuid.uuid4().hex[:12]}"
+
+
 @dataclass(frozen=True)
 class ContainerRun:
     """How a container ended."""
@@ -96,7 +101,7 @@ def run_container(
     **environment: str,
 ) -> ContainerRun:
     """Run the image to its end and remove the container."""
-    name = f"gluonseg-test-{uuid.uuid4().hex[:12]}"
+    name = name_container()
     arguments = build_arguments(base, options, environment)
     try:
         done = call_docker("run", "--rm", "--name", name, *arguments, image, *command, timeout=timeout)
@@ -107,10 +112,11 @@ def run_container(
 
 
 @dataclass(frozen=True)
-class Container:
-    """A container that runs in the background."""
+class Container(LocalServer):
+    """A container that runs in the background; ``port`` is the one inside."""
 
     name: str
+    port: int = 8080
 
     def read_log(self) -> str:
         return call_docker("logs", self.name).stdout
@@ -134,43 +140,27 @@ class Container:
         taken = time.monotonic() - start
         return int(call_docker("inspect", "--format", "{{.State.ExitCode}}", self.name).stdout), taken
 
-    def find_port(self, inside: int = 8080) -> int:
+    def find_port(self) -> int:
         """The port of the host behind which the container's port is."""
-        return int(call_docker("port", self.name, f"{inside}/tcp").stdout.split()[0].rpartition(":")[2])
-
-    def request(
-        self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, inside: int = 8080
-    ) -> tuple[int, bytes]:
-        """POST ``body`` when there is one, GET otherwise; status and body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.find_port(inside), timeout=60)
-        try:
-            connection.request("GET" if body is None else "POST", path, body, dict(headers or {}))
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def wait_until_served(self, timeout: float = 120, inside: int = 8080) -> float:
-        """Wait for a 200 of /ping; the seconds it took."""
-        start = time.monotonic()
-        while time.monotonic() < start + timeout and self.is_running():
-            try:
-                if self.request("/ping", inside=inside)[0] == 200:
-                    return time.monotonic() - start
-            except (OSError, http.client.HTTPException):
-                pass
-            time.sleep(0.1)
-        pytest.fail(f"the container does not serve:\n{self.read_log()}")
+        found = call_docker("port", self.name, f"{self.port}/tcp").stdout.split()
+        if not found:
+            raise ConnectionRefusedError(f"{self.name} has no port {self.port}, or has ended")
+        return int(found[0].rpartition(":")[2])
 
 
 @contextmanager
 def started_container(
-    image: str, *command: str, base: Path | None = None, options: Sequence[str] = (), **environment: str
+    image: str,
+    *command: str,
+    base: Path | None = None,
+    options: Sequence[str] = (),
+    port: int = 8080,
+    **environment: str,
 ) -> Iterator[Container]:
-    """Start the image in the background, with port 8080 published; it is removed at the end, whatever happened."""
-    container = Container(f"gluonseg-test-{uuid.uuid4().hex[:12]}")
+    """Start the image in the background, with ``port`` published; it is removed at the end, whatever happened."""
+    container = Container(name_container(), port)
     arguments = build_arguments(base, options, environment)
-    publish = [] if "--publish" in options or "--network" in options else ["--publish", "127.0.0.1::8080"]
+    publish = [] if "--network" in options else ["--publish", f"127.0.0.1::{port}"]
     done = call_docker("run", "--detach", "--name", container.name, *publish, *arguments, image, *command)
     try:
         assert done.returncode == 0, done.stdout

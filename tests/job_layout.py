@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gluonseg.data.synthetic import prepare_synthetic
+from program import build_environment, run_program
+from repository import ROOT
 
-TRAIN = Path(__file__).parents[1] / "container" / "train"
+TRAIN = ROOT / "container" / "train"
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation", "label_map")
 HYPERPARAMETERS: Mapping[str, str] = {
     "backbone": "resnet-18",
@@ -71,16 +71,8 @@ class Job:
 
     def run(self, *arguments: str, **variables: str) -> JobRun:
         """Run ``container/train`` in a process of its own."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "SAGEMAKER_BASE_DIR": str(self.base), **variables}
-        done = subprocess.run(
-            [sys.executable, str(TRAIN), *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        environment = build_environment(**{"OMP_NUM_THREADS": "1", "SAGEMAKER_BASE_DIR": str(self.base), **variables})
+        done = run_program([sys.executable, TRAIN, *arguments], environment)
         return JobRun(done.returncode, done.stdout, self.read_failure())
 
 

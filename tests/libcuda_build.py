@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from program import build_environment, run_source
+from repository import ROOT
+
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 needs_compiler = pytest.mark.skipif(
     COMPILER is None or not sys.platform.startswith("linux"), reason="needs Linux and a C compiler"
 )
-STUB_SOURCE = Path(__file__).resolve().parent.parent / "container" / "libcuda" / "stub.c"
+STUB_SOURCE = ROOT / "container" / "libcuda" / "stub.c"
 
 DRIVER = """
 #include <stdio.h>
@@ -98,11 +101,7 @@ def build_stub(target: Path) -> Path:
 
 def run_python(source: str, libraries: Path | None = None, variables: Mapping[str, str] | None = None) -> str:
     """Run a program in a process of its own, with ``libraries`` where the loader looks first; return its output."""
-    cleared = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "MXNET_USE_FUSION")
-    environment = {name: value for name, value in os.environ.items() if name not in cleared}
+    environment = build_environment("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "MXNET_USE_FUSION")
     if libraries is not None:
         environment["LD_LIBRARY_PATH"] = str(libraries)
-    environment.update(variables or {})
-    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return run_source(source, {**environment, **(variables or {})})

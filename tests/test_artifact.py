@@ -10,19 +10,19 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import mxnet as mx
-import numpy as np
 import pytest
 from gluoncv.model_zoo import pspnet
 
+from file_tree import add_member
 from gluonseg.errors import ModelError
 from gluonseg.models import artifact as artifact_module
 from gluonseg.models.artifact import ModelArtifact, infer_architecture, read_artifact, read_folder
 from gluonseg.models.card import CARD_FILE, parse_card
 from gluonseg.models.registry import GLUONCV_BACKBONES, NETWORKS, build_network
 from gluonseg.predict.predictor import load_predictor
+from picture import draw_noise
 
 
 def _pack(folder: Path, archive: Path, prefix: str = "") -> Path:
@@ -44,14 +44,6 @@ def _link_model(source: Path, target: Path) -> Path:
 def _replace(path: Path, content: str | bytes) -> None:
     path.unlink(missing_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes = b"", **fields: Any) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    for field, value in fields.items():
-        setattr(member, field, value)
-    tar.addfile(member, io.BytesIO(content))
 
 
 @pytest.fixture
@@ -141,9 +133,9 @@ def test_only_known_members_are_unpacked(trained_model: Path, tmp_path: Path, mo
         for path in trained_model.iterdir():
             tar.add(path, path.name)
         for name in ("../escaped", "/absolute", "code/inference.py", "sub/model_best.params", "big.bin"):
-            _add(tar, name, b"never read")
-        _add(tar, "pipe", type=tarfile.FIFOTYPE)
-        _add(tar, "link", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+            add_member(tar, name, b"never read")
+        add_member(tar, "pipe", type=tarfile.FIFOTYPE)
+        add_member(tar, "link", type=tarfile.SYMTYPE, linkname="/etc/passwd")
     monkeypatch.setattr("tempfile.tempdir", str(work))
 
     def note(folder: Path) -> ModelArtifact:
@@ -161,7 +153,7 @@ def test_only_known_members_are_unpacked(trained_model: Path, tmp_path: Path, mo
 def test_a_member_that_is_no_file(tmp_path: Path, kind: bytes) -> None:
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        _add(tar, "model_best.params", type=kind, linkname="/etc/passwd")
+        add_member(tar, "model_best.params", type=kind, linkname="/etc/passwd")
     with pytest.raises(ModelError, match=r"model_best.params in .* is not a regular file; links are not followed"):
         read_artifact(archive)
 
@@ -170,8 +162,8 @@ def test_sizes_and_counts_have_a_limit(tmp_path: Path, monkeypatch: pytest.Monke
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         for number in range(5):
-            _add(tar, f"extra-{number}")
-        _add(tar, "model_best.params", b"x" * 100)
+            add_member(tar, f"extra-{number}")
+        add_member(tar, "model_best.params", b"x" * 100)
     monkeypatch.setattr(artifact_module, "_MAX_MEMBER_BYTES", 99)
     with pytest.raises(ModelError, match=r"model_best.params in .* has 100 bytes, the limit is 99"):
         read_artifact(archive)
@@ -218,7 +210,7 @@ def test_not_an_archive(archive: Path, tmp_path: Path, spoil: Callable[[Path], N
 def test_damaged_weights_in_an_archive_are_reported_by_its_name(tmp_path: Path) -> None:
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        _add(tar, "model_best.params", b"not the parameters of anything")
+        add_member(tar, "model_best.params", b"not the parameters of anything")
     with pytest.raises(ModelError, match=f"^{archive}: model_best.params is no usable MXNet parameter file"):
         read_artifact(archive)
 
@@ -226,8 +218,8 @@ def test_damaged_weights_in_an_archive_are_reported_by_its_name(tmp_path: Path) 
 def test_an_archive_without_weights(tmp_path: Path) -> None:
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        _add(tar, "hyperparams.json", b"{}")
-        _add(tar, "sub/model_best.params", b"x")
+        add_member(tar, "hyperparams.json", b"{}")
+        add_member(tar, "sub/model_best.params", b"x")
     with pytest.raises(ModelError, match=r"there is no model_best.params in .*; a model archive has it at its root"):
         read_artifact(archive)
 
@@ -259,7 +251,7 @@ def test_the_builtins_archive_predicts(builtin_model: Path, tmp_path: Path) -> N
     assert (card.crop_size, card.base_size, card.prediction_size) == (64, 80, 0)
     assert card.class_names == ("class_0", "class_1", "class_2")
     assert card.hyperparameters["crop_size"] == "64"
-    image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
+    image = draw_noise(31, 45)
     assert predictor.predict_mask(image).shape == (31, 45)
 
 

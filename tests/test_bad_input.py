@@ -13,16 +13,19 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from file_tree import add_member
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.errors import FAILURE_LIMIT
 from gluonseg.sagemaker.job import run_training
 from job_layout import TRAIN, Job, lay_out_job, train_once
+from program import build_environment, run_program
 
 Spoil = Callable[[Job], object]
 
@@ -402,21 +405,10 @@ def test_bad_configuration(
     _run(job, words, caplog)
 
 
-def _tar(name: str, content: bytes) -> bytes:
+def _tar(name: str, content: bytes = b"", **fields: Any) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _tar_link(name: str, target: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = tarfile.SYMTYPE, target
-        archive.addfile(member)
+        add_member(archive, name, content, **fields)
     return buffer.getvalue()
 
 
@@ -430,7 +422,10 @@ ARCHIVES: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
         _tar("code/inference.py", b"print('never run')"),
         ("there is no model_best.params in ", "at its root"),
     ),
-    "link": (_tar_link("model_best.params", "/etc/passwd"), ("model_best.params in ", "links are not followed")),
+    "link": (
+        _tar("model_best.params", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        ("model_best.params in ", "links are not followed"),
+    ),
     "climbs-out": (_tar("../../model_best.params", b"x"), ("there is no model_best.params in ",)),
     "not-parameters": (_tar("model_best.params", b"no parameters"), ("model_best.params",)),
 }
@@ -560,7 +555,7 @@ def test_no_job_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(Path("/opt/ml/input").exists(), reason="this machine has a job in /opt/ml")
 def test_nothing_in_opt_ml() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "SAGEMAKER_BASE_DIR"}
+    environment = build_environment("SAGEMAKER_BASE_DIR")
     done = subprocess.run(
         [sys.executable, str(TRAIN)], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -618,10 +613,6 @@ def test_no_temporary_folder(data: Path, tmp_path: Path, program: str) -> None:
 
 
 def _run_train(command: list[str], base: Path) -> tuple[int, str]:
-    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("TMPDIR", None)
-    out = subprocess.PIPE
-    done = subprocess.run(
-        command, env=environment, stdout=out, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
-    )
+    environment = build_environment("TMPDIR", SAGEMAKER_BASE_DIR=str(base), PYTHONDONTWRITEBYTECODE="1")
+    done = run_program(command, environment, timeout=120)
     return done.returncode, done.stdout

@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +27,7 @@ from gluonseg.errors import (
 from gluonseg.serve import codec, media
 from gluonseg.serve.recordio import Float32Array
 from notebook_client import parse_mask
-
-UInt8Array = npt.NDArray[np.uint8]
+from picture import UInt8Array, draw_noise, encode_picture
 
 
 @dataclass(frozen=True)
@@ -53,16 +51,6 @@ class FakePredictor:
         one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
         probabilities: Float32Array = (np.float32(0.1) + np.float32(0.7) * one_hot).transpose(2, 0, 1)
         return probabilities
-
-
-def _picture(height: int = 11, width: int = 17) -> UInt8Array:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def _encode(pixels: UInt8Array, picture_format: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, picture_format)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -147,14 +135,14 @@ def test_every_type_has_an_encoder() -> None:
 
 
 def test_png_requests_keep_their_pixels_and_grey_becomes_rgb() -> None:
-    picture = _picture()
-    np.testing.assert_array_equal(codec.decode_request(_encode(picture, "PNG"), 10_000), picture)
-    grey = codec.decode_request(_encode(picture[..., 0], "JPEG"), 10_000)
+    picture = draw_noise(11, 17)
+    np.testing.assert_array_equal(codec.decode_request(encode_picture(picture, "PNG"), 10_000), picture)
+    grey = codec.decode_request(encode_picture(picture[..., 0], "JPEG"), 10_000)
     assert grey.shape == (11, 17, 3)
 
 
 def test_a_camera_file_with_two_pictures_gives_the_first() -> None:
-    buffer, second = io.BytesIO(), Image.fromarray(_picture(16, 24))
+    buffer, second = io.BytesIO(), Image.fromarray(draw_noise(16, 24))
     Image.fromarray(np.full((16, 24, 3), 200, np.uint8)).save(buffer, "MPO", save_all=True, append_images=[second])
     np.testing.assert_array_equal(codec.decode_request(buffer.getvalue(), 10_000), 200)
 
@@ -164,12 +152,12 @@ def test_a_camera_file_with_two_pictures_gives_the_first() -> None:
     [
         (b"", BadRequestError, 400, "empty"),
         (b"just text", UnsupportedImageError, 415, "no JPEG or PNG"),
-        (_encode(_picture(), "BMP"), UnsupportedImageError, 415, "no JPEG or PNG"),
-        (_encode(_picture(64, 64), "JPEG")[:700], ImageError, 400, "damaged"),
-        (_encode(_picture(64, 64), "JPEG")[:5], ImageError, 400, "damaged"),
-        (_encode(_picture(64, 64), "PNG")[:700], ImageError, 400, "damaged"),
-        (_encode(_picture(64, 64), "PNG")[:9], ImageError, 400, "damaged"),
-        (_encode(_picture(101, 100), "PNG"), ImageTooLargeError, 413, "100x101"),
+        (encode_picture(draw_noise(11, 17), "BMP"), UnsupportedImageError, 415, "no JPEG or PNG"),
+        (encode_picture(draw_noise(64, 64), "JPEG")[:700], ImageError, 400, "damaged"),
+        (encode_picture(draw_noise(64, 64), "JPEG")[:5], ImageError, 400, "damaged"),
+        (encode_picture(draw_noise(64, 64), "PNG")[:700], ImageError, 400, "damaged"),
+        (encode_picture(draw_noise(64, 64), "PNG")[:9], ImageError, 400, "damaged"),
+        (encode_picture(draw_noise(101, 100), "PNG"), ImageTooLargeError, 413, "100x101"),
     ],
 )
 def test_bodies_that_cannot_be_used(body: bytes, error: type[Exception], status: int, text: str) -> None:
@@ -180,7 +168,7 @@ def test_bodies_that_cannot_be_used(body: bytes, error: type[Exception], status:
 
 
 def test_the_mask_png_is_grey_with_class_ids_for_both_readers() -> None:
-    predictor, picture = FakePredictor(), _picture()
+    predictor, picture = FakePredictor(), draw_noise(11, 17)
     body = codec.encode_answer(media.PNG, predictor, picture)
     opened = Image.open(io.BytesIO(body))
     assert opened.mode == "L"
@@ -191,26 +179,26 @@ def test_the_mask_png_is_grey_with_class_ids_for_both_readers() -> None:
 
 @pytest.mark.parametrize("media_type", [media.RECORDIO, media.PROTOBUF])
 def test_protobuf_has_the_mask_of_the_png(media_type: str) -> None:
-    predictor, picture = FakePredictor(), _picture()
+    predictor, picture = FakePredictor(), draw_noise(11, 17)
     mask = parse_mask(codec.encode_answer(media_type, predictor, picture))
     np.testing.assert_array_equal(mask, predictor.predict_mask(picture))
 
 
 def test_npy_loads_without_pickle() -> None:
-    predictor, picture = FakePredictor(), _picture()
+    predictor, picture = FakePredictor(), draw_noise(11, 17)
     mask = np.load(io.BytesIO(codec.encode_answer(media.NPY, predictor, picture)), allow_pickle=False)
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, predictor.predict_mask(picture))
 
 
 def test_the_overlay_is_an_rgb_png_of_the_same_size() -> None:
-    opened = Image.open(io.BytesIO(codec.encode_answer(media.OVERLAY, FakePredictor(), _picture())))
+    opened = Image.open(io.BytesIO(codec.encode_answer(media.OVERLAY, FakePredictor(), draw_noise(11, 17))))
     assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (17, 11))
 
 
 @pytest.mark.parametrize("media_type", [media.JSON, media.JSON_LINES])
 def test_json_has_sizes_shares_and_a_mask_that_can_be_drawn(media_type: str) -> None:
-    predictor, picture = FakePredictor(), _picture()
+    predictor, picture = FakePredictor(), draw_noise(11, 17)
     mask = predictor.predict_mask(picture)
     body = codec.encode_answer(media_type, predictor, picture)
     assert body.count(b"\n") == 1

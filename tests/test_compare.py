@@ -11,26 +11,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import mxnet as mx
 import pytest
 from PIL import Image
 
 from gluonseg.cli import main
-from gluonseg.compare.child import Interrupted, StopSignals, run_child
+from gluonseg.compare.child import Ended, Interrupted, StopSignals, run_child
 from gluonseg.compare.lock import LOCK_FILE, hold_lock
-from gluonseg.compare.plan import read_comparison
+from gluonseg.compare.plan import Run, read_comparison
 from gluonseg.compare.progress import Display, TrainingState, estimate_left, format_seconds
 from gluonseg.compare.record import FAILED, FINISHED, read_record
-from gluonseg.compare.runner import find_reason
-from gluonseg.errors import UserError
+from gluonseg.compare.runner import RunError, _Runner, find_reason
+from gluonseg.errors import TrainingDivergedError, UserError
+from gluonseg.train.step import check_finite, check_finite_parameters
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
 
 Capture = pytest.CaptureFixture[str]
 SHARED = [f"--{name}={value}" for name, value in HYPERPARAMETERS.items() if name != "backbone"]
 RUN = "fcn_resnet-18_seed1"
 PSP = "psp_resnet-18_seed1"
+TOOK = "12.5 s of training, peak memory 900.5 MB"
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +110,7 @@ def test_record_of_a_finished_run(compared: _Compared) -> None:
     assert (record.status, record.error) == (FINISHED, "")
     assert (record.algorithm, record.backbone, record.seed) == ("fcn", "resnet-18", 1)
     assert record.train_seconds > 1
+    assert not (compared.find(RUN) / "checkpoints").exists()
     assert 100 < record.train_peak_mb < 10_000
     assert [entry["epoch"] for entry in record.epochs] == [0]
     assert record.hyperparameters["crop_size"] == "32"
@@ -150,6 +156,10 @@ def test_a_trained_run_is_scored_and_not_trained_again(compared: _Compared) -> N
 
 
 def test_a_finished_run_is_kept_and_a_failed_one_made_again(compared: _Compared) -> None:
+    left, needed = (compared.find(name) / "checkpoints" / "checkpoint-000003.params" for name in (RUN, PSP))
+    for path in (left, needed):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     kept = (compared.find(RUN) / "run.json").stat().st_mtime_ns
     failed = (compared.find(PSP) / "run.json").stat().st_mtime_ns
     again = compared.run()
@@ -157,6 +167,76 @@ def test_a_finished_run_is_kept_and_a_failed_one_made_again(compared: _Compared)
     assert "psp resnet-18 seed 1 failed: " in again.stderr
     assert (compared.find(RUN) / "run.json").stat().st_mtime_ns == kept
     assert (compared.find(PSP) / "run.json").stat().st_mtime_ns > failed
+    assert not left.parent.exists(), "the end came just before it was removed"
+    assert needed.exists(), "hours of training are in it, and what failed can be mended"
+    record = read_record(compared.find(PSP))
+    assert record is not None
+    assert record.error.endswith(f"; its checkpoints are kept in {needed.parent}")
+
+
+class _Steps:
+    """A runner whose steps are these functions by the module's name, instead of processes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, **steps: Callable[..., Ended]) -> None:
+        def run_step(_runner: object, _folder: Path, *arguments: str, on_line: Any = None) -> Ended:
+            return steps[arguments[0].rpartition(".")[2]](on_line)
+
+        patch.setattr(_Runner, "_run_step", run_step)
+        comparison = SimpleNamespace(find_run_folder=lambda _run: folder, given={}, data=folder, settings={})
+        self.runner: Any = _Runner(comparison, Display(io.StringIO()), StopSignals(), None)  # type: ignore[arg-type]
+        self.run = Run("fcn", "resnet-18", 1)
+
+
+def _fail(text: str) -> Callable[..., Ended]:
+    def step(_on_line: object) -> Ended:
+        raise RunError(text, 2)
+
+    return step
+
+
+@pytest.mark.parametrize("value", ["nan", "parameter"])
+def test_checkpoints_of_a_training_that_diverged_are_removed(
+    tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = mx.gluon.nn.Dense(1, in_units=1)
+    network.initialize(mx.init.Constant(float("inf")))
+    with pytest.raises(TrainingDivergedError) as caught:
+        check_finite(float(value), 3, 4) if value == "nan" else check_finite_parameters(network, mx.cpu(), 3, 4)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "checkpoint-000003.params").touch()
+    steps = _Steps(monkeypatch, tmp_path, gluonseg=_fail(str(caught.value)))
+    assert steps.runner.make_run(steps.run).error == str(caught.value)
+    assert not folder.exists()
+
+
+def test_what_a_training_took_is_that_of_all_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(on_line: Callable[[str], None]) -> Ended:
+        on_line("Resuming from checkpoint /a/b.params after epoch 5, " + TOOK)
+        return Ended(0, 5.0, 300.0)
+
+    steps = _Steps(monkeypatch, tmp_path, gluonseg=train, score=_fail("no photo"))
+    record = steps.runner.make_run(steps.run)
+    assert (record.train_seconds, record.train_peak_mb, record.error) == (17.5, 900.5, "no photo")
+
+
+def test_a_run_whose_model_is_lost_is_trained_again(
+    compared: _Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(compared.find(RUN), tmp_path / "run")
+    reason = f"{folder / 'model' / 'model_best.params'} is no usable MXNet parameter file"
+    steps = _Steps(monkeypatch, folder, gluonseg=_fail("trained again"), score=_fail(reason))
+    assert steps.runner.make_run(steps.run).error == reason
+    assert steps.runner.make_run(steps.run).error == "trained again", "each try would fail like the first one"
+
+    folder = shutil.copytree(compared.find(RUN), tmp_path / "other")
+    (folder / "model" / "model_card.json").unlink()
+    steps = _Steps(monkeypatch, folder, gluonseg=_fail("trained again"), score=_fail("no model"))
+    assert steps.runner.make_run(steps.run).error == "trained again"
+
+    folder = shutil.copytree(compared.find(RUN), tmp_path / "photos")
+    steps = _Steps(monkeypatch, folder, gluonseg=_fail("trained again"), score=_fail("a photo is missing"))
+    assert [steps.runner.make_run(steps.run).error for _ in range(2)] == ["a photo is missing"] * 2
 
 
 def test_a_run_may_be_added_while_settings_may_not_change(compared: _Compared, capsys: Capture) -> None:
@@ -195,6 +275,16 @@ def test_the_log_of_a_training_gives_the_progress(compared: _Compared) -> None:
     assert sum(ends) == len(record.epochs) == state.done == state.epochs == 1
     assert state.miou == pytest.approx(record.epochs[0]["validation"]["mIOU_builtin"])
     assert state.share == 1
+
+
+def test_progress_of_a_training_that_goes_on() -> None:
+    """Of what is left: a quarter of it took a quarter of the time."""
+    state = TrainingState()
+    state.read_line("[x INFO 1] Resuming from checkpoint /a/checkpoint-000005.params after epoch 5, " + TOOK)
+    state.read_line("[x INFO 1] LRScheduler setup: iters per epoch: 10, num_epochs 10")
+    assert (state.done, state.share) == (6, 0)
+    state.read_line("[x INFO 1] #quality_metric. host: algo-1, epoch: 6, validation mIOU: 0.6123 .")
+    assert (state.done, state.share) == (7, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +365,7 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     lines = err.splitlines()
     assert lines.count("stopping; once more stops at once") == 1
-    assert lines[-1] == "gluonseg: stopped; the same command goes on after the runs that are finished"
+    assert lines[-1] == "gluonseg: stopped; the same command goes on after the last epoch that is finished"
     assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
@@ -283,6 +373,14 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     assert "Stopped by SIGTERM" in (run / "log.txt").read_text()
     assert (run / "model" / "model_best.params").is_file()
     assert read_record(run) is None
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        epochs = (found for line in process.stderr if (found := re.search(r"epoch (\d+)/500", line)))
+        assert int(next(epochs)[1]) > 1, "it has begun anew"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert (run / "log.txt").read_text().count("Resuming from checkpoint") == 1
 
 
 def _run_python(code: str, folder: Path, stop: StopSignals) -> tuple[int, float, list[str]]:

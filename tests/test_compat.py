@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 import gluonseg.sagemaker
 from gluonseg import compat
+from program import build_environment, run_source
 
 USER_SITE = Path(gluonseg.sagemaker.__file__).with_name("user_site")
 
@@ -40,10 +39,7 @@ print(json.dumps({
 
 
 def run_python(source: str, *paths: Path, **variables: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **variables}
-    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return run_source(source, build_environment(PYTHONPATH=os.pathsep.join(map(str, paths)), **variables))
 
 
 @pytest.fixture(scope="module")

@@ -26,16 +26,11 @@ from gluonseg.data.decode import (
     read_label,
 )
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from picture import draw_noise, encode_picture
 
-COLOUR = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+COLOUR = draw_noise(13, 17)
 GREY = COLOUR[..., 0]
 LABELS = (np.arange(13 * 17).reshape(13, 17) % 5).astype(np.uint8)
-
-
-def _encode(picture: Image.Image, file_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def _palette(labels: np.ndarray[Any, np.dtype[np.uint8]] = LABELS) -> Image.Image:
@@ -58,7 +53,7 @@ def _raw_png(depth: int, colour_type: int, row: bytes, width: int) -> bytes:
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF"])
 def test_colour_is_kept(file_format: str) -> None:
-    decoded = decode_image(_encode(Image.fromarray(COLOUR), file_format))
+    decoded = decode_image(encode_picture(COLOUR, file_format))
     assert np.array_equal(decoded, COLOUR)
     assert decoded.flags.writeable
 
@@ -74,20 +69,20 @@ def test_colour_is_kept(file_format: str) -> None:
     ids=["grey", "grey with alpha", "16-bit grey", "colour with alpha"],
 )
 def test_every_kind_becomes_rgb(picture: Image.Image) -> None:
-    assert np.array_equal(decode_image(_encode(picture, "PNG")), np.dstack([GREY] * 3))
+    assert np.array_equal(decode_image(encode_picture(picture)), np.dstack([GREY] * 3))
 
 
 def test_palettes_are_resolved_in_photos() -> None:
     expected = np.array(_palette().convert("RGB"))
-    assert np.array_equal(decode_image(_encode(_palette(), "PNG")), expected)
-    assert np.array_equal(decode_image(_encode(_palette(), "PNG", transparency=bytes([0, 128, 255]))), expected)
+    assert np.array_equal(decode_image(encode_picture(_palette())), expected)
+    assert np.array_equal(decode_image(encode_picture(_palette(), "PNG", transparency=bytes([0, 128, 255]))), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpegs_of_every_kind(mode: str, progressive: bool) -> None:
     smooth = Image.fromarray(np.full((20, 30, 3), 120, np.uint8)).convert(mode)
-    decoded = decode_image(_encode(smooth, "JPEG", progressive=progressive))
+    decoded = decode_image(encode_picture(smooth, "JPEG", progressive=progressive))
     assert decoded.shape == (20, 30, 3)
     assert np.abs(decoded.astype(int) - 120).max() <= 4
 
@@ -96,13 +91,13 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
     frames = [Image.fromarray(np.full((5, 6, 3), value, np.uint8)) for value in (10, 200)]
     for file_format in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if file_format == "WEBP" else {}
-        data = _encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        data = encode_picture(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
         assert (decode_image(data) == 10).all()
 
 
 def test_jpegs_with_two_pictures_are_read_wherever_jpegs_are() -> None:
     picture = Image.fromarray(np.full((8, 8, 3), 90, np.uint8))
-    data = _encode(picture, "MPO", save_all=True, append_images=[picture])
+    data = encode_picture(picture, "MPO", save_all=True, append_images=[picture])
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.format == "MPO"
     assert decode_image(data, formats=REQUEST_FORMATS).shape == (8, 8, 3)
@@ -111,23 +106,23 @@ def test_jpegs_with_two_pictures_are_read_wherever_jpegs_are() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (7, 7)])
 def test_odd_sizes(height: int, width: int) -> None:
     picture = Image.fromarray(np.zeros((height, width, 3), np.uint8))
-    assert decode_image(_encode(picture, "PNG")).shape == (height, width, 3)
+    assert decode_image(encode_picture(picture)).shape == (height, width, 3)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        _encode(_palette(), "PNG"),
-        _encode(_palette(), "PNG", bits=4),
-        _encode(_palette(), "PNG", transparency=0),
-        _encode(_palette(), "BMP"),
-        _encode(_palette(), "TIFF"),
-        _encode(Image.fromarray(LABELS), "PNG"),
-        _encode(Image.fromarray(LABELS), "TIFF", compression="tiff_lzw"),
-        _encode(Image.merge("LA", [Image.fromarray(LABELS), Image.fromarray(GREY)]), "PNG"),
-        _encode(Image.merge("RGB", [Image.fromarray(LABELS)] * 3), "PNG"),
-        _encode(Image.merge("RGBA", [*[Image.fromarray(LABELS)] * 3, Image.fromarray(GREY)]), "PNG"),
-        _encode(Image.fromarray(LABELS.astype(np.uint16)), "PNG"),
+        encode_picture(_palette()),
+        encode_picture(_palette(), "PNG", bits=4),
+        encode_picture(_palette(), "PNG", transparency=0),
+        encode_picture(_palette(), "BMP"),
+        encode_picture(_palette(), "TIFF"),
+        encode_picture(LABELS),
+        encode_picture(LABELS, "TIFF", compression="tiff_lzw"),
+        encode_picture(Image.merge("LA", [Image.fromarray(LABELS), Image.fromarray(GREY)])),
+        encode_picture(Image.merge("RGB", [Image.fromarray(LABELS)] * 3)),
+        encode_picture(Image.merge("RGBA", [*[Image.fromarray(LABELS)] * 3, Image.fromarray(GREY)])),
+        encode_picture(Image.fromarray(LABELS.astype(np.uint16))),
     ],
     ids=["P", "P4", "P-transparent", "P-bmp", "P-tiff", "L", "L-tiff", "LA", "RGB", "RGBA", "I16"],
 )
@@ -138,18 +133,18 @@ def test_labels_are_the_numbers_in_the_file(data: bytes) -> None:
 
 
 def test_one_bit_masks_are_0_and_1() -> None:
-    assert decode_label(_encode(Image.fromarray(LABELS > 2), "PNG")).tolist() == (LABELS > 2).astype(int).tolist()
+    assert decode_label(encode_picture(Image.fromarray(LABELS > 2))).tolist() == (LABELS > 2).astype(int).tolist()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (_encode(Image.fromarray(COLOUR), "PNG"), r"is a colour mask \(221 colours\).*palette PNG"),
-        (_encode(Image.fromarray(LABELS.astype(np.uint16) + 300), "PNG"), "is a 16-bit mask with labels up to 304"),
+        (encode_picture(COLOUR), r"is a colour mask \(221 colours\).*palette PNG"),
+        (encode_picture(Image.fromarray(LABELS.astype(np.uint16) + 300)), "is a 16-bit mask with labels up to 304"),
         (_raw_png(16, 2, b"\0\3" * 6, 2), "is a 16-bit mask in colour or with alpha"),
         (_raw_png(16, 4, b"\0\3\xff\xff" * 2, 2), "is a 16-bit mask in colour or with alpha"),
-        (_encode(Image.fromarray(LABELS), "JPEG"), "is not a picture in one of the formats PNG, GIF, BMP, TIFF"),
-        (_encode(Image.fromarray(COLOUR).convert("CMYK"), "TIFF"), "has colour mode CMYK"),
+        (encode_picture(LABELS, "JPEG"), "is not a picture in one of the formats PNG, GIF, BMP, TIFF"),
+        (encode_picture(Image.fromarray(COLOUR).convert("CMYK"), "TIFF"), "has colour mode CMYK"),
     ],
     ids=["colour", "16-bit", "16-bit colour", "16-bit alpha", "JPEG", "CMYK"],
 )
@@ -169,9 +164,9 @@ def test_formats_outside_the_list_are_unsupported() -> None:
     picture = Image.fromarray(COLOUR)
     for file_format in ("ICO", "PPM", "TGA", "JPEG2000"):
         with pytest.raises(UnsupportedImageError):
-            decode_image(_encode(picture, file_format))
+            decode_image(encode_picture(picture, file_format))
     with pytest.raises(UnsupportedImageError, match="JPEG, PNG"):
-        decode_image(_encode(picture, "BMP"), formats=REQUEST_FORMATS)
+        decode_image(encode_picture(picture, "BMP"), formats=REQUEST_FORMATS)
 
 
 def test_nothing_is_empty() -> None:
@@ -182,14 +177,14 @@ def test_nothing_is_empty() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_cut_off_files_are_refused(file_format: str, share: float) -> None:
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    data = _encode(picture, file_format)
+    picture = Image.fromarray(draw_noise(64, 64, seed=1))
+    data = encode_picture(picture, file_format)
     with pytest.raises(ImageError):
         decode_image(data[: int(len(data) * share)])
 
 
 def test_a_broken_checksum_is_refused() -> None:
-    data = bytearray(_encode(Image.fromarray(COLOUR), "PNG"))
+    data = bytearray(encode_picture(COLOUR))
     data[data.index(b"IDAT") + 20] ^= 0xFF
     with pytest.raises(ImageError, match="is damaged"):
         decode_image(bytes(data))
@@ -203,8 +198,8 @@ def test_large_pictures_are_refused_by_their_header() -> None:
     with pytest.raises(ImageTooLargeError, match="8000x8000 pixels, the limit is 50000000"):
         decode_image(bomb)
     with pytest.raises(ImageTooLargeError, match="17x13 pixels, the limit is 220"):
-        decode_image(_encode(Image.fromarray(COLOUR), "PNG"), max_pixels=220)
-    assert decode_image(_encode(Image.fromarray(COLOUR), "PNG"), max_pixels=221).shape == COLOUR.shape
+        decode_image(encode_picture(COLOUR), max_pixels=220)
+    assert decode_image(encode_picture(COLOUR), max_pixels=221).shape == COLOUR.shape
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -212,7 +207,7 @@ def test_an_orientation_is_told_and_not_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     for file_format in ("JPEG", "PNG", "WEBP"):
-        data = _encode(Image.fromarray(COLOUR), file_format, exif=exif)
+        data = encode_picture(COLOUR, file_format, exif=exif)
         assert find_orientation(data) == orientation
         assert decode_image(data).shape == COLOUR.shape
 
@@ -221,16 +216,16 @@ def test_an_orientation_is_told_and_not_applied(orientation: int) -> None:
 def test_a_senseless_orientation_is_none(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
-    assert find_orientation(_encode(Image.fromarray(COLOUR), "JPEG", exif=exif)) == 1
+    assert find_orientation(encode_picture(COLOUR, "JPEG", exif=exif)) == 1
 
 
 SEEDS = [
-    _encode(Image.fromarray(COLOUR), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"),
-    _encode(_palette(), "PNG"),
-    _encode(_palette(), "GIF"),
-    _encode(_palette(), "BMP"),
-    _encode(Image.fromarray(GREY), "TIFF"),
-    _encode(Image.fromarray(COLOUR), "WEBP"),
+    encode_picture(COLOUR, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"),
+    encode_picture(_palette()),
+    encode_picture(_palette(), "GIF"),
+    encode_picture(_palette(), "BMP"),
+    encode_picture(GREY, "TIFF"),
+    encode_picture(COLOUR, "WEBP"),
 ]
 
 
@@ -252,7 +247,7 @@ def test_damaged_bytes_give_pixels_or_an_image_error(data: bytes, changes: list[
 
 
 def test_threads_leave_the_warning_filters_alone() -> None:
-    data = _encode(Image.fromarray(COLOUR), "JPEG")
+    data = encode_picture(COLOUR, "JPEG")
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: (decode_image(data), find_orientation(data)), range(800)))

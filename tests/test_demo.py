@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +12,17 @@ import pytest
 from PIL import Image
 
 from gluonseg.data.synthetic import draw_oxford_layout
+from program import build_environment, run_program
+from repository import ROOT
 
-DEMO = Path(__file__).parents[1] / "container" / "demo.py"
+DEMO = ROOT / "container" / "demo.py"
 STEPS = ("== 1. Prepare", "== 2. Train", "== 3. Evaluate", "== 4. Serve", "== Done")
 TITLES = ("photo", "mask (class ids)", "overlay to look at", "model")
 
 
 def _run_demo(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
-    return subprocess.run(
-        [sys.executable, str(DEMO), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    environment = build_environment(OMP_NUM_THREADS="1", TMPDIR=str(temporary))
+    return run_program([sys.executable, DEMO, *arguments], environment, timeout=280)
 
 
 def _find_results(output: str) -> dict[str, Path]:

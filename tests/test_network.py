@@ -22,6 +22,7 @@ from gluonseg.models.network import SegmentationNetwork, load_params
 from gluonseg.models.params_file import read_params
 from gluonseg.models.registry import build_network, get_model, get_segmentation_model
 from gluonseg.predict.predictor import Predictor
+from picture import draw_noise
 
 GLUONCV: dict[str, Any] = {"fcn": fcn.FCN, "psp": pspnet.PSPNet, "deeplab": deeplabv3.DeepLabV3}
 CROP = 64
@@ -130,7 +131,7 @@ class TestArchitecture:
         self, network: SegmentationNetwork, algorithm: str, size: tuple[int, int]
     ) -> None:
         predictor = Predictor(network, build_card(algorithm, "resnet-18", CLASSES))
-        image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+        image = draw_noise(*size, seed=1)
         probabilities = predictor.predict_probabilities(image)
         assert probabilities.shape == (CLASSES, *size)
         np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)

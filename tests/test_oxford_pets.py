@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from file_tree import add_member, read_files
 from gluonseg.data import oxford_archive
 from gluonseg.data.channel import PrepareReport, format_prepare_report
 from gluonseg.data.decode import read_image, read_label
@@ -22,6 +21,7 @@ from gluonseg.data.oxford_pets import Record, prepare_oxford_pets, split_records
 from gluonseg.data.synthetic import draw_oxford_layout
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, voc_colours
+from real_photo import find_pet_photos
 
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
 
@@ -31,21 +31,8 @@ def source(tmp_path: Path) -> Path:
     return draw_oxford_layout(tmp_path / "source", count=12, size=32)
 
 
-@pytest.fixture(scope="session")
-def real_pets() -> Path:
-    root = os.environ.get("GLUONSEG_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(root) / "oxford_pets"
-    if not folder.is_dir():
-        pytest.skip(f"the pet photos are not at {folder} (set GLUONSEG_TEST_DATA)")
-    return folder
-
-
 def _names(report: PrepareReport, channel: str) -> list[str]:
     return sorted(path.stem for path in report.channel(channel).iterdir())
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _pack(source: Path, out: Path) -> Path:
@@ -168,14 +155,8 @@ def test_archives_give_what_the_folder_gives(source: Path, tmp_path: Path) -> No
     packed = _pack(source, tmp_path / "packed")
     prepare_oxford_pets(source, tmp_path / "a")
     prepare_oxford_pets(packed, tmp_path / "b")
-    assert _content(tmp_path / "a") == _content(tmp_path / "b")
+    assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
     assert not list(tmp_path.glob(".*"))
-
-
-def _add_file(archive: tarfile.TarFile, name: str, data: bytes = b"x") -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
 
 
 def test_archive_members_cannot_leave_the_folder(source: Path, tmp_path: Path) -> None:
@@ -185,7 +166,7 @@ def test_archive_members_cannot_leave_the_folder(source: Path, tmp_path: Path) -
     with tarfile.open(packed / "images.tar.gz", "w:gz") as archive:
         archive.add(source / "images", arcname="images")
         for name in ("../escaped.jpg", "images/../../escaped.jpg", str(tmp_path / "escaped.jpg"), "images/._a.jpg"):
-            _add_file(archive, name)
+            add_member(archive, name, b"x")
         link = tarfile.TarInfo("images/link.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, str(secret)
         archive.addfile(link)
@@ -219,24 +200,24 @@ def test_a_foreign_folder_is_never_overwritten(source: Path, tmp_path: Path) -> 
     (out / "thesis.txt").write_text("ten years")
     with pytest.raises(DataError, match="not empty and was not written by this command"):
         prepare_oxford_pets(source, out)
-    assert _content(out) == {"thesis.txt": b"ten years"}
+    assert read_files(out) == {"thesis.txt": b"ten years"}
 
 
 def test_its_own_folder_is_replaced_as_a_whole(source: Path, tmp_path: Path) -> None:
     prepare_oxford_pets(source, tmp_path / "out", seed=1)
     prepare_oxford_pets(source, tmp_path / "out", seed=2)
     prepare_oxford_pets(source, tmp_path / "fresh", seed=2)
-    assert _content(tmp_path / "out") == _content(tmp_path / "fresh")
+    assert read_files(tmp_path / "out") == read_files(tmp_path / "fresh")
 
 
 def test_an_earlier_result_survives_a_failure(source: Path, tmp_path: Path) -> None:
     prepare_oxford_pets(source, tmp_path / "out")
-    before = _content(tmp_path / "out")
+    before = read_files(tmp_path / "out")
     shutil.rmtree(source / "images")
     (source / "images").mkdir()
     with pytest.raises(DataError, match="no usable pair is left for train and validation"):
         prepare_oxford_pets(source, tmp_path / "out")
-    assert _content(tmp_path / "out") == before
+    assert read_files(tmp_path / "out") == before
     assert not list(tmp_path.glob(".*"))
 
 
@@ -288,9 +269,9 @@ def test_download_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch:
 
 
 @pytest.fixture(scope="session")
-def prepared_pets(real_pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrepareReport]:
+def prepared_pets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrepareReport]:
     out = tmp_path_factory.mktemp("pets") / "out"
-    yield prepare_oxford_pets(real_pets, out)
+    yield prepare_oxford_pets(find_pet_photos(), out)
     shutil.rmtree(out)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
 import subprocess
@@ -15,8 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from gluonseg import doctor
+from program import MAKE_VARIABLES, build_environment
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 LOCKS = (
     "docker/requirements.txt",
     "docker/requirements-test.txt",
@@ -123,9 +123,7 @@ def test_runtime_lock_has_no_test_tool() -> None:
 
 
 def run_make(*arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
-    # Not as a child of the make that may run this test: its variables and flags would be passed on.
-    inherited = ("MAKE", "MFLAGS", "PYTHON", "DATA", "VENV")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
+    environment = build_environment(*MAKE_VARIABLES)
     command = ["make", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == exit_code, done.stderr

@@ -11,15 +11,12 @@ import pytest
 
 from gluonseg.predict import predictor as module
 from gluonseg.predict.predictor import Predictor, compute_mask, load_predictor
+from picture import draw_noise
 
 
 @pytest.fixture(scope="module")
 def tiny(trained_model: Path) -> Predictor:
     return load_predictor(trained_model, mx.cpu())
-
-
-def draw_picture(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("limit", [1, 33 * 21, 2 * 33 * 21, 1 << 25])
@@ -32,7 +29,7 @@ def test_a_few_classes_at_a_time_give_the_same_mask(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (7, 7), (33, 47), (64, 8)])
 def test_mask_and_probabilities_agree_at_the_size_of_the_picture(tiny: Predictor, height: int, width: int) -> None:
-    picture = draw_picture(height, width)
+    picture = draw_noise(height, width)
     probabilities = tiny.predict_probabilities(picture)
     assert probabilities.shape == (4, height, width)
     np.testing.assert_allclose(probabilities.sum(axis=0), 1.0, rtol=1e-5)
@@ -45,13 +42,13 @@ def test_a_large_picture_is_shrunk_for_the_network_only(tiny: Predictor, monkeyp
     assert 3_900_000 < height * width <= 4_000_000
     assert height / width == pytest.approx(2, rel=1e-3)
     monkeypatch.setattr(module, "MAX_NETWORK_PIXELS", 400)
-    assert tiny.predict_mask(draw_picture(60, 50)).shape == (60, 50)
+    assert tiny.predict_mask(draw_noise(60, 50)).shape == (60, 50)
 
 
 def test_prediction_size_is_the_long_side_in_the_network(tiny: Predictor) -> None:
     card = dataclasses.replace(tiny.card, prediction_size=32)
     assert Predictor(tiny._network, card).compute_input_size(50, 100) == (16, 32)
-    assert Predictor(tiny._network, card).predict_mask(draw_picture(50, 100)).shape == (50, 100)
+    assert Predictor(tiny._network, card).predict_mask(draw_noise(50, 100)).shape == (50, 100)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4), (0, 8, 3)])

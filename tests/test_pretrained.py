@@ -19,30 +19,20 @@ import pytest
 from safetensors.numpy import save_file
 
 import gluonseg.compat  # noqa: F401
+from backbone_array import Arrays, draw_arrays
 from gluonseg.errors import FAILURE_LIMIT, ModelError
 from gluonseg.models import pretrained
-from gluonseg.models.convert import GLUONCV_NAMES, build_backbone, compute_backbone_shapes, compute_torch_name
+from gluonseg.models.convert import GLUONCV_NAMES, build_backbone, compute_torch_name
 from gluonseg.models.params_file import read_arrays, write_params
 from gluonseg.models.pretrained import find_backbone_weights, load_backbone
+from local_server import find_free_port
 
-Arrays = dict[str, npt.NDArray[Any]]
 PUBLISHED_18 = "resnet18_v1b-2d9d980c.params"
-
-
-def make_arrays(backbone: str) -> Arrays:
-    """Draw every parameter: small enough for activations to stay finite, variances above 0."""
-    random = np.random.default_rng(5)
-    arrays = {}
-    for name, shape in compute_backbone_shapes(backbone).items():
-        values = random.standard_normal(shape, dtype=np.float32)
-        scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        arrays[name] = values * scale if len(shape) > 1 else np.abs(values) + np.float32(0.2)
-    return arrays
 
 
 @pytest.fixture(scope="module")
 def arrays18() -> Arrays:
-    return make_arrays("resnet-18")
+    return draw_arrays("resnet-18")
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +45,7 @@ def weights18(arrays18: Arrays, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No folder but those of the test, and a store whose port nobody listens on."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    monkeypatch.setenv("MXNET_GLUON_REPO", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MXNET_GLUON_REPO", f"http://127.0.0.1:{find_free_port()}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv(pretrained.FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(pretrained, "IMAGE_FOLDER", tmp_path / "image")
@@ -285,7 +272,7 @@ def test_dilated_network_computes_as_gluoncv_with_the_same_file(tmp_path: Path) 
     from gluoncv.model_zoo import FCN, get_model
 
     path = tmp_path / "resnet-50.params"
-    write_params(make_arrays("resnet-50"), path)
+    write_params(draw_arrays("resnet-50"), path)
     ours = FCN(3, backbone="resnet50", pretrained_base=False, crop_size=33)
     load_backbone(ours, path, "resnet-50")
     theirs = get_model(GLUONCV_NAMES["resnet-50"], pretrained=False, dilated=True)

@@ -15,11 +15,12 @@ import boto3
 import botocore.session
 import pytest
 from botocore import xform_name
-from moto import mock_aws
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "byoc.md"
-REGISTRY = "123456789012.dkr.ecr.us-east-1.amazonaws.com"  # moto's account
+from aws_account import ACCOUNT, REGION, SCRIPTS, made_up_account, run_byoc
+from repository import read_blocks
+
+PAGE = "docs/byoc.md"
+REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 ADDRESS = f"{REGISTRY}/gluonseg:latest"
 DOCKER = """#!{python}
 import json, os, sys
@@ -45,14 +46,11 @@ class Docker:
         return [json.loads(line) for line in text.splitlines()]
 
     def push(self, *arguments: str) -> tuple[int, str, str]:
-        code: int = importlib.import_module("byoc").main(["push", *arguments])
-        printed = self._capfd.readouterr()
-        return code, printed.out, printed.err
+        return run_byoc(self._capfd, "push", *arguments)
 
 
 @pytest.fixture
 def docker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Docker]:
-    monkeypatch.syspath_prepend(str(ROOT / "local_mode" / "aws"))
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
     program.write_text(DOCKER.format(python=sys.executable))
@@ -60,14 +58,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
     found = Docker(tmp_path, capfd)
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setenv("DOCKER_LOG", str(found.log))
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
-        monkeypatch.setenv(f"AWS_{name}", "testing")
-    for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    with mock_aws():
+    with made_up_account(monkeypatch, tmp_path):
         yield found
 
 
@@ -162,12 +153,8 @@ def test_without_docker_the_message_says_so(docker: Docker, monkeypatch: pytest.
 # --- the page
 
 
-def _read_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
 def _read_policies() -> list[dict[str, Any]]:
-    return [policy for policy in map(json.loads, _read_blocks("json")) if "Statement" in policy]
+    return [policy for policy in map(json.loads, read_blocks(PAGE, "json")) if "Statement" in policy]
 
 
 def test_policies_on_the_page_name_operations_that_exist() -> None:
@@ -198,7 +185,7 @@ def test_policies_on_the_page_are_taken_by_iam(docker: Docker) -> None:
 
 def test_the_user_may_do_what_the_scripts_do(docker: Docker) -> None:
     allowed = json.dumps(_read_policies())
-    source = "".join(path.read_text() for path in (ROOT / "local_mode" / "aws").glob("*.py"))
+    source = "".join(path.read_text() for path in SCRIPTS.glob("*.py"))
     used = set(re.findall(r"client\.([a-z]+(?:_[a-z]+)+)\(", source)) - {"upload_file"}
     assert {"create_training_job", "describe_images", "create_endpoint_config"} <= used
     kinds = importlib.import_module("cleanup").JOBS.values()
@@ -212,7 +199,7 @@ def test_the_user_may_do_what_the_scripts_do(docker: Docker) -> None:
 
 def test_commands_on_the_page_have_options_that_exist(docker: Docker) -> None:
     parser = importlib.import_module("byoc").build_parser()
-    lines = "\n".join(_read_blocks("sh")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(read_blocks(PAGE)).replace("\\\n", " ").splitlines()
     commands = [line.split()[1:] for line in lines if line.startswith("local_mode/aws/byoc.py")]
     assert {words[0] for words in commands} >= {"push", "upload", "train", "tune", "deploy", "invoke", "delete"}
     for words in commands:
@@ -222,8 +209,8 @@ def test_commands_on_the_page_have_options_that_exist(docker: Docker) -> None:
 def test_python_on_the_page_runs(docker: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.jpg").write_text("moto takes text only")
-    for text in _read_blocks("python"):
-        exec(compile(text, str(PAGE), "exec"), {})
+    for text in read_blocks(PAGE, "python"):
+        exec(compile(text, PAGE, "exec"), {})
     job = boto3.client("sagemaker").describe_training_job(TrainingJobName="gluonseg-drawn-2")
     assert job["HyperParameters"]["backbone"] == "resnet-18"
     assert (tmp_path / "mask.png").read_text() == "body"

@@ -6,28 +6,18 @@ import os
 import re
 import shlex
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from gluonseg.data.decode import read_image, read_label
+from local_server import find_free_port, started_server
+from program import MAKE_VARIABLES, build_environment, run_program
+from repository import ROOT, read_commands
 
-ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = ("sudo apt-get ", "git clone ", "cd ")
 """Commands that prepare the machine. Everything else is run, or shown to be runnable."""
-
-
-def read_commands(page: str) -> list[str]:
-    """Return the commands in the page's fenced sh blocks, continued lines joined, comments dropped."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / page).read_text("utf-8"), flags=re.M | re.S)
-    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 COMMANDS = read_commands("README.md")
@@ -38,17 +28,15 @@ SDK_COMMANDS = [command for command in COMMANDS if command.startswith(".venv-sdk
 PROGRAM_COMMANDS = [command for command in COMMANDS if command.startswith("gluonseg ")]
 
 
-def build_environment() -> dict[str, str]:
-    # Not as a child of the make that may run this test, and with this environment's programs first.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHON"))}
-    return {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+def build_reader_environment() -> dict[str, str]:
+    """This environment's programs come first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**build_environment(*MAKE_VARIABLES), "PATH": path}
 
 
 def run_command(command: str, folder: Path) -> str:
-    done = subprocess.run(
-        shlex.split(command), cwd=folder, env=build_environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    done = run_program(shlex.split(command), build_reader_environment(), cwd=folder, timeout=None)
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
     return done.stdout
 
 
@@ -82,27 +70,6 @@ def test_make_knows_the_target(command: str) -> None:
     assert ("docker/build.sh" if command == "make image" else ".venv") in printed
 
 
-def find_free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
-
-
-def wait_until_served(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(f"http://localhost:{port}/ping", timeout=5):
-                return
-        except urllib.error.HTTPError as not_yet:
-            not_yet.close()
-        except OSError:
-            pass
-        time.sleep(0.1)
-    pytest.fail("the server did not come up within a minute")
-
-
 def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
     """As a reader would, but for one epoch of training and a port that is free here."""
     *steps, serve, compare = PROGRAM_COMMANDS
@@ -116,16 +83,15 @@ def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
     port = find_free_port()
     assert serve.startswith("gluonseg serve ")
     arguments = shlex.split(serve.replace("8080", str(port)))
-    server = subprocess.Popen(arguments, cwd=tmp_path, env=build_environment(), stderr=subprocess.DEVNULL)
-    try:
-        wait_until_served(port, server)
-        if shutil.which("curl") is None:
-            pytest.skip("every step ran but the last one: curl is not installed here")
-        (curl,) = CURL_COMMANDS
-        run_command(f"{curl.replace('8080', str(port))} --silent --fail", tmp_path)
-    finally:
-        server.terminate()
-        assert server.wait(timeout=40) == 0
+    log = tmp_path / "serve.log"
+    with started_server(arguments, port, log, build_reader_environment(), cwd=tmp_path) as server:
+        server.wait_until_served()
+        if shutil.which("curl"):
+            (curl,) = CURL_COMMANDS
+            run_command(f"{curl.replace('8080', str(port))} --silent --fail", tmp_path)
+        assert server.stop() == 0
+    if not shutil.which("curl"):
+        pytest.skip("every step ran but the last one: curl is not installed here")
     mask = read_label(tmp_path / "mask.png")
     assert mask.shape == read_image(tmp_path / "data/validation/disc_1.jpg").shape[:2]
 

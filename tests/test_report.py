@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import re
+import tarfile
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,17 +16,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import RunJob
+from gluonseg.compare.hardware import describe_hardware
 from gluonseg.compare.record import FAILED, FINISHED, PhotoScore, RunRecord, Score, write_record
 from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.pairs import match_pairs
-from gluonseg.errors import UserError
+from gluonseg.errors import DataError, UserError
+from gluonseg.labels import default_class_names, voc_colours
+from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts, compute_ticks, spread_labels
+from gluonseg.report.curves import draw_curves, find_changes
 from gluonseg.report.data import describe_sizes
 from gluonseg.report.gallery import choose_photos, compute_disagreement
+from gluonseg.report.overlay import UNTINTED, choose_colours, draw_overlay
 from gluonseg.report.page import write_model_report, write_report
-from gluonseg.report.photo import Picture, encode_pictures, shrink
+from gluonseg.report.photo import Album, Picture, choose_spread, encode_pictures, shrink
 from gluonseg.report.setting import find_settings
-from gluonseg.report.summary import ModelSummary, answer, compute_figure, read_comparison
+from gluonseg.report.source import write_source_report
+from gluonseg.report.strip import build_strip
+from gluonseg.report.summary import ModelSummary, compute_figure, read_comparison
 
 NAMES = ["sky", "a <b> & |c|", "road", "tree"]
 VOID = {"meta", "img", "line", "polyline", "br", "link", "input", "hr"}
@@ -96,10 +105,12 @@ class _Checker(HTMLParser):
         self.open: list[str] = []
         self.sources: list[str] = []
         self.tags: list[str] = []
+        self.names: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.names += [value or "" for name, value in attrs if name == "id"]
         self.sources += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
         if tag not in VOID:
             self.open.append(tag)
@@ -175,7 +186,8 @@ def test_answer_counts_photos(with_photos: Path) -> None:
 def test_page_needs_nothing_else(with_photos: Path) -> None:
     page = read_page(write_report(with_photos))
     assert page.tags.count("img") > 10
-    assert all(source.startswith("data:image/webp;base64,") for source in page.sources)
+    links = {source for source in page.sources if not source.startswith("data:image/webp;base64,")}
+    assert links == {f"#{name}" for name in page.names}
     text = (with_photos / "report.html").read_text(encoding="utf-8")
     assert "http" not in re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)
     assert "@import" not in text
@@ -194,6 +206,17 @@ def test_page_says_what_was_run(with_photos: Path) -> None:
         "worst of FCN",
     ):
         assert wanted in text
+
+
+def test_matrices_of_very_many_classes_become_a_list(tmp_path: Path) -> None:
+    names = [f"kind {number}" for number in range(41)]
+    confusion = np.eye(41, dtype=int) * 50
+    confusion[3, 7] = 50
+    score = dataclasses.replace(build_score(5), class_names=names, confusion=confusion.tolist())
+    page = read_page(write_report(write_comparison(tmp_path, [build_record("fcn", score=score)])))
+    text = " ".join(page.text.split())
+    assert "Confusion matrices" not in text
+    assert "kind 3kind 750.0%" in text
 
 
 def test_text_from_data_is_escaped(tmp_path: Path) -> None:
@@ -216,7 +239,7 @@ def test_failed_run_keeps_its_row(tmp_path: Path) -> None:
     failed = RunRecord("psp", "resnet-50", 2, FAILED, "killed by SIGKILL")
     folder = write_comparison(tmp_path, [build_record("fcn"), failed], runs=[["fcn", "resnet-18", 1]] * 4)
     text = read_page(write_report(folder)).text
-    assert "1 of 4 runs finished, 1 failed, 2 still to come" in text
+    assert "2 of 4 runs are still to come. PSP resnet-50 failed." in text
     assert "psp_resnet-50_seed2" in text
     with (folder / "report.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -226,6 +249,43 @@ def test_failed_run_keeps_its_row(tmp_path: Path) -> None:
     ]
     assert float(rows[0]["miou"]) == pytest.approx(90 / 110)
     assert float(rows[0]["IoU a <b> & |c|"]) == pytest.approx(90 / 110)
+
+
+def test_failures_are_told_of_before_any_run_has_finished(tmp_path: Path) -> None:
+    failed = RunRecord("psp", "resnet-50", 2, FAILED, "killed by SIGKILL")
+    text = read_page(write_report(write_comparison(tmp_path, [failed]))).text
+    assert "No run has come to a result" in text
+    assert "failed: killed by SIGKILL" in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text", "is_within"),
+    [
+        ({"fcn": [5], "psp": [6]}, "0.018 behind, spread unknown", None),
+        ({"fcn": [5, 20], "psp": [8, 22]}, "0.040 behind, within the spread", True),
+        ({"fcn": [5, 6], "psp": [30, 31]}, "0.363 behind, more than the spread", False),
+    ],
+)
+def test_gap_to_the_first(
+    tmp_path: Path, wrong: Mapping[str, Sequence[int]], text: str, is_within: bool | None
+) -> None:
+    records = [
+        build_record(name, seed, count) for name, counts in wrong.items() for seed, count in enumerate(counts, 1)
+    ]
+    first, second = read_comparison(write_comparison(tmp_path, records)).models
+    gap = compute_gap(first, second)
+    assert gap is not None
+    assert (gap.text, gap.is_within_spread) == (text, is_within)
+    assert compute_gap(first, first) is None
+    page = read_page(write_report(tmp_path))
+    assert text.split(", ")[1] in page.text
+    assert json.loads((tmp_path / "report.json").read_text())["models"][1]["behind_first"]["within_spread"] is is_within
+
+
+def test_third_model_within_the_spread_is_named(tmp_path: Path) -> None:
+    wrong = {"fcn": [5, 20], "psp": [8, 22], "deeplab": [9, 23]}
+    records = [build_record(name, seed, count) for name, pair in wrong.items() for seed, count in enumerate(pair)]
+    assert "So is that to DeepLab resnet-18." in answer(read_comparison(write_comparison(tmp_path, records))).caveat
 
 
 def test_json_ranks_models(tmp_path: Path) -> None:
@@ -360,6 +420,56 @@ def test_chart_has_a_line_a_run_and_skips_missing_values() -> None:
     assert len(miou.lines) == 1
 
 
+def test_strip_places_runs_on_one_axis() -> None:
+    runs = [[build_record("fcn", 1, 5), build_record("fcn", 2, 10)], [build_record("psp")]]
+    models = [ModelSummary(records) for records in runs]
+    strip = build_strip(models)
+    assert strip is not None
+    first, second = strip.rows
+    assert first.mean == pytest.approx(sum(dot.position for dot in first.dots) / 2)
+    assert first.low < first.dots[1].position < first.mean < first.dots[0].position < first.low + first.width
+    assert second.dots[0].position == pytest.approx(first.dots[1].position)
+    assert second.width == 0
+    assert [strip.ticks[0].position, strip.ticks[-1].position] == [0, 100]
+    assert "FCN resnet-18, seed 2: 0.818" in strip.text
+    assert build_strip(models[:1]) is None
+
+
+def test_second_stage_is_marked_in_the_curves(tmp_path: Path) -> None:
+    validation = {"mIOU_builtin": 0.5, "pixel_accuracy": 0.6}
+    epochs = [{"epoch": epoch, "train_loss": 1.0, "validation": validation} for epoch in range(4)]
+    staged = [{**entry, "phase": "head" if number < 2 else "all"} for number, entry in enumerate(epochs)]
+    assert (find_changes(epochs), find_changes(staged)) == ([], [2])
+    for name, entries in (("plain", epochs), ("staged", staged)):
+        draw_curves(entries, tmp_path / f"{name}.png", "FCN")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "staged.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "untinted"),
+    [
+        (["pet", "Background", "border"], [1]),
+        (["sky", "road", "car"], []),
+        (["class_0", "class_1", "class_2"], [0]),
+    ],
+)
+def test_background_is_not_tinted(names: Sequence[str], untinted: Sequence[int]) -> None:
+    colours = choose_colours(names, voc_colours(len(names)))
+    assert [index for index, colour in enumerate(colours) if colour == UNTINTED] == untinted
+    assert len(set(colours)) == len(names)
+
+
+@pytest.mark.parametrize("colours", [[(0, 0, 0), (1, 2, 3)], voc_colours(60)])
+def test_colours_of_the_model_are_kept(colours: list[tuple[int, int, int]]) -> None:
+    assert choose_colours(default_class_names(len(colours)), colours) == colours
+
+
+def test_overlay_leaves_untinted_pixels_as_they_are() -> None:
+    image = np.full((1, 3, 3), 100, dtype=np.uint8)
+    drawn = draw_overlay(image, np.array([[0, 1, 255]], dtype=np.uint8), [UNTINTED, (200, 0, 100)])
+    assert drawn.tolist() == [[[100, 100, 100], [150, 50, 100], [162, 162, 146]]]
+
+
 @pytest.mark.parametrize(
     ("sizes", "text"),
     [([], ""), ([(4, 3), (4, 3)], "all 4×3"), ([(2, 2), (9, 9), (4, 5)], "2×2 to 9×9, median 4×5")],
@@ -403,3 +513,288 @@ def test_report_of_a_run(with_photos: Path, trained_model: Path) -> None:
     assert "worst of FCN resnet-18" in page.text
     assert "disagree" not in page.text
     assert page.tags.count("img") > 5
+
+
+def _pack(archive: Path, folder: Path, names: Sequence[str]) -> Path:
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in names:
+            tar.add(folder / name, name)
+    return archive
+
+
+def test_report_of_an_archive(trained_model: Path, tmp_path: Path, drawn_channels: Mapping[str, Path]) -> None:
+    names = ("model_best.params", "model_card.json", "curves.json")
+    archive = _pack(tmp_path / "model.tar.gz", trained_model, names)
+    path = write_source_report(archive)
+    assert path == tmp_path / "model_report" / "report.html"
+    page = read_page(path)
+    assert "Scores on whole validation photos" in page.text
+    assert page.tags.count("svg") == 2
+    # The folder that holds the archive alone, as S3 has it; with photos the model is scored on them.
+    path = write_source_report(tmp_path, drawn_channels, tmp_path / "out")
+    page = read_page(path)
+    assert path.parent == tmp_path / "out"
+    assert "Confusion matrix" in page.text
+    assert page.tags.count("img") > 5
+
+
+def test_report_of_a_model_without_a_card(trained_model: Path, tmp_path: Path) -> None:
+    archive = _pack(tmp_path / "model.tar.gz", trained_model, ["model_best.params"])
+    assert "has not been scored yet" in read_page(write_source_report(archive)).text
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    (folder / "model_best.params").write_bytes((trained_model / "model_best.params").read_bytes())
+    assert "has not been scored yet" in read_page(write_source_report(folder)).text
+
+
+def test_report_names_what_it_cannot_use(trained_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist; give a comparison's folder"):
+        write_source_report(tmp_path / "nowhere")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "report.html").write_text("a page")
+    with pytest.raises(UserError, match=r"holds no comparison.*; .*data/report.html is there to be looked at"):
+        write_source_report(tmp_path)
+    with pytest.raises(UserError, match="is a job's output data, not its model"):
+        write_source_report(_pack(tmp_path / "output.tar.gz", tmp_path, ["data/report.html"]))
+    (tmp_path / "x.tar.gz").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"x\.tar\.gz is not a usable model\.tar\.gz"):
+        write_source_report(tmp_path / "x.tar.gz")
+    with pytest.raises(UserError, match=r"there is no model_best\.params"):
+        write_source_report(_pack(tmp_path / "y.tar.gz", trained_model, ["curves.json"]))
+
+
+def _answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: Any) -> Answer:
+    records = [build_record(name, seed, count) for name, pair in wrong.items() for seed, count in enumerate(pair, 1)]
+    return answer(read_comparison(write_comparison(folder, records, **settings)))
+
+
+def test_a_third_model_within_the_spread_is_no_worse_than_the_best(tmp_path: Path) -> None:
+    found = _answer_runs(tmp_path / "a", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [2, 30]})
+    assert "is best" not in found.headline
+    assert found.headline.endswith("but cannot be told apart from DeepLab resnet-18.")
+    assert "to PSP resnet-18, 0.086, is more than the spread" in found.caveat
+    found = _answer_runs(tmp_path / "b", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [30]})
+    assert "scores highest" in found.headline
+    assert "Whether that to DeepLab resnet-18 is, one seed does not tell." in found.caveat
+    found = _answer_runs(tmp_path / "c", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [30, 31]})
+    assert "FCN resnet-18 is best" in found.headline
+
+
+def test_unfinished_comparison_says_so_everywhere(tmp_path: Path) -> None:
+    _answer_runs(tmp_path, {"fcn": [5, 6], "psp": [30, 31]}, runs=[["fcn", "resnet-18", seed] for seed in range(6)])
+    write_report(tmp_path)
+    text = "2 of 6 runs are still to come."
+    for name in ("html", "json", "md"):
+        content = (tmp_path / f"report.{name}").read_text(encoding="utf-8")
+        assert text in content, name
+        assert "So far, FCN" in content.replace("‑", "-"), name
+
+
+def test_failed_models_and_seeds_are_in_the_answer(tmp_path: Path) -> None:
+    failed = [RunRecord(name, "resnet-18", 9, FAILED, "no memory") for name in ("fcn", "deeplab")]
+    records = [build_record("fcn", 1), build_record("fcn", 2), *failed]
+    caveat = answer(read_comparison(write_comparison(tmp_path, records))).caveat
+    assert "DeepLab resnet-18 failed." in caveat
+    assert "1 of 3 seeds of FCN resnet-18 failed: its numbers are of the rest." in caveat
+
+
+def test_class_that_no_mask_has_is_named_with_the_models_that_predict_it(tmp_path: Path) -> None:
+    confusion = np.diag([90, 80, 70, 0])
+    stray = confusion.copy()
+    stray[0, 3] = 1
+    scores = [dataclasses.replace(build_score(5), confusion=one.tolist()) for one in (confusion, stray)]
+    pair = zip(("fcn", "psp"), scores, strict=True)
+    records = [build_record(name, score=score) for name, score in pair]
+    caveat = answer(read_comparison(write_comparison(tmp_path / "a", records))).caveat
+    assert "(PSP resnet-18: tree), and not at all for the others" in caveat
+    caveat = answer(read_comparison(write_comparison(tmp_path / "b", records[:1]))).caveat
+    assert "no validation mask" not in caveat
+
+
+def test_model_without_a_scored_pixel_has_no_miou(tmp_path: Path) -> None:
+    score = dataclasses.replace(build_score(5), confusion=[[0] * 4] * 4)
+    folder = write_comparison(tmp_path, [build_record("fcn", score=score)])
+    write_report(folder)
+    for name in ("html", "json", "md"):
+        content = (folder / f"report.{name}").read_text(encoding="utf-8")
+        assert "has no mIoU: no validation pixel is scored" in content
+        assert "-1.000" not in content
+
+
+def test_the_verdict_is_on_the_numbers_as_they_are_shown() -> None:
+    models = []
+    for name, values in (("fcn", (0.6004 - 0.0038, 0.6004 + 0.0038)), ("psp", (0.5895 - 0.0038, 0.5895 + 0.0038))):
+        figure = compute_figure(values)
+        model = ModelSummary([build_record(name)])
+        model.__dict__["figures"] = {"miou": figure}
+        models.append(model)
+    gap = compute_gap(*models)
+    assert gap is not None
+    assert gap.text == "0.010 behind, within the spread"
+
+
+def test_ties_are_told_and_all_ties_are_not(with_photos: Path) -> None:
+    assert "Photo by photo" not in answer(read_comparison(with_photos)).caveat
+    score = dataclasses.replace(build_score(5), photos=[PhotoScore("x", 0.5, 0.5), PhotoScore("y", 0.9, 0.9)])
+    other = dataclasses.replace(build_score(9), photos=[PhotoScore("x", 0.5, 0.5), PhotoScore("y", 0.8, 0.8)])
+    records = [build_record("fcn", score=score), build_record("psp", score=other)]
+    found = answer(dataclasses.replace(read_comparison(with_photos), records=records))
+    assert "on 1 of 2, the same on 1." in found.caveat
+
+
+def test_model_scored_on_other_photos_does_not_mix_them_with_the_trainings(
+    trained_model: Path, tmp_path: Path, drawn_channels: Mapping[str, Path]
+) -> None:
+    same = write_source_report(trained_model, drawn_channels, tmp_path / "same")
+    data = json.loads((same.parent / "report.json").read_text())["comparison"]["data"]
+    assert (data["num_training_samples"], data["num_validation_samples"]) == (9, 3)
+    other = tmp_path / "other"
+    for name in ("validation", "validation_annotation"):
+        (other / name).mkdir(parents=True)
+        first = sorted(drawn_channels[name].iterdir())[0]
+        (other / name / first.name).write_bytes(first.read_bytes())
+    channels = {**{path.name: path for path in other.iterdir()}, "label_map": drawn_channels["label_map"]}
+    page = write_source_report(trained_model, channels, tmp_path / "out")
+    text = " ".join(read_page(page).text.split())
+    assert "Photos–1" in text
+    assert "Built-in mIOU at training" in text
+    assert "on its own validation photos" in text
+    content = json.loads((page.parent / "report.json").read_text())
+    rows = np.sum(content["models"][0]["confusion"], axis=1).tolist()
+    assert content["comparison"]["data"] == {"pixels": {"validation": rows}}
+    assert "processor" in text
+    with pytest.raises(DataError, match="the channel validation is missing"):
+        write_source_report(trained_model, {"train": drawn_channels["train"]}, tmp_path / "none")
+
+
+def test_folder_that_cannot_be_written_is_told_before_the_model_is_scored(
+    trained_model: Path, tmp_path: Path, drawn_channels: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("gluonseg.compare.score.score_model", pytest.fail)
+    for out, why in ((tmp_path / "file", "it is a file"), (Path("/proc/no/folder"), "No such file")):
+        with pytest.raises(UserError, match=rf"cannot be written into {out} \({why}.*--out"):
+            write_source_report(trained_model, drawn_channels, out)
+
+
+def test_report_of_a_failed_run_says_why(tmp_path: Path) -> None:
+    write_comparison(tmp_path, [RunRecord("psp", "resnet-18", 1, FAILED, "killed by SIGKILL")])
+    with pytest.raises(UserError, match="has no model: the run failed: killed by SIGKILL"):
+        write_source_report(tmp_path / "runs" / "psp_resnet-18_seed1")
+
+
+def test_error_leaves_the_earlier_reports(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report(with_photos)
+    earlier = {path.name: path.read_bytes() for path in with_photos.glob("report.*")}
+    assert len(earlier) == 4
+    next(with_photos.glob("runs/psp*/run.json")).unlink()
+
+    def fail(_context: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr("gluonseg.report.page._render", fail)
+    with pytest.raises(RuntimeError):
+        write_report(with_photos)
+    assert {path.name: path.read_bytes() for path in with_photos.glob("report.*")} == earlier
+
+
+def test_numbers_of_the_page_are_in_the_files(with_photos: Path, trained_model: Path, tmp_path: Path) -> None:
+    write_report(with_photos)
+    content = json.loads((with_photos / "report.json").read_text())
+    run = content["models"][0]["runs"][0]
+    assert [entry["train_loss"] for entry in run["curves"]] == pytest.approx([2.0, 1.0, 2 / 3])
+    assert list(run["photo_mIoU"].values()) == pytest.approx([0.3, 0.5, 0.7])
+    assert sorted(content["disagreement"].values()) == pytest.approx([0.0, 0.25, 0.5], abs=0.03)
+    assert content["versions"] == {"mxnet": "1.9.1"}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model_card.json").write_bytes((trained_model / "model_card.json").read_bytes())
+    scores = json.loads((folder / "model_card.json").read_text())["metrics"]["whole_image"]
+    write_report(folder)
+    content = json.loads((folder / "report.json").read_text())
+    assert content["card_scores"][0]["metrics"]["mIoU"] == scores["mIoU"]
+    assert content["card_scores"][0]["class_IoU"] == scores["class_IoU"]
+    with (folder / "report.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["miou"]) == scores["mIoU"]
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    assert markdown.startswith("# Model\n")
+    assert f"| mIoU | {scores['mIoU']:.3f} |" in markdown
+
+
+def test_seed_of_a_single_model_is_told(tmp_path: Path, trained_model: Path) -> None:
+    (tmp_path / "model_card.json").write_bytes((trained_model / "model_card.json").read_bytes())
+    card = json.loads((tmp_path / "model_card.json").read_text())
+    card["hyperparameters"]["seed"] = "77"
+    (tmp_path / "model_card.json").write_text(json.dumps(card))
+    assert "seed77" in "".join(read_page(write_report(tmp_path)).text.split())
+
+
+@pytest.mark.parametrize(("load", "is_told"), [(5.3, True), (1.2, False), (None, False)])
+def test_a_busy_machine_is_told(tmp_path: Path, load: float | None, is_told: bool) -> None:
+    folder = write_comparison(tmp_path, [build_record("fcn")], hardware={"cores": 2, "load": load})
+    text = read_page(write_report(folder)).text
+    assert ("The machine was busy when this began: a load of 5.3 on 2 cores" in text) == is_told
+    assert ("The machine was busy" in (folder / "report.md").read_text()) == is_told
+
+
+def test_report_of_a_job_has_the_hardware(run_tiny: RunJob, tmp_path: Path) -> None:
+    run_tiny({"epochs": "1"}, output_folder=tmp_path / "data")
+    text = "".join(read_page(tmp_path / "data" / "report.html").text.split())
+    assert f"cores{describe_hardware()['cores']}" in text
+    assert "loadbefore" in text
+
+
+def test_hardware_is_described() -> None:
+    found = describe_hardware()
+    assert found["load"] >= 0
+    assert int(found["threads"]) >= 1
+
+
+def test_gallery_says_what_it_does_not_show(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gluonseg.report.gallery.MAX_COMPARED", 2)
+    monkeypatch.setattr("gluonseg.report.gallery.MAX_PICTURES", 5)
+    text = read_page(write_report(with_photos)).text
+    assert "Disagreement was looked for in 2 of the 3 photos" in text
+    assert "Not shown, for want of room or because they cannot be read: " in text
+    assert text.count("best of PSP resnet-18") == 1
+
+
+def test_identical_predictions_do_not_disagree(with_photos: Path) -> None:
+    chosen = choose_photos(read_comparison(with_photos).models, {"same": 0.0, "nearly": 0.001})
+    assert "same" not in chosen
+    assert chosen["nearly"] == ["models disagree on less than 1% of the pixels"]
+
+
+def test_photos_are_read_up_to_the_limit_of_the_runs(drawn_channels: Mapping[str, Path]) -> None:
+    settings = {"channels": drawn_channels, "hyperparameters": {"max_pixels": "100"}}
+    album = Album(settings)
+    pair = next(iter(album.validation.values()))
+    assert album.read(pair, "validation") is None
+    assert Album({**settings, "hyperparameters": {}}).read(pair, "validation") is not None
+
+
+def test_spread_reaches_the_end() -> None:
+    assert choose_spread(range(11), 6) == [0, 1, 3, 5, 7, 9]
+    assert choose_spread(range(3), 6) == [0, 1, 2]
+    assert choose_spread([], 6) == []
+
+
+def test_photos_that_nobody_counted_are_a_dash(tmp_path: Path) -> None:
+    page = read_page(write_report(write_comparison(tmp_path, [build_record("fcn")])))
+    assert "Photos––" in "".join(page.text.split())
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, 25.0])
+def test_ticks_of_one_value_differ(value: float) -> None:
+    texts = [f"{tick:g}" for tick in compute_ticks(value, value)]
+    assert len(set(texts)) == len(texts) >= 2
+
+
+def test_failed_run_has_its_curve(tmp_path: Path) -> None:
+    failed = build_record("psp", score=None, status=FAILED, error="no memory")
+    comparison = read_comparison(write_comparison(tmp_path, [build_record("fcn"), failed]))
+    lines = build_charts(comparison.trained)[0].lines
+    assert [line.points[0].title.partition(",")[0] for line in lines] == ["FCN resnet-18", "PSP resnet-18"]
+    assert "seed 1 (failed), epoch 0" in lines[1].points[0].title

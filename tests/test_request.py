@@ -17,9 +17,9 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
-from moto import mock_aws
 from moto.sagemaker.models import sagemaker_backends
 
+from aws_account import ACCOUNT, REGION, made_up_account, run_byoc
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.errors import UserError
 from gluonseg.hyperparameters import get_specs, parse_hyperparameters
@@ -46,10 +46,6 @@ from gluonseg.sagemaker.request import (
     check_role,
 )
 
-ROOT = Path(__file__).parents[1]
-SCRIPTS = ROOT / "local_mode" / "aws"
-PAGE = ROOT / "docs" / "byoc.md"
-REGION = "us-east-1"
 IMAGE = "111122223333.dkr.ecr.us-east-1.amazonaws.com/gluonseg:latest"
 ROLE = "arn:aws:iam::111122223333:role/gluonseg"
 NEEDED = {
@@ -322,27 +318,16 @@ class Byoc:
     """``byoc.py`` in this process, with what it printed."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.main = importlib.import_module("byoc").main
         self._capsys = capsys
 
     def run(self, *arguments: str | Path) -> tuple[int, str, str]:
-        code: int = self.main([str(one) for one in arguments])
-        printed = self._capsys.readouterr()
-        return code, printed.out, printed.err
+        return run_byoc(self._capsys, *arguments)
 
 
 @pytest.fixture
 def byoc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Byoc]:
-    """The script without any account: made-up credentials, no configuration files, no metadata service."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
-        monkeypatch.setenv(f"AWS_{name}", "testing")
-    for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    with mock_aws():
+    """The script in an account that moto plays."""
+    with made_up_account(monkeypatch, tmp_path):
         yield Byoc(capsys)
 
 
@@ -540,7 +525,7 @@ def _make_parts(parts: Iterable[str], name: str = "pets") -> None:
 
 def _set_status(kind: str, name: str, status: str) -> None:
     """Moto's jobs are done at once; this puts one back to where a real one is for a while."""
-    backend: Any = sagemaker_backends["123456789012"][REGION]
+    backend: Any = sagemaker_backends[ACCOUNT][REGION]
     jobs = {"training": "training_jobs", "tuning": "hyper_parameter_tuning_jobs", "transform": "transform_jobs"}[kind]
     field = "hyper_parameter_tuning_job_status" if kind == "tuning" else f"{kind}_job_status"
     setattr(getattr(backend, jobs)[name], field, status)

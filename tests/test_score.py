@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from gluonseg.boundary import compute_boundary_f
-from gluonseg.compare import score as module
 from gluonseg.compare.record import PhotoScore, Score
 from gluonseg.compare.score import main, score_model
 from gluonseg.models.card import encode_card, read_card
+from gluonseg.predict import evaluation
 from gluonseg.predict.predictor import Predictor
 
 Channels = Mapping[str, Path]
@@ -165,7 +165,7 @@ def test_times_are_of_each_prediction_after_the_warm_up(
         return predict(self, image)
 
     monkeypatch.setattr(Predictor, "predict_mask", predict_slowly)
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(evaluation, "time", clock)
     score = score_model(model, drawn_channels)
     assert (score.latency_ms, score.images_per_second, clock.seconds) == (2000, 3 / 8, [])
 
@@ -214,6 +214,12 @@ def test_the_process_writes_score_and_masks(
     assert all(getattr(found, name) > 0 for name in times)
     for path in masks.iterdir():
         np.testing.assert_array_equal(read_pixels(run / "masks" / path.name), read_pixels(path))
+
+
+def test_who_starts_a_comparison_does_not_load_mxnet() -> None:
+    source = "import sys, gluonseg.compare.runner, gluonseg.compare.score; print('mxnet' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_peak_memory_counts_what_was_freed_and_not_the_parent() -> None:

@@ -12,10 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image
 from werkzeug.test import TestResponse
 
 from gluonseg.errors import ModelError, UserError
@@ -26,8 +24,8 @@ from gluonseg.serve.recordio import Float32Array
 from gluonseg.serve.server import ModelLoader
 from gluonseg.serve.settings import Settings, read_settings
 from notebook_client import parse_mask
+from picture import UInt8Array, draw_noise, encode_picture
 
-UInt8Array = npt.NDArray[np.uint8]
 SETTINGS = Settings(max_payload_mb=1, max_pixels=10_000)
 NAMES = ("pet", "background", "border")
 
@@ -48,14 +46,8 @@ class FakePredictor:
         return probabilities
 
 
-def _encode(pixels: UInt8Array) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
-PNG = _encode(PICTURE)
+PICTURE = draw_noise(12, 20)
+PNG = encode_picture(PICTURE)
 
 
 def _client(predictor: MaskPredictor | None, settings: Settings = SETTINGS) -> FlaskClient:
@@ -146,7 +138,7 @@ def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) 
         (PNG, {"Content-Type": "text/csv"}, 415, "text/csv"),
         (PNG, {"Content-Type": "application/x-npy"}, 415, "image/jpeg"),
         (PNG, {"Accept": "image/jpeg"}, 406, "image/png"),
-        (_encode(np.zeros((101, 100, 3), np.uint8)), {}, 413, "10000"),
+        (encode_picture(np.zeros((101, 100, 3), np.uint8)), {}, 413, "10000"),
         (bytes(2**20 + 1), {}, 413, "1 MB"),
     ],
     ids=["empty", "damaged", "no-picture", "csv", "npy", "accept", "pixels", "bytes"],
@@ -193,7 +185,7 @@ def test_a_chunked_body_without_a_length_is_cut_at_the_limit(client: FlaskClient
 def test_a_bug_is_a_500_that_tells_nothing_and_the_log_has_the_trace(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    response = client.post("/invocations", data=_encode(np.zeros((4, 4, 3), np.uint8)))
+    response = client.post("/invocations", data=encode_picture(np.zeros((4, 4, 3), np.uint8)))
     assert response.status_code == 500
     assert "secret" not in response.text
     assert "Error" not in response.text

@@ -5,17 +5,11 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +18,10 @@ import pytest
 from PIL import Image
 
 from gluonseg.models.card import CARD_FILE, build_card, encode_card
+from local_server import Answer, ServerProcess, serving
 from notebook_client import parse_mask, parse_probabilities, read_record
+from picture import draw_noise, encode_picture
 
-SERVE = Path(__file__).parents[1] / "container" / "serve"
 IMPATIENT = (
     "import os, dataclasses; from gluonseg.serve import server, settings; "
     "raise SystemExit(server.run_server(dataclasses.replace(settings.read_settings(os.environ), idle_timeout_s=1)))"
@@ -34,80 +29,8 @@ IMPATIENT = (
 NAMES = ("pet", "background", "border")
 
 
-def _encode(pixels: npt.NDArray[np.uint8], picture_format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, picture_format)
-    return buffer.getvalue()
-
-
-PICTURE = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-PNG = _encode(PICTURE)
-
-
-@dataclass
-class RunningServer:
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-    statuses: list[int] = field(default_factory=list)
-    """What /ping answered until it said 200."""
-
-    def request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, str, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            return response.status, response.getheader("Content-Type", ""), response.read()
-        finally:
-            connection.close()
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                self.statuses.append(self.request("GET", "/ping")[0])
-            except OSError:
-                time.sleep(0.05)
-                continue
-            if self.statuses[-1] == 200:
-                return
-            time.sleep(0.05)
-        pytest.fail(f"the server did not start:\n{self.log.read_text()}")
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
-
-
-def _find_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def _started(base: Path, log: Path, *command: str, **variables: str) -> Iterator[RunningServer]:
-    """Run ``container/serve``, or Python with the arguments ``command``."""
-    port = _find_port()
-    environ = {
-        **os.environ,
-        "SAGEMAKER_BASE_DIR": str(base),
-        "SAGEMAKER_BIND_TO_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *(command or [str(SERVE)])], env=environ, stdout=output, stderr=output
-        )
-    try:
-        yield RunningServer(process, port, log)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=30)
+PICTURE = draw_noise(90, 70)
+PNG = encode_picture(PICTURE)
 
 
 @pytest.fixture(scope="module")
@@ -132,30 +55,34 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(base: Path) -> Iterator[RunningServer]:
-    with _started(base, base / "serve.log", SAGEMAKER_MAX_PAYLOAD_IN_MB="1") as running:
-        running.wait_until_ready()
+def pings() -> list[int]:
+    """What /ping answered until it said 200."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(base: Path, pings: list[int]) -> Iterator[ServerProcess]:
+    with serving(base, base / "serve.log", SAGEMAKER_MAX_PAYLOAD_IN_MB="1") as running:
+        pings.extend(running.wait_until_served())
         yield running
 
 
-def _post(server: RunningServer, body: bytes, **headers: str) -> tuple[int, str, bytes]:
-    return server.request(
-        "POST", "/invocations", body, {name.replace("_", "-"): text for name, text in headers.items()}
-    )
+def _post(server: ServerProcess, body: bytes, **headers: str) -> Answer:
+    return server.request("/invocations", body, {name.replace("_", "-"): text for name, text in headers.items()})
 
 
 def _read_png(body: bytes) -> npt.NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(body)))
 
 
-def test_ping_says_503_until_the_model_is_loaded(server: RunningServer) -> None:
-    assert server.statuses[0] == 503
-    assert set(server.statuses) == {503, 200}
-    assert server.request("GET", "/ping")[::2] == (200, b"")
-    assert "the model is loaded and warm" in server.log.read_text()
+def test_ping_says_503_until_the_model_is_loaded(server: ServerProcess, pings: list[int]) -> None:
+    assert pings[0] == 503
+    assert set(pings) == {503, 200}
+    assert server.request("/ping")[::2] == (200, b"")
+    assert "the model is loaded and warm" in server.read_log()
 
 
-def test_every_answer_has_the_same_mask_of_the_size_that_was_sent(server: RunningServer) -> None:
+def test_every_answer_has_the_same_mask_of_the_size_that_was_sent(server: ServerProcess) -> None:
     status, content_type, body = _post(server, PNG, Content_Type="image/png", Accept="image/png")
     assert (status, content_type) == (200, "image/png")
     mask = _read_png(body)
@@ -182,8 +109,8 @@ def test_every_answer_has_the_same_mask_of_the_size_that_was_sent(server: Runnin
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 200), (241, 7)])
-def test_any_size_of_a_jpeg(server: RunningServer, size: tuple[int, int]) -> None:
-    body = _encode(np.resize(PICTURE, (*size, 3)), "JPEG")
+def test_any_size_of_a_jpeg(server: ServerProcess, size: tuple[int, int]) -> None:
+    body = encode_picture(np.resize(PICTURE, (*size, 3)), "JPEG")
     assert _read_png(_post(server, body, Content_Type="image/jpeg", Accept="image/png")[2]).shape == size
 
 
@@ -200,7 +127,7 @@ def test_any_size_of_a_jpeg(server: RunningServer, size: tuple[int, int]) -> Non
     ids=["empty", "damaged", "no-picture", "content-type", "accept", "too-large"],
 )
 def test_a_wrong_request_gets_one_line_of_json_and_the_next_one_works(
-    server: RunningServer, body: bytes, headers: dict[str, str], expected: int
+    server: ServerProcess, body: bytes, headers: dict[str, str], expected: int
 ) -> None:
     status, content_type, answer = _post(server, body, **headers)
     assert (status, content_type) == (expected, "application/json")
@@ -209,7 +136,7 @@ def test_a_wrong_request_gets_one_line_of_json_and_the_next_one_works(
     assert _post(server, PNG)[0] == 200
 
 
-def _exchange(server: RunningServer, data: bytes) -> tuple[int, float]:
+def _exchange(server: ServerProcess, data: bytes) -> tuple[int, float]:
     """Send raw bytes; return the status and the seconds until it came."""
     start = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
@@ -232,15 +159,15 @@ def _exchange(server: RunningServer, data: bytes) -> tuple[int, float]:
     ],
     ids=["length-too-large", "length-negative", "length-twice", "bad-chunk", "chunks-too-large", "header"],
 )
-def test_broken_http_is_answered_at_once(server: RunningServer, rest: bytes, expected: int) -> None:
+def test_broken_http_is_answered_at_once(server: ServerProcess, rest: bytes, expected: int) -> None:
     status, seconds = _exchange(server, b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n" + rest)
     assert status == expected
     assert seconds < 5
     assert _post(server, PNG)[0] == 200
 
 
-def test_ping_answers_fast_while_pictures_are_computed(server: RunningServer) -> None:
-    large = _encode(np.resize(PICTURE, (600, 500, 3)), "JPEG")
+def test_ping_answers_fast_while_pictures_are_computed(server: ServerProcess) -> None:
+    large = encode_picture(np.resize(PICTURE, (600, 500, 3)), "JPEG")
     statuses: list[int] = []
     threads = [threading.Thread(target=lambda: statuses.append(_post(server, large)[0])) for _ in range(2)]
     for thread in threads:
@@ -248,7 +175,7 @@ def test_ping_answers_fast_while_pictures_are_computed(server: RunningServer) ->
     durations = []
     while any(thread.is_alive() for thread in threads):
         start = time.monotonic()
-        assert server.request("GET", "/ping")[0] == 200
+        assert server.request("/ping")[0] == 200
         durations.append(time.monotonic() - start)
         time.sleep(0.02)
     assert statuses == [200, 200]
@@ -258,13 +185,13 @@ def test_ping_answers_fast_while_pictures_are_computed(server: RunningServer) ->
 
 
 def test_a_stalled_client_is_let_go_and_sigterm_finishes_what_was_begun(base: Path) -> None:
-    with _started(base, base / "impatient.log", "-c", IMPATIENT) as server:
-        server.wait_until_ready()
+    with serving(base, base / "impatient.log", "-c", IMPATIENT) as server:
+        server.wait_until_served()
         status, seconds = _exchange(server, b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
         assert status == 400
         assert 0.5 < seconds < 10
 
-        large = _encode(np.resize(PICTURE, (600, 500, 3)))
+        large = encode_picture(np.resize(PICTURE, (600, 500, 3)))
         answers: list[int] = []
         thread = threading.Thread(target=lambda: answers.append(_post(server, large, Accept="image/png")[0]))
         thread.start()
@@ -276,18 +203,18 @@ def test_a_stalled_client_is_let_go_and_sigterm_finishes_what_was_begun(base: Pa
 
 def test_without_a_model_the_process_ends_with_a_clear_line(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with _started(tmp_path, tmp_path / "serve.log") as server:
+    with serving(tmp_path, tmp_path / "serve.log") as server:
         assert server.process.wait(timeout=120) == 2
-    text = server.log.read_text()
+    text = server.read_log()
     assert text.count("ClientError: no model_best.params") == 1
     assert text.count("Booting worker") == 1
     assert "Traceback" not in text
 
 
 def test_a_bad_variable_ends_the_process_before_it_listens(tmp_path: Path) -> None:
-    with _started(tmp_path, tmp_path / "serve.log", SAGEMAKER_MODEL_SERVER_WORKERS="many") as server:
+    with serving(tmp_path, tmp_path / "serve.log", SAGEMAKER_MODEL_SERVER_WORKERS="many") as server:
         assert server.process.wait(timeout=60) == 2
-    text = server.log.read_text()
+    text = server.read_log()
     assert "ClientError" in text
     assert "SAGEMAKER_MODEL_SERVER_WORKERS must be a whole number from 1 to 64, got 'many'" in text
     assert "Traceback" not in text

@@ -191,6 +191,8 @@ def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(job: Job, number
 
 
 def test_after_epochs_the_best_one_and_the_last_parameters_are_kept_whatever_else_is_sent(job: Job) -> None:
+    checkpoints = job.base / "checkpoints"
+    checkpoints.mkdir()
     with _run(job) as running:
         running.wait_for(EPOCH_END, count=2)
         code, seconds = running.stop(*[signal.SIGTERM] * 5)
@@ -202,6 +204,9 @@ def test_after_epochs_the_best_one_and_the_last_parameters_are_kept_whatever_els
     assert metrics["epochs"] >= 2
     assert "whole_image" not in metrics
     assert "Evaluating" not in running.log
+    files = sorted(path.name for path in checkpoints.iterdir())
+    assert len(files) == 2
+    assert files[-1].startswith(f"checkpoint-{metrics['epochs'] - 1:06}-"), "that of the last whole epoch is there"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,8 @@ def test_before_training_an_earlier_model_is_left_alone(job: Job, slow: str, lin
     with _run(job, slow=slow) as running:
         running.wait_for(line)
         code, seconds = running.stop(signal.SIGTERM, signal.SIGTERM)
-    _check_stopped(job, running, code, seconds, "before training had begun: there is no model")
+    words = "before training had begun: (there is no model|the model in .* is as it was)"
+    _check_stopped(job, running, code, seconds, words)
     assert seconds < 5
     assert {path.name: path.read_text() for path in job.model.iterdir()} == earlier
 

@@ -82,6 +82,8 @@ def _add_train(commands: Any) -> None:
     parser = _add_command(commands, "train", command.run_train, text)
     parser.add_argument("channels", type=Path, help="folder with train, train_annotation, validation, ...")
     parser.add_argument("--output", type=Path, required=True, help="folder for model/ and output/")
+    text = "folder for checkpoints; the same command goes on from the last one there (default: none are kept)"
+    parser.add_argument("--checkpoints", type=Path, metavar="FOLDER", help=text)
     _add_all_hyperparameters(parser)
 
 
@@ -114,8 +116,11 @@ def _add_compare(commands: Any) -> None:
     _add_all_hyperparameters(parser, leave_out=VARIED.values())
     text = "Write the report of a comparison, a run or a model: report.html, .json, .csv and .md."
     report = _add_command(commands, "report", command.run_report, text)
-    report.add_argument("--channels", type=Path, help="for a run or a model: folder of channels, for its photos")
-    report.add_argument("folder", type=Path, help="what compare was given as --out, a run in it, or a model folder")
+    source = "what compare was given as --out, a run in it, a model folder or a model.tar.gz"
+    report.add_argument("source", type=Path, help=source)
+    channels = "for a run or a model: folder of channels, for its photos; a model is scored on them"
+    report.add_argument("--channels", type=Path, help=channels)
+    report.add_argument("--out", type=Path, help="folder for the reports (default: SOURCE, or one beside an archive)")
 
 
 def _add_use(commands: Any) -> None:

@@ -112,7 +112,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     stop = Stop()
     try:
         with stopping_job(stop, _get_stop_code, _report_failed_stop):
-            train_channels(given, find_channels(arguments.channels), arguments.output, stop=stop)
+            channels = find_channels(arguments.channels)
+            train_channels(given, channels, arguments.output, stop=stop, checkpoints=arguments.checkpoints)
     except Stopped:
         stop.conclude()
     if stop.signal is not None:
@@ -137,7 +138,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     try:
         records, problem = run_comparison(comparison, Display(sys.stderr), _CountingBar("checking"))
     except Interrupted as error:
-        print("gluonseg: stopped; the same command goes on after the runs that are finished", file=sys.stderr)
+        print("gluonseg: stopped; the same command goes on after the last epoch that is finished", file=sys.stderr)
         return _get_stop_code(error.number)
     if not problem:
         print(f"{format_ranking(arguments.out)}\n\nthe report is in {arguments.out / PAGE_FILE}")
@@ -154,18 +155,10 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    from gluonseg.compare.record import COMPARISON_FILE
-    from gluonseg.report.page import write_model_report, write_report
+    from gluonseg.report.source import write_source_report
 
-    folder = _folder(arguments.folder)
     channels = find_channels(arguments.channels) if arguments.channels else None
-    if not (folder / COMPARISON_FILE).is_file():
-        page = write_model_report(folder, channels)
-    elif channels is None:
-        page = write_report(folder)
-    else:
-        raise DataError("--channels is for a run or a model: a comparison knows its channels")
-    print(f"the report is in {page}")
+    print(f"the report is in {write_source_report(arguments.source, channels, arguments.out)}")
     return 0
 
 
@@ -187,13 +180,13 @@ def _load(model: Path) -> Any:
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
-    from gluonseg.predict.batch import find_images, iter_predictions
+    from gluonseg.predict.batch import find_images, iter_written
 
     images = find_images(arguments.images)
     predictor = _load(arguments.model)
     problems = []
     with _bar(len(images), "predicting") as bar:
-        outcomes = iter_predictions(
+        outcomes = iter_written(
             predictor, images, arguments.output, overlays=arguments.overlay, max_pixels=arguments.max_pixels
         )
         for outcome in outcomes:

@@ -46,6 +46,10 @@ class Confusion:
         """Pixels of each class in the mask or in the prediction, shape (num_classes,)."""
         return np.asarray(self.matrix.sum(axis=0) + self.matrix.sum(axis=1) - self.intersection)
 
+    def compute_row_shares(self) -> FloatArray:
+        """Of each true class's pixels the share given to each class, (num_classes, num_classes); 0 for none."""
+        return np.asarray(self.matrix / np.maximum(1, self.matrix.sum(axis=1, keepdims=True)))
+
     def compute_class_iou(self) -> FloatArray:
         """IoU of each class, shape (num_classes,); NaN for a class found nowhere."""
         union = self.union

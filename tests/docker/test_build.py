@@ -7,37 +7,28 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from docker_engine import ROOT, call_docker, run_container
-from gluonseg.models.convert import compute_backbone_shapes
+from backbone_array import draw_arrays
+from docker_engine import call_docker, run_container
 from gluonseg.models.params_file import write_params
 from job_layout import draw_channels, lay_out_job
+from program import build_environment, run_program
+from repository import ROOT
 
 BASE = "gluonseg-base"
 
 
 def run_build(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(ROOT / "docker" / "build.sh"), *arguments],
-        env={**os.environ, "PATH": path + os.environ["PATH"]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    environment = build_environment(PATH=path + os.environ["PATH"])
+    return run_program([ROOT / "docker" / "build.sh", *arguments], environment, timeout=900)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with made weights of resnet-18, in a file that only its owner may read."""
     folder = tmp_path_factory.mktemp("weights")
-    random = np.random.default_rng(3)
-    shapes = compute_backbone_shapes("resnet-18")
-    arrays = {name: np.abs(random.standard_normal(shape, dtype=np.float32)) / 50 for name, shape in shapes.items()}
-    write_params(arrays, folder / "resnet-18.params")
+    write_params(draw_arrays("resnet-18"), folder / "resnet-18.params")
     (folder / "resnet-18.params").chmod(0o600)
     return folder
 

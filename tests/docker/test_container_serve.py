@@ -36,7 +36,7 @@ def test_least_privilege(image: str, base: Path, drawn_channels: dict[str, Path]
     photo = next(drawn_channels["validation"].iterdir())
     with started_container(image, "serve", options=[*options, *mount]) as container:
         container.wait_until_served()
-        status, body = container.request("/invocations", photo.read_bytes())
+        status, _, body = container.request("/invocations", photo.read_bytes())
         assert status == 200
         np.testing.assert_array_equal(
             parse_mask(body), load_predictor(base / "model").predict_mask(read_image(photo))
@@ -59,9 +59,8 @@ def test_without_a_network(image: str, base: Path) -> None:
 
 
 def test_port_of_a_pipeline(image: str, base: Path) -> None:
-    options = ["--publish", "127.0.0.1::8765"]
-    with started_container(image, "serve", base=base, options=options, SAGEMAKER_BIND_TO_PORT="8765") as container:
-        container.wait_until_served(inside=8765)
+    with started_container(image, "serve", base=base, port=8765, SAGEMAKER_BIND_TO_PORT="8765") as container:
+        container.wait_until_served()
 
 
 def test_no_model(image: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gluonseg.data.decode import read_image, read_label
 from gluonseg.data.oxford_pets import prepare_oxford_pets
 from gluonseg.predict.predictor import load_predictor
 from job_layout import Job, draw_channels, lay_out_job
+from real_photo import find_pet_photos
 
 pytestmark = pytest.mark.docker
 LOCKED_DOWN = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL")
@@ -29,11 +30,8 @@ def job(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Channels of a few real photos, of many sizes."""
-    source = Path(os.environ.get("GLUONSEG_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data") / "oxford_pets"
-    if not source.is_dir():
-        pytest.skip(f"the pet photos are not at {source} (set GLUONSEG_TEST_DATA)")
     every, few = tmp_path_factory.mktemp("pets") / "all", tmp_path_factory.mktemp("pets") / "few"
-    prepare_oxford_pets(source, every)
+    prepare_oxford_pets(find_pet_photos(), every)
     for split, count in (("train", 16), ("validation", 6)):
         for photo in sorted((every / split).iterdir())[:count]:
             for part in (photo, every / f"{split}_annotation" / f"{photo.stem}.png"):
@@ -42,6 +40,7 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 shutil.copy(part, target)
     if (every / "label_map").is_dir():
         shutil.copytree(every / "label_map", few / "label_map")
+    shutil.rmtree(every)
     return few
 
 
@@ -61,7 +60,7 @@ def test_train_on_pets_then_serve(image: str, pets: Path, tmp_path: Path, algori
     with started_container(image, "serve", base=served) as container:
         container.wait_until_served()
         for photo in sorted((pets / "validation").iterdir()):
-            status, body = container.request("/invocations", photo.read_bytes(), {"Accept": "image/png"})
+            status, _, body = container.request("/invocations", photo.read_bytes(), {"Accept": "image/png"})
             assert status == 200, body
             (tmp_path / "mask.png").write_bytes(body)
             picture = read_image(photo)

@@ -39,7 +39,7 @@ def test_without_a_driver(gpu_image: str, job: Job) -> None:
     photo = next(job.channel("validation").iterdir())
     with started_container(gpu_image, "serve", base=job.base) as container:
         container.wait_until_served()
-        status, body = container.request("/invocations", photo.read_bytes())
+        status, _, body = container.request("/invocations", photo.read_bytes())
         assert status == 200
         np.testing.assert_array_equal(parse_mask(body), predictor.predict_mask(read_image(photo)))
         assert "Number of GPUs being used: 0" in container.read_log()

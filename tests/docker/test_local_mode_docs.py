@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from docker_engine import ROOT, FindSdk
-from newcomer import Newcomer, find_port
-from test_readme import read_commands
+from docker_engine import FindSdk
+from local_server import find_free_port
+from newcomer import Newcomer
+from repository import ROOT, read_commands
 
 COMMANDS = read_commands("docs/local-mode.md")
 PROGRAMS = [command for command in COMMANDS if re.match(r"\.venv-sdk-v[23]/bin/python local_mode/", command)]
@@ -28,7 +29,7 @@ def test_programs_run_in_order(image: str, find_sdk: FindSdk, tmp_path: Path) ->
     for command in PROGRAMS:
         python, script, *arguments = shlex.split(command)
         newcomer.python = find_sdk(python.removeprefix(".venv-sdk-").partition("/")[0])
-        shorter = ["--epochs", "1"] if "train_deploy" in script else []
-        done = newcomer.run(Path(script).name, *arguments, *shorter, "--image", image, "--port", str(find_port()))
+        shorter = [] if "builtin" in script else ["--epochs", "1"]
+        done = newcomer.run(Path(script).name, *arguments, *shorter, "--image", image, "--port", str(find_free_port()))
         assert done.returncode == 0, f"{command}\n{done.stdout}"
     assert (ROOT / "local_mode/notebooks/train_and_deploy.ipynb").is_file()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import socket
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from backbone_array import draw_arrays
 from docker_engine import FindSdk
 from gluonseg.models.params_file import write_params
-from newcomer import TINY, Newcomer, find_port
-from test_pretrained import make_arrays
+from local_server import find_free_port
+from newcomer import TINY, Newcomer, build_watched_environment, check_deployed
 
 pytestmark = pytest.mark.docker
 
@@ -26,41 +25,22 @@ def newcomer(image: str, find_sdk: FindSdk, tmp_path: Path) -> Newcomer:
 def test_train_deploy_predict_transform(
     image: str, find_sdk: FindSdk, tmp_path: Path, few_photos: Path, silent_proxy: socket.socket
 ) -> None:
-    """With credentials, which is when telemetry would go out."""
-    address = "http://{}:{}".format(*silent_proxy.getsockname())
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
-    keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    user = Newcomer(find_sdk("v2"), tmp_path, **proxies, **keys)
-    arguments: list[str | Path] = [
-        "--image",
-        image,
-        "--data",
-        few_photos,
-        "--epochs",
-        "1",
-        "--port",
-        str(find_port()),
-        "--set",
-        *TINY,
-    ]
-    done = user.run("train_deploy_v2.py", *arguments)
+    user = Newcomer(find_sdk("v2"), tmp_path, **build_watched_environment(silent_proxy))
+    place = ("--image", image, "--data", few_photos, "--port", str(find_free_port()))
+    done = user.run("train_deploy_v2.py", *place, "--epochs", "1", "--set", *TINY)
     assert done.returncode == 0, done.stdout
-    assert "image/png = application/x-protobuf = batch transform" in done.stdout
-    assert 0 <= float(re.findall(r"mIOU of the last epoch (\S+)", done.stdout)[0]) <= 1
-    with tarfile.open(tmp_path / "demo" / "sdk_v2" / "model" / "model.tar.gz") as archive:
-        assert {"model_best.params", "model_algo-1", "hyperparams.json"} <= set(archive.getnames())
-    answers = {path.name for path in (tmp_path / "demo" / "sdk_v2" / "masks").iterdir()}
-    assert answers == {f"{path.name}.out" for path in (few_photos / "validation").iterdir()}
+    results = tmp_path / "demo" / "sdk_v2"
+    check_deployed(done.stdout, results / "model" / "model.tar.gz", results / "masks", few_photos)
 
 
 def test_the_public_notebook_runs_to_its_end(image: str, newcomer: Newcomer, few_photos: Path, tmp_path: Path) -> None:
     """Pretrained weights and all; only size and number of epochs are a test's."""
     weights = tmp_path / "weights"
     weights.mkdir()
-    write_params(make_arrays("resnet-50"), weights / "resnet-50.params")
+    write_params(draw_arrays("resnet-50"), weights / "resnet-50.params")
     done = newcomer.run(
         "builtin_notebook.py", "--image", image, "--data", few_photos, "--num_classes", "4", "--pretrained", weights,
-        "--port", str(find_port()), "--set", "epochs=1", *TINY,
+        "--port", str(find_free_port()), "--set", "epochs=1", *TINY,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "'use_pretrained_model': 'True'" in done.stdout
@@ -68,17 +48,8 @@ def test_the_public_notebook_runs_to_its_end(image: str, newcomer: Newcomer, few
 
 
 def test_several_hosts_are_refused(image: str, newcomer: Newcomer, few_photos: Path) -> None:
-    done = newcomer.run(
-        "train_deploy_v2.py",
-        "--image",
-        image,
-        "--data",
-        few_photos,
-        "--instance_count",
-        "2",
-        "--port",
-        str(find_port()),
-    )
+    place = ("--image", image, "--data", few_photos, "--port", str(find_free_port()))
+    done = newcomer.run("train_deploy_v2.py", *place, "--instance_count", "2")
     assert done.returncode == 1
     assert "ClientError: the job has 2 hosts, training runs on one; set instance_count=1" in done.stdout
     assert done.stdout.splitlines()[-1] == "the training failed; its last lines, above, say why"
@@ -111,6 +82,6 @@ def test_mapped_labels_are_not_counted(image: str, newcomer: Newcomer, few_photo
     shutil.copytree(few_photos, data)
     (data / "label_map" / "class_names.json").unlink()
     (data / "label_map" / "train_label_map.json").write_text('{"scale": 1}', encoding="utf-8")
-    done = newcomer.run("train_deploy_v2.py", "--image", image, "--data", data, "--port", str(find_port()))
+    done = newcomer.run("train_deploy_v2.py", "--image", image, "--data", data, "--port", str(find_free_port()))
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].endswith("--set num_classes=N")

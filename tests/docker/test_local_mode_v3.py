@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import stat
 import subprocess
@@ -11,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from docker_engine import ROOT, FindSdk, call_docker
-from newcomer import TINY, Newcomer, find_port
+from docker_engine import FindSdk, call_docker
+from local_server import find_free_port
+from newcomer import TINY, Newcomer, build_watched_environment, check_deployed
+from repository import ROOT
 
 pytestmark = pytest.mark.docker
 SCRIPT = ROOT / "local_mode" / "train_deploy_v3.py"
@@ -62,27 +63,18 @@ def test_train_deploy_predict_transform(
     few_photos: Path,
     silent_proxy: socket.socket,
 ) -> None:
-    """With credentials, which is when telemetry would go out."""
-    address = "http://{}:{}".format(*silent_proxy.getsockname())
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
     local = {"NO_PROXY": "localhost", "no_proxy": "localhost"}
-    keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    user = Newcomer(find_sdk("v3"), tmp_path, **proxies, **local, **keys)
-    done = user.run(
-        str(SCRIPT), "--image", image, "--data", few_photos, "--epochs", "1", "--port", str(find_port()), "--set", *TINY
-    )
+    user = Newcomer(find_sdk("v3"), tmp_path, **build_watched_environment(silent_proxy), **local)
+    place = ("--image", image, "--data", few_photos, "--port", str(find_free_port()))
+    done = user.run(str(SCRIPT), *place, "--epochs", "1", "--set", *TINY)
     assert done.returncode == 0, done.stdout
-    assert "image/png = application/x-protobuf = batch transform" in done.stdout
-    assert 0 <= float(re.findall(r"mIOU of the last epoch (\S+)", done.stdout)[0]) <= 1
-    with tarfile.open(tmp_path / "demo" / "sdk_v3" / "model.tar.gz") as archive:
-        assert {"model_best.params", "model_algo-1", "hyperparams.json"} <= set(archive.getnames())
-    answers = {path.name for path in (tmp_path / "demo" / "sdk_v3" / "masks").iterdir()}
-    assert answers == {f"{path.name}.out" for path in (few_photos / "validation").iterdir()}
+    results = tmp_path / "demo" / "sdk_v3"
+    check_deployed(done.stdout, results / "model" / "model.tar.gz", results / "masks", few_photos)
 
 
 def test_several_hosts_are_refused(image: str, newcomer: Newcomer, few_photos: Path) -> None:
     done = newcomer.run(
-        str(SCRIPT), "--image", image, "--data", few_photos, "--instance_count", "2", "--port", str(find_port())
+        str(SCRIPT), "--image", image, "--data", few_photos, "--instance_count", "2", "--port", str(find_free_port())
     )
     assert done.returncode == 1
     assert "ClientError: the job has 2 hosts, training runs on one; set instance_count=1" in done.stdout
@@ -91,7 +83,7 @@ def test_several_hosts_are_refused(image: str, newcomer: Newcomer, few_photos: P
 
 def test_a_wrong_hyperparameter_is_named(image: str, newcomer: Newcomer, few_photos: Path) -> None:
     done = newcomer.run(
-        str(SCRIPT), "--image", image, "--data", few_photos, "--port", str(find_port()), "--set", "optimizer=sdg"
+        str(SCRIPT), "--image", image, "--data", few_photos, "--port", str(find_free_port()), "--set", "optimizer=sdg"
     )
     assert done.returncode == 1
     assert "ClientError: optimizer" in done.stdout

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from docker_engine import ROOT, FindSdk
+from docker_engine import FindSdk
+from local_server import find_free_port
+from program import build_environment, run_program
+from repository import ROOT
 
 pytestmark = pytest.mark.docker
 NOTEBOOK = ROOT / "local_mode" / "notebooks" / "train_and_deploy.ipynb"
@@ -29,21 +29,11 @@ def test_the_notebook_is_stored_without_outputs() -> None:
 
 
 def test_the_notebook_runs(image: str, find_sdk: FindSdk, tmp_path: Path) -> None:
-    with socket.socket() as one:
-        one.bind(("", 0))
-        port = one.getsockname()[1]
-    settings = {"IMAGE": image, "OUTPUT": str(tmp_path / "out"), "EPOCHS": "1", "PORT": str(port)}
+    settings = {"IMAGE": image, "OUTPUT": str(tmp_path / "out"), "EPOCHS": "1", "PORT": str(find_free_port())}
     environment = {f"GLUONSEG_{name}": value for name, value in settings.items()}
     executed = tmp_path / "executed.ipynb"
-    command = [str(find_sdk("v2")), "-c", EXECUTE, str(NOTEBOOK), str(executed)]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "HOME": str(tmp_path), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    command: list[str | Path] = [find_sdk("v2"), "-c", EXECUTE, NOTEBOOK, executed]
+    done = run_program(command, build_environment(HOME=str(tmp_path), **environment), timeout=None)
     assert done.returncode == 0, done.stdout
     outputs = [output for cell in json.loads(executed.read_text())["cells"] for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]

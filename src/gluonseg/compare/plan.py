@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from gluonseg.atomic import write_text
 from gluonseg.compare.lock import LOCK_FILE
 from gluonseg.compare.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
-from gluonseg.data.check import CheckReport, check_channels
-from gluonseg.data.label_channel import read_label_maps
+from gluonseg.data.check import CheckReport
 from gluonseg.errors import DataError, HyperparameterError, UserError, find_nearest
 from gluonseg.hyperparameters import Hyperparameters, describe_unknown, get_specs, parse_hyperparameters
 from gluonseg.json_object import parse_json_object
 from gluonseg.labels import voc_colours
 from gluonseg.parameter import format_value, parse_value
+from gluonseg.train.data import check_job_data, read_maps
 
 VARIED = {"algorithms": "algorithm", "backbones": "backbone", "seeds": "seed"}
 """The options that take several values, and the hyperparameter of each."""
@@ -134,18 +134,7 @@ def build_comparison(
 def check_data(comparison: Comparison, progress: Callable[[int, int], None] | None = None) -> CheckReport:
     """Read and check all data, as each run will; DataError when a training would refuse it."""
     hp = comparison.hyperparameters
-    maps = read_label_maps(comparison.channels.get("label_map"), hp.ignore_label)
-    if hp.class_names:
-        maps = maps._replace(class_names=list(hp.class_names))
-    report = check_channels(
-        comparison.channels,
-        num_classes=hp.num_classes,
-        label_maps=maps,
-        ignore_label=hp.ignore_label,
-        crop_size=hp.crop_size,
-        max_pixels=hp.max_pixels,
-        progress=progress,
-    )
+    report = check_job_data(hp, comparison.channels, read_maps(hp, comparison.channels), progress)
     report.raise_for_errors()
     return report
 

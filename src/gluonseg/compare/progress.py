@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from gluonseg.train.checkpoint_file import find_resumed
+
 _START = re.compile(r"LRScheduler setup: iters per epoch: (\d+), num_epochs (\d+)")
 _UPDATE = re.compile(r"#progress_notice\. epoch: (\d+), iterations: (\d+) .*learning_rate")
 _MIOU = re.compile(r"#quality_metric\. .*epoch: (\d+), validation mIOU: (\S+) \.")
@@ -23,6 +25,7 @@ class TrainingState:
         self.miou: float | None = None
         self._iterations = 1
         self._iteration = 0
+        self._resumed = 0
 
     def read_line(self, line: str) -> bool:
         """Take note of a line of the log; True when it ends an epoch."""
@@ -33,12 +36,15 @@ class TrainingState:
             return True
         elif found := _START.search(line):
             self._iterations, self.epochs = max(1, int(found[1])), int(found[2])
+        elif resumed := find_resumed(line):
+            self._resumed = self.done = resumed[0] + 1
         return False
 
     @property
     def share(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        return min(1.0, (self.done + min(1.0, self._iteration / self._iterations)) / max(1, self.epochs))
+        """Share of what this process has to train that is done, 0 to 1."""
+        done = self.done - self._resumed + min(1.0, self._iteration / self._iterations)
+        return min(1.0, done / max(1, self.epochs - self._resumed))
 
 
 def format_seconds(seconds: float) -> str:

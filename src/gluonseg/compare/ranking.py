@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gluonseg.report.summary import answer, get_metric, read_comparison
+from gluonseg.report.answer import answer
+from gluonseg.report.summary import get_metric, read_comparison
 from gluonseg.report.table import format_figure
 
 _COLUMNS = ("miou", "builtin_miou", "pixel_accuracy", "boundary_f", "parameters", "train_seconds", "latency_ms")

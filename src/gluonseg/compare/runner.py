@@ -18,19 +18,29 @@ from gluonseg.compare.lock import Lock, check_free, hold_lock
 from gluonseg.compare.plan import Comparison, Run, check_data, check_folder, write_comparison
 from gluonseg.compare.progress import Display
 from gluonseg.compare.record import FAILED, FINISHED, RunRecord, Score, parse_score, read_record, write_record
-from gluonseg.compare.score import SCORE_FILE
+from gluonseg.compare.score import MODEL_FOLDER, SCORE_FILE
+from gluonseg.errors import ModelError, UserError
 from gluonseg.json_object import parse_json_object
+from gluonseg.models.card import CARD_FILE, read_card
+from gluonseg.train.checkpoint_file import find_resumed
 
 LOG_FILE = "log.txt"
+CHECKPOINT_FOLDER = "checkpoints"
 TRAINED_FILE = "trained.json"
 """Says that the training of a run is complete, and what it took: then only the scoring is left."""
 _MAX_REASON = 500
 _ERROR_LINE = re.compile(r"(?:\[[^]]* ERROR \d+\] )?(?:gluonseg|ClientError|AlgorithmError): (.+)")
+_DIVERGED = re.compile(r"the training loss became \S+ at epoch|is no longer finite after epoch")
+_MODEL_FILES = ("model_best.params", "hyperparams.json", "curves.json")
 _Progress = Callable[[int, int], None]
 
 
 class RunError(Exception):
-    """A step of a run failed; the text says why, in one line."""
+    """A step of a run failed; the text says why, in one line. ``code`` is the exit code of its process."""
+
+    def __init__(self, reason: str, code: int = 1) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 def _read_json(path: Path) -> Any:
@@ -68,7 +78,7 @@ class _Runner:
     def make_run(self, run: Run) -> RunRecord:
         """Train and score; what went wrong is in the record, which is written in any case."""
         folder = self.comparison.find_run_folder(run)
-        took = _read_json(folder / TRAINED_FILE)
+        took = _read_json(folder / TRAINED_FILE) if _holds_model(folder / MODEL_FOLDER) else None
         try:
             took = took or self._train(run, folder)
             self._score(folder)
@@ -76,10 +86,12 @@ class _Runner:
         except RunError as error:
             record = self._build_record(run, FAILED, took or {}, error=str(error))
         write_record(folder, record)
+        if record.status == FINISHED:
+            _remove_checkpoints(folder)
         return record
 
     def _build_record(self, run: Run, status: str, took: Mapping[str, float], **values: Any) -> RunRecord:
-        model = self.comparison.find_run_folder(run) / "model"
+        model = self.comparison.find_run_folder(run) / MODEL_FOLDER
         return run.build_record(
             status,
             train_seconds=took.get("seconds", 0.0),
@@ -91,21 +103,39 @@ class _Runner:
         )
 
     def _train(self, run: Run, folder: Path) -> dict[str, float]:
-        """Train from the start; whatever an interrupted or failed run has left goes."""
-        if folder.exists():
+        """Train, going on from the checkpoints of an interrupted run; without any, whatever one has left goes."""
+        checkpoints = folder / CHECKPOINT_FOLDER
+        if folder.exists() and not checkpoints.exists():
             shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (folder / TRAINED_FILE).unlink(missing_ok=True)
         given = {**self.comparison.given, "algorithm": run.algorithm, "backbone": run.backbone, "seed": str(run.seed)}
         options = [f"--{name}={value}" for name, value in given.items()]
-        ended = self._run_step(folder, "gluonseg", "train", str(self.comparison.data), f"--output={folder}", *options)
-        took = {"seconds": ended.seconds, "peak_mb": ended.peak_mb}
+        folders = [str(self.comparison.data), f"--output={folder}", f"--checkpoints={checkpoints}"]
+        earlier = _Earlier()
+        try:
+            ended = self._run_step(folder, "gluonseg", "train", *folders, *options, on_line=earlier.read_line)
+        except RunError as error:
+            if _DIVERGED.search(str(error)):  # it would again
+                _remove_checkpoints(folder)
+            elif error.code == UserError.exit_code and any(checkpoints.iterdir()):
+                raise RunError(f"{error}; its checkpoints are kept in {checkpoints}", error.code) from None
+            raise
+        took = {"seconds": earlier.seconds + ended.seconds, "peak_mb": max(earlier.peak_mb, ended.peak_mb)}
         write_text(folder / TRAINED_FILE, json.dumps(took) + "\n")
         return took
 
     def _score(self, folder: Path) -> None:
         self.display.set_activity("scoring")
         (folder / SCORE_FILE).unlink(missing_ok=True)
-        self._run_step(folder, "gluonseg.compare.score", str(self.comparison.data), str(folder))
+        try:
+            self._run_step(folder, "gluonseg.compare.score", str(self.comparison.data), str(folder))
+        except RunError as error:
+            # From checkpoints a model is made again without training; without any it has to be the model's fault.
+            is_cheap = (folder / CHECKPOINT_FOLDER).exists()
+            if error.code == UserError.exit_code and (is_cheap or str(folder / MODEL_FOLDER) in str(error)):
+                (folder / TRAINED_FILE).unlink(missing_ok=True)
+            raise
 
     def write_report(self) -> str:
         """Write the reports of all that is there so far; returns why that failed, if it did."""
@@ -116,8 +146,16 @@ class _Runner:
         (self.comparison.folder / LOG_FILE).unlink()
         return ""
 
-    def _run_step(self, folder: Path, *arguments: str) -> Ended:
+    def _run_step(self, folder: Path, *arguments: str, on_line: Callable[[str], None] | None = None) -> Ended:
         """Run a module as a child; RunError when it fails."""
+
+        def follow(lines: Sequence[str]) -> None:
+            for line in lines:
+                self.display.read_line(line)
+                if on_line:
+                    on_line(line)
+            self.display.refresh()
+
         log = folder / LOG_FILE
         earlier = log.stat().st_size if log.exists() else 0
         ended = run_child(
@@ -126,19 +164,38 @@ class _Runner:
             self.stop,
             keep_open=self.lock.descriptor,
             on_start=self.lock.note,
-            on_lines=self._follow,
+            on_lines=follow,
             on_stop=lambda: self.display.say("stopping; once more stops at once"),
         )
         if ended.code:
             with log.open("rb") as file:
                 file.seek(earlier)
-                raise RunError(find_reason(file.read().decode(errors="replace"), ended.code))
+                raise RunError(find_reason(file.read().decode(errors="replace"), ended.code), ended.code)
         return ended
 
-    def _follow(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            self.display.read_line(line)
-        self.display.refresh()
+
+class _Earlier:
+    """Seconds and peak memory of the training that a run had behind it when it went on, by its log."""
+
+    def __init__(self) -> None:
+        self.seconds = self.peak_mb = 0.0
+
+    def read_line(self, line: str) -> None:
+        if found := find_resumed(line):
+            self.seconds, self.peak_mb = found.seconds, found.peak_mb
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether the files of a model are there; whether the parameters are whole is for the scoring to find out."""
+    try:
+        read_card(folder / CARD_FILE)
+    except (ModelError, OSError):
+        return False
+    return all((folder / name).is_file() for name in _MODEL_FILES)
 
 
 def _read_score(path: Path) -> Score:
@@ -162,6 +219,7 @@ def _run_all(runner: _Runner) -> list[RunRecord]:
         display.say(f"{len(done)} of {len(comparison.runs)} runs are finished already and kept")
     for number, run in enumerate(comparison.runs, 1):
         if run in done and done[run].status == FINISHED:
+            _remove_checkpoints(comparison.find_run_folder(run))  # left when the end came just before that
             continue
         runner.stop.check()
         rest = [_estimate(other, done) for other in comparison.runs[number:] if other not in done]

@@ -10,20 +10,15 @@ import argparse
 import dataclasses
 import json
 import resource
-import statistics
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from gluonseg.atomic import write_text
-from gluonseg.boundary import FloatArray, compute_boundary_f, compute_mean_boundary_f
+from gluonseg.boundary import compute_boundary_f, compute_mean_boundary_f
 from gluonseg.command import find_channels
-from gluonseg.compare.record import MASKS_FOLDER, PhotoScore, Score
+from gluonseg.compare.measurement import build_score, compute_photo_facts
+from gluonseg.compare.record import MASKS_FOLDER, Score
 from gluonseg.cores import set_thread_count
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
@@ -34,39 +29,12 @@ from gluonseg.metrics import Confusion
 from gluonseg.models.card import ModelCard
 from gluonseg.parameter import parse_value
 from gluonseg.predict.batch import write_png
-from gluonseg.predict.evaluation import MaskPredictor, evaluate_dataset
+from gluonseg.predict.evaluation import MaskPredictor, iter_predictions
 
 SCORE_FILE = "score.json"
 MODEL_FOLDER = "model"
 _WARM_UPS = 2
 _PROCESS_STATUS = Path("/proc/self/status")
-UInt8Array = npt.NDArray[np.uint8]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Photo:
-    """One photo's outcome; ``boundary`` is the F-score of each class."""
-
-    name: str
-    size: tuple[int, int]
-    confusion: Confusion
-    boundary: FloatArray
-    seconds: float
-
-
-class _TimedPredictor:
-    """Keeps the last mask of a predictor and the seconds that it took."""
-
-    def __init__(self, predictor: MaskPredictor) -> None:
-        self._predictor = predictor
-        self.mask: UInt8Array = np.zeros((0, 0), dtype=np.uint8)
-        self.seconds = 0.0
-
-    def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
-        start = time.perf_counter()
-        self.mask = self._predictor.predict_mask(image_hwc)
-        self.seconds = time.perf_counter() - start
-        return self.mask
 
 
 def _read_setting(card: ModelCard, name: str) -> int:
@@ -76,8 +44,8 @@ def _read_setting(card: ModelCard, name: str) -> int:
     return int(spec.default if value is None else value)
 
 
-def _open_photos(channels: Mapping[str, Path], card: ModelCard) -> Iterator[Dataset]:
-    """Each validation photo as a data set of its own, so that none is kept; DataError when there is none."""
+def _open_dataset(channels: Mapping[str, Path], card: ModelCard) -> Dataset:
+    """The validation photos, none of which is kept; DataError when there is none."""
     for name in ("validation", "validation_annotation"):
         if name not in channels or not channels[name].is_dir():
             raise DataError(f"the channel {name} is missing; the model is scored on it")
@@ -86,29 +54,13 @@ def _open_photos(channels: Mapping[str, Path], card: ModelCard) -> Iterator[Data
     if not pairs:
         raise DataError(f"no picture in {folders[0]} has a mask of its name in {folders[1]}")
     label_map = read_label_maps(channels.get("label_map"), _read_setting(card, "ignore_label")).validation
-    max_pixels = _read_setting(card, "max_pixels")
-    return (Dataset([pair], label_map, max_pixels=max_pixels) for pair in pairs)
+    return Dataset(pairs, label_map, max_pixels=_read_setting(card, "max_pixels"), cache_bytes=0)
 
 
-def _score_photo(predictor: _TimedPredictor, photo: Dataset, num_classes: int) -> _Photo:
-    confusion = evaluate_dataset(predictor, photo, num_classes)
-    image, truth = photo.read(0)
-    boundary = compute_boundary_f(truth, predictor.mask, num_classes)
-    height, width = image.shape[:2]
-    return _Photo(photo.pairs[0].name, (height, width), confusion, boundary, predictor.seconds)
-
-
-def _iter_scored(
-    predictor: MaskPredictor, photos: Iterator[Dataset], num_classes: int, masks: Path | None
-) -> Iterator[_Photo]:
-    timed = _TimedPredictor(predictor)
-    for number, photo in enumerate(photos):
-        for _ in range(_WARM_UPS if number == 0 else 0):
-            timed.predict_mask(photo.read(0)[0])
-        scored = _score_photo(timed, photo, num_classes)
-        if masks:
-            write_png(timed.mask, masks / f"{scored.name}.png")
-        yield scored
+def _warm_up(predictor: MaskPredictor, dataset: Dataset) -> None:
+    image, _ = dataset.read(0)
+    for _ in range(_WARM_UPS):
+        predictor.predict_mask(image)
 
 
 def read_peak_mb() -> float:
@@ -122,44 +74,11 @@ def read_peak_mb() -> float:
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
 
 
-def _describe_photos(photos: Sequence[_Photo]) -> list[PhotoScore]:
-    """Scores of the photos that have a scored pixel: without one there is no mIoU."""
-    return [
-        PhotoScore(photo.name, photo.confusion.compute_miou(), photo.confusion.compute_pixel_accuracy())
-        for photo in photos
-        if photo.confusion.matrix.any()
-    ]
-
-
-def _summarise(predictor: Any, photos: Sequence[_Photo], peak_mb: float) -> Score:
-    from gluonseg.models.cost import compute_served_cost
-
-    card: ModelCard = predictor.card
-    typical = sorted((photo.size for photo in photos), key=lambda size: (size[0] * size[1], size))[len(photos) // 2]
-    height, width = predictor.compute_input_size(*typical)
-    cost = compute_served_cost(card, height, width)
-    seconds = [photo.seconds for photo in photos]
-    confusion = sum((photo.confusion for photo in photos), Confusion.empty(card.num_classes))
-    return Score(
-        class_names=list(card.class_names),
-        confusion=confusion.matrix.tolist(),
-        boundary_f=compute_mean_boundary_f([photo.boundary for photo in photos]),
-        photos=_describe_photos(photos),
-        parameters=cost.parameters,
-        gmacs=cost.macs / 1e9,
-        gmacs_size=[height, width],
-        latency_ms=1000 * statistics.median(seconds),
-        images_per_second=len(seconds) / sum(seconds),
-        prediction_peak_mb=peak_mb,
-    )
-
-
 def score_model(model_folder: Path, channels: Mapping[str, Path], masks: Path | None = None) -> Score:
     """Score a model on the validation photos; write the predicted class ids as PNG into ``masks`` when given.
 
-    Label maps and ``ignore_label`` are those of the model's training. ``gmacs_size`` is the size at which the photo of
-    median area goes through the network. Photos without a scored pixel are not in ``photos``. Times are of
-    ``predict_mask`` alone, after a warm-up.
+    Label maps and ``ignore_label`` are those of the model's training. Times are after a warm-up; see
+    :func:`gluonseg.compare.measurement.build_score`.
 
     Raises:
         UserError: the model, a photo or a mask cannot be used.
@@ -168,12 +87,20 @@ def score_model(model_folder: Path, channels: Mapping[str, Path], masks: Path | 
     from gluonseg.predict.predictor import load_predictor
 
     predictor = load_predictor(model_folder)
-    card = predictor.card
-    opened = _open_photos(channels, card)
+    num_classes = predictor.card.num_classes
+    dataset = _open_dataset(channels, predictor.card)
     if masks:
         masks.mkdir(parents=True, exist_ok=True)
-    photos = list(_iter_scored(predictor, opened, card.num_classes, masks))
-    return _summarise(predictor, photos, read_peak_mb())
+    photos, boundaries, confusion = [], [], Confusion.empty(num_classes)
+    _warm_up(predictor, dataset)
+    for prediction in iter_predictions(predictor, dataset, num_classes):
+        photos.append(compute_photo_facts(prediction))
+        boundaries.append(compute_boundary_f(prediction.class_ids, prediction.mask, num_classes))
+        confusion += prediction.confusion
+        if masks:
+            write_png(prediction.mask, masks / f"{prediction.pair.name}.png")
+    boundary_f = compute_mean_boundary_f(boundaries)
+    return build_score(predictor, photos, confusion, boundary_f=boundary_f, peak_mb=read_peak_mb())
 
 
 def score_run(channels: Mapping[str, Path], run_folder: Path) -> Score:

@@ -1,4 +1,4 @@
-"""Reading MXNet's ``.params`` files without handing untrusted bytes to MXNet.
+"""Reading MXNet's ``.params`` files without handing untrusted bytes to MXNet, and writing them piece by piece.
 
 MXNet believes the sizes that a file states and allocates them. Here every count, length and shape is
 checked against the bytes that are left before anything is read, and the tensors come out as numpy
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,7 @@ Array = npt.NDArray[Any]
 _LIST_MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _MAX_NDIM = 32
+_CPU = (1, 0)
 _DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")
 _OLD_PREFIXES = ("arg:", "aux:")
 
@@ -151,6 +152,23 @@ def read_params(path: Path) -> dict[str, Any]:
     import mxnet as mx
 
     return {name: mx.nd.from_numpy(array, zero_copy=False) for name, array in read_arrays(path).items()}
+
+
+def iter_params(arrays: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
+    """The bytes of a ``.params`` file of ``arrays`` (numpy or MXNet), dtypes kept; one array in memory at a time.
+
+    For who writes them himself: MXNet's own writer does not tell when the disk is full.
+    """
+    yield struct.pack("<3Q", _LIST_MAGIC, 0, len(arrays))
+    for array in arrays.values():
+        values = np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.asnumpy())
+        flag = _DTYPES.index(values.dtype.name)
+        yield struct.pack(f"<Iii{values.ndim}q3i", _V2, 0, values.ndim, *values.shape, *_CPU, flag)
+        yield values.reshape(-1).view(np.uint8).data
+    yield struct.pack("<Q", len(arrays))
+    for name in arrays:
+        text = name.encode()
+        yield struct.pack("<Q", len(text)) + text
 
 
 def write_params(arrays: Mapping[str, Array], path: Path) -> None:

@@ -17,7 +17,7 @@ from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError, join_names
 from gluonseg.predict.evaluation import MaskPredictor
-from gluonseg.report.overlay import draw_overlay
+from gluonseg.report.overlay import choose_colours, draw_overlay
 
 UInt8Array = npt.NDArray[np.uint8]
 OVERLAY_SUFFIX = "_overlay.png"
@@ -25,11 +25,14 @@ OVERLAY_SUFFIX = "_overlay.png"
 
 class _Card(Protocol):
     @property
+    def class_names(self) -> Sequence[str]: ...
+
+    @property
     def colours(self) -> Sequence[tuple[int, int, int]]: ...
 
 
 class CardPredictor(MaskPredictor, Protocol):
-    """A predictor that knows the colours of its classes."""
+    """A predictor that knows names and colours of its classes."""
 
     @property
     def card(self) -> _Card: ...
@@ -91,7 +94,7 @@ def check_targets(images: Sequence[Path], output: Path, *, overlays: bool) -> No
             seen[target] = path
 
 
-def iter_predictions(
+def iter_written(
     predictor: CardPredictor,
     images: Sequence[Path],
     output: Path,
@@ -106,6 +109,7 @@ def iter_predictions(
     """
     check_targets(images, output, overlays=overlays)
     output.mkdir(parents=True, exist_ok=True)
+    colours = choose_colours(predictor.card.class_names, predictor.card.colours)
     for path in images:
         try:
             image = read_image(path, max_pixels=max_pixels)
@@ -116,5 +120,5 @@ def iter_predictions(
         target = output / f"{path.stem}.png"
         write_png(mask, target)
         if overlays:
-            write_png(draw_overlay(image, mask, predictor.card.colours), output / f"{path.stem}{OVERLAY_SUFFIX}")
+            write_png(draw_overlay(image, mask, colours), output / f"{path.stem}{OVERLAY_SUFFIX}")
         yield Written(path, target)

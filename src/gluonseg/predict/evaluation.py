@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +26,20 @@ class MaskPredictor(Protocol):
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array: ...
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """One image as predicted: ``class_ids`` are those of its mask file, ``mask`` the predicted ones, both (H, W) uint8.
+
+    ``confusion`` counts the image's scored pixels; ``seconds`` are of ``predict_mask`` alone.
+    """
+
+    pair: Pair
+    class_ids: UInt8Array
+    mask: UInt8Array
+    confusion: Confusion
+    seconds: float
+
+
 def _check_pair(pair: Pair, image: UInt8Array, class_ids: UInt8Array, num_classes: int) -> None:
     if image.shape[:2] != class_ids.shape:
         raise DataError(f"{pair.label} is {_size(class_ids)} (width x height), {pair.image} is {_size(image)}")
@@ -39,19 +55,36 @@ def _size(array_hw: UInt8Array) -> str:
     return f"{array_hw.shape[1]}x{array_hw.shape[0]}"
 
 
+def _predict(predictor: MaskPredictor, dataset: Dataset, index: int, num_classes: int) -> Prediction:
+    pair = dataset.pairs[index]
+    image, class_ids = dataset.read(index)
+    _check_pair(pair, image, class_ids, num_classes)
+    start = time.perf_counter()
+    mask = predictor.predict_mask(image)
+    seconds = time.perf_counter() - start
+    return Prediction(pair, class_ids, mask, compute_confusion(class_ids, mask, num_classes), seconds)
+
+
+def iter_predictions(predictor: MaskPredictor, dataset: Dataset, num_classes: int) -> Iterator[Prediction]:
+    """Predict every image once, in order, whole and at its own size, each when it is asked for.
+
+    Raises DataError when a mask has not its image's size, or a label that is no class of the model, which would
+    otherwise just not be counted.
+    """
+    for index in range(len(dataset)):
+        yield _predict(predictor, dataset, index, num_classes)
+
+
 def evaluate_dataset(
     predictor: MaskPredictor, dataset: Dataset, num_classes: int, progress: Progress | None = None
 ) -> Confusion:
-    """Predict every image once, whole and at its own size, and count all scored pixels.
+    """Count all scored pixels of :func:`iter_predictions`, which says what is raised.
 
-    ``progress`` is called with (done, total) after each image. Raises DataError when a mask has a label that is no
-    class of the model, which would otherwise just not be counted.
+    ``progress`` is called with (done, total) after each image.
     """
     confusion = Confusion.empty(num_classes)
-    for index in range(len(dataset)):
-        image, class_ids = dataset.read(index)
-        _check_pair(dataset.pairs[index], image, class_ids, num_classes)
-        confusion += compute_confusion(class_ids, predictor.predict_mask(image), num_classes)
+    for done, prediction in enumerate(iter_predictions(predictor, dataset, num_classes), 1):
+        confusion += prediction.confusion
         if progress:
-            progress(index + 1, len(dataset))
+            progress(done, len(dataset))
     return confusion

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gluonseg.compare.record import RunRecord
+from gluonseg.compare.record import FAILED, RunRecord
+from gluonseg.report.curves import find_changes
 from gluonseg.report.summary import ALGORITHM_TITLES, ModelSummary
 
 WIDTH, HEIGHT = 640, 330
@@ -87,7 +87,11 @@ class Chart:
 
 
 def compute_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from at or below ``low`` to at or above ``high``."""
+    """Round numbers from at or below ``low`` to at or above ``high``; some around a single value."""
+    if high - low <= 1e-4 * max(abs(low), abs(high)):
+        # Ticks closer than this would have one text.
+        margin = 0.1 * max(abs(low), abs(high)) or 0.1
+        low, high = low - margin, high + margin
     rough = max(high - low, 1e-9) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
@@ -120,14 +124,18 @@ def _read_values(record: RunRecord, read: Reader) -> list[tuple[int, float]]:
 
 def _find_changes(runs: Sequence[RunRecord]) -> list[int]:
     """The epochs, each once, that are the first of another phase than the one before."""
-    pairs = [pair for run in runs for pair in itertools.pairwise(run.epochs)]
-    return sorted({int(new.get("epoch", 0)) for old, new in pairs if old.get("phase") != new.get("phase")})
+    return sorted({epoch for run in runs for epoch in find_changes(run.epochs)})
 
 
 def find_colour(algorithm: str) -> int:
     """The number of an algorithm's colour in the style sheet: the same on every page."""
     known = list(ALGORITHM_TITLES)
     return known.index(algorithm) if algorithm in known else len(known) - 1
+
+
+def list_backbones(models: Sequence[ModelSummary]) -> list[str]:
+    """The backbones, the shallower first: their place gives the kind of line."""
+    return sorted({model.runs[0].backbone for model in models}, key=lambda name: (len(name), name))
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -148,10 +156,10 @@ def build_chart(models: Sequence[ModelSummary], title: str, unit: str, read: Rea
     right = WIDTH - LABEL_SPACE - LETTER * max(len(model.title) for model, _, _ in curves)
     to_x = _scale(min(epochs), max(epochs), LEFT, right)
     to_y = _scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
-    backbones = sorted({model.runs[0].backbone for model in models}, key=lambda name: (len(name), name))
+    backbones = list_backbones(models)
 
     def draw(model: ModelSummary, run: RunRecord, values: Sequence[tuple[int, float]]) -> Line:
-        text = f"{model.title}, seed {run.seed}"
+        text = f"{model.title}, seed {run.seed}{' (failed)' if run.status == FAILED else ''}"
         points = [Point(to_x(epoch), to_y(value), f"{text}, epoch {epoch}: {value:.4f}") for epoch, value in values]
         dash = DASHES[backbones.index(run.backbone) % len(DASHES)]
         return Line(points, find_colour(run.algorithm), dash)

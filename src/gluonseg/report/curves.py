@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,21 @@ from typing import Any
 from gluonseg.atomic import replacing_file
 
 
+def find_changes(epochs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The epochs of ``curves.json`` entries that are the first of another phase than the one before."""
+    pairs = itertools.pairwise(epochs)
+    return [int(new.get("epoch", 0)) for old, new in pairs if old.get("phase") != new.get("phase")]
+
+
 def draw_curves(epochs: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw loss, validation mIOU and pixel accuracy of ``curves.json`` entries to the PNG ``path``."""
+    """Draw loss, validation mIOU and pixel accuracy of ``curves.json`` entries to the PNG ``path``.
+
+    A dotted line stands where the second stage of training begins.
+    """
     # The object interface: pyplot would keep global state and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -26,7 +37,12 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
         quality_axes.plot(numbers, values, marker=".", label=f"validation {label}")
     quality_axes.set_ylim(0, 1)
     for axes in (loss_axes, quality_axes):
+        for number, epoch in enumerate(find_changes(epochs)):
+            # A name that begins with _ is left out of the legend.
+            label = "_" if number else "second stage begins"
+            axes.axvline(epoch - 0.5, color="0.35", linestyle=":", label=label)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)

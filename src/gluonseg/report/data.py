@@ -10,7 +10,7 @@ from contextlib import suppress
 from PIL import Image
 
 from gluonseg.data.pairs import Pair
-from gluonseg.report.photo import Album, Encoded, Picture, encode_pictures, overlay
+from gluonseg.report.photo import Album, Encoded, Picture, choose_spread, encode_pictures, overlay
 from gluonseg.report.summary import Comparison
 
 MAX_SIZED = 2000
@@ -22,18 +22,22 @@ SPLITS = ("train", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """One split. ``shares`` of the scored pixels by class, empty where nobody counted."""
+    """One split. ``shares`` of the scored pixels by class, empty where nobody counted.
+
+    ``ignored`` is the share of all pixels that is not scored, None where nobody counted.
+    """
 
     title: str
     photos: int
     shares: Sequence[float]
     sizes: str
+    ignored: float | None = None
 
 
 def _read_sizes(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     """Width and height of the photos, from their headers; of MAX_SIZED of them where there are more."""
     found = []
-    for pair in pairs[:: max(1, -(-len(pairs) // MAX_SIZED))]:
+    for pair in choose_spread(pairs, MAX_SIZED):
         # A photo that cannot be read is told of by gluonseg check, not here.
         with suppress(OSError), Image.open(pair.image) as picture:
             found.append(picture.size)
@@ -64,17 +68,18 @@ def describe_splits(comparison: Comparison, album: Album) -> list[SplitFacts]:
         pixels = (data.get("pixels") or {}).get(split) or []
         total = sum(pixels)
         shares = [count / total for count in pixels] if total else []
+        unscored = (data.get("ignored_pixels") or {}).get(split)
+        ignored = unscored / (total + unscored) if total and unscored is not None else None
         title = "Training" if split == "train" else "Validation"
-        facts.append(SplitFacts(title, counts[split] or len(pairs), shares, describe_sizes(sizes)))
+        facts.append(SplitFacts(title, counts[split] or len(pairs), shares, describe_sizes(sizes), ignored))
     return facts
 
 
 def draw_examples(comparison: Comparison, album: Album) -> list[Encoded]:
     """A few training photos under their true masks, evenly spread over the channel."""
     pairs = album.find_pairs("train")
-    step = max(1, len(pairs) // NUM_EXAMPLES)
     pictures = []
-    for pair in pairs[::step][:NUM_EXAMPLES]:
+    for pair in choose_spread(pairs, NUM_EXAMPLES):
         found = album.read(pair, "train")
         if found is not None:
             pictures.append(Picture(overlay(*found, comparison.colours), pair.name))

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from gluonseg.compare.record import MASKS_FOLDER
-from gluonseg.report.photo import Album, Encoded, Picture, encode_pictures, overlay, read_prediction
+from gluonseg.errors import join_names
+from gluonseg.report.photo import (
+    Album,
+    Encoded,
+    Picture,
+    UInt8Array,
+    choose_spread,
+    encode_pictures,
+    find_max_pixels,
+    overlay,
+    read_prediction,
+)
 from gluonseg.report.summary import Comparison, ModelSummary
 
 MAX_PICTURES = 240
 MAX_COMPARED = 400
 """Photos whose masks are compared in search of disagreement."""
 NUM_DISAGREEING = 4
+_DISPUTED = np.asarray((255, 0, 140), dtype=np.float32)
+"""Painted on the pixels that the models disagree on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """The rows that the page has room for.
+
+    ``disagreement`` is by photo, of those that were compared; ``notes`` say what was left out.
+    """
+
+    rows: Sequence[Row]
+    disagreement: Mapping[str, float]
+    notes: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,26 +58,49 @@ def find_mask(comparison: Comparison, model: ModelSummary, photo: str) -> Path:
     return comparison.run_folders[model.runs[0].name] / MASKS_FOLDER / f"{photo}.png"
 
 
+def _read_masks(comparison: Comparison, photo: str) -> list[UInt8Array | None]:
+    """Every model's mask of a photo; None where there is none."""
+    limit = find_max_pixels(comparison.settings)
+    return [read_prediction(find_mask(comparison, model, photo), limit) for model in comparison.models]
+
+
 def compute_disagreement(comparison: Comparison, names: Sequence[str]) -> dict[str, float]:
-    """Share of pixels on which the models do not all agree, by photo; photos without all masks are left out."""
-    step = max(1, -(-len(names) // MAX_COMPARED))
+    """Share of pixels on which the models do not all agree, by photo; photos without all masks are left out.
+
+    Of more than MAX_COMPARED photos, so many are looked at.
+    """
     found = {}
-    for name in names[::step]:
-        masks = [read_prediction(find_mask(comparison, model, name)) for model in comparison.models]
-        present = [mask for mask in masks if mask is not None]
-        if len(present) < len(masks) or len(masks) < 2 or len({mask.shape for mask in present}) > 1:
-            continue
-        stacked = np.stack(present)
-        found[name] = float((stacked != stacked[0]).any(axis=0).mean())
+    for name in choose_spread(names, MAX_COMPARED):
+        masks = _read_masks(comparison, name)
+        disputed = _find_disputed(masks)
+        if disputed is not None:
+            found[name] = float(disputed.mean())
     return found
+
+
+def _find_disputed(masks: Sequence[UInt8Array | None]) -> npt.NDArray[np.bool_] | None:
+    """Where not all masks are the same, (H, W); None when one is missing or of another size."""
+    present = [mask for mask in masks if mask is not None]
+    if len(present) < len(masks) or len(masks) < 2 or len({mask.shape for mask in present}) > 1:
+        return None
+    stacked = np.stack(present)
+    return np.asarray((stacked != stacked[0]).any(axis=0))
+
+
+def _draw_disputed(image_hwc: UInt8Array, disputed: npt.NDArray[np.bool_]) -> UInt8Array:
+    """The photo in pale grey, with what the models disagree on in one strong colour."""
+    grey = image_hwc.mean(axis=2, keepdims=True) * 0.55 + 100
+    shown = np.where(disputed[..., None], 0.35 * grey + 0.65 * _DISPUTED, grey)
+    return np.asarray(np.rint(shown), dtype=np.uint8)
 
 
 def choose_photos(models: Sequence[ModelSummary], disagreement: Mapping[str, float]) -> dict[str, list[str]]:
     """Photo -> why: where models disagree most, then each model's best, median and worst photo."""
     chosen: dict[str, list[str]] = {}
-    most = sorted(disagreement, key=lambda name: (-disagreement[name], name))[:NUM_DISAGREEING]
-    for name in most:
-        chosen.setdefault(name, []).append(f"models disagree on {disagreement[name]:.0%} of the pixels")
+    disputed = [name for name, share in disagreement.items() if share > 0]
+    for name in sorted(disputed, key=lambda name: (-disagreement[name], name))[:NUM_DISAGREEING]:
+        text = f"{disagreement[name]:.0%}" if disagreement[name] >= 0.005 else "less than 1%"
+        chosen.setdefault(name, []).append(f"models disagree on {text} of the pixels")
     ranked = [(model, _rank_photos(model)) for model in models]
     for word, share in (("worst", 0.0), ("median", 0.5), ("best", 1.0)):
         for model, names in ranked:
@@ -70,15 +119,36 @@ def _rank_photos(model: ModelSummary) -> list[str]:
     return sorted(scores, key=lambda name: (scores[name], name))
 
 
-def build_gallery(comparison: Comparison, album: Album) -> list[Row]:
-    """Rows of pictures, as many as the page can hold; empty when the photos are no longer there."""
+def build_gallery(comparison: Comparison, album: Album) -> Gallery:
+    """Rows of pictures, as many as the page can hold; none when the photos are no longer there."""
     names = [name for name in album.validation if any(name in model.photo_miou for model in comparison.models)]
-    chosen = choose_photos(comparison.models, compute_disagreement(comparison, names))
-    limit = max(1, MAX_PICTURES // (2 + len(comparison.models)))
-    rows = [(name, _draw_row(comparison, album, name)) for name in list(chosen)[:limit] if name in album.validation]
-    rows = [(name, pictures) for name, pictures in rows if pictures]
-    encoded = iter(encode_pictures([picture for _, pictures in rows for picture in pictures]))
-    return [Row(name, chosen[name], [next(encoded) for _ in pictures]) for name, pictures in rows]
+    disagreement = compute_disagreement(comparison, names)
+    chosen = {
+        name: why for name, why in choose_photos(comparison.models, disagreement).items() if name in album.validation
+    }
+    limit = max(1, MAX_PICTURES // (3 + len(comparison.models)))
+    rows = [(name, _draw_row(comparison, album, name)) for name in list(chosen)[:limit]]
+    shown = {name: pictures for name, pictures in rows if pictures}
+    encoded = iter(encode_pictures([picture for pictures in shown.values() for picture in pictures]))
+    notes = _tell_left_out(chosen, shown, disagreement, len(names))
+    return Gallery(
+        [Row(name, chosen[name], [next(encoded) for _ in pictures]) for name, pictures in shown.items()],
+        disagreement,
+        notes if shown else (),
+    )
+
+
+def _tell_left_out(
+    chosen: Mapping[str, Sequence[str]], shown: Collection[str], disagreement: Mapping[str, float], number: int
+) -> list[str]:
+    """What the rows do not have, in words."""
+    notes = []
+    if number > MAX_COMPARED and disagreement:
+        notes.append(f"Disagreement was looked for in {MAX_COMPARED} of the {number} photos, evenly spread.")
+    left_out = [reason for name, reasons in chosen.items() if name not in shown for reason in reasons]
+    if left_out:
+        notes.append(f"Not shown, for want of room or because they cannot be read: {join_names(left_out, 12)}.")
+    return notes
 
 
 def _draw_row(comparison: Comparison, album: Album, name: str) -> list[Picture]:
@@ -87,9 +157,12 @@ def _draw_row(comparison: Comparison, album: Album, name: str) -> list[Picture]:
         return []
     image, truth = found
     pictures = [Picture(image, "Photo"), Picture(overlay(image, truth, comparison.colours), "Truth")]
-    for model in comparison.models:
-        mask = read_prediction(find_mask(comparison, model, name))
+    masks = _read_masks(comparison, name)
+    for model, mask in zip(comparison.models, masks, strict=True):
         score = _first_scores(model).get(name)
         note = "no mask" if mask is None else "" if score is None else f"{score:.3f}"
         pictures.append(Picture(overlay(image, mask, comparison.colours), model.title, note))
+    disputed = _find_disputed(masks)
+    if disputed is not None and disputed.shape == image.shape[:2]:
+        pictures.append(Picture(_draw_disputed(image, disputed), "Disagreement", f"{disputed.mean():.0%}"))
     return pictures

@@ -8,13 +8,13 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.data.decode import read_image, read_label
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image, read_label
 from gluonseg.data.label_channel import default_label_maps, read_label_maps
 from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.errors import UserError
@@ -29,7 +29,8 @@ SIDES = (MAX_SIDE, 256, 192, 144, 96)
 BUDGET_BYTES = 3_400_000
 """Of encoded pictures; base64 makes a third more of them."""
 QUALITY = 78
-OPACITY = 0.55
+OPACITY = 0.5
+_Item = TypeVar("_Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,17 @@ class Encoded:
     height: int
     caption: str
     note: str
+
+
+def choose_spread(items: Sequence[_Item], count: int) -> list[_Item]:
+    """At most ``count`` of the items, evenly spread from the first on."""
+    number = min(count, len(items))
+    return [items[index * len(items) // number] for index in range(number)]
+
+
+def find_max_pixels(settings: Mapping[str, Any]) -> int:
+    """The limit of a picture's pixels that the runs had."""
+    return int((settings.get("hyperparameters") or {}).get("max_pixels", DEFAULT_MAX_PIXELS))
 
 
 def shrink(image: UInt8Array, side: int, *, smooth: bool = True) -> UInt8Array:
@@ -91,6 +103,7 @@ class Album:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._channels = {name: Path(path) for name, path in (settings.get("channels") or {}).items()}
+        self._max_pixels = find_max_pixels(settings)
         self._ignore_label = int((settings.get("hyperparameters") or {}).get("ignore_label", IGNORE))
 
     def find_pairs(self, split: str) -> Sequence[Pair]:
@@ -116,19 +129,20 @@ class Album:
     def read(self, pair: Pair, split: str) -> tuple[UInt8Array, UInt8Array] | None:
         """Photo (H, W, 3) and class ids (H, W), at most MAX_SIDE large; None when they cannot be read."""
         try:
-            image, mask = read_image(pair.image), read_label(pair.label)
+            image = read_image(pair.image, max_pixels=self._max_pixels)
+            mask = read_label(pair.label, max_pixels=self._max_pixels)
         except UserError:
             return None
         class_ids = self._label_maps[split].apply(mask)
         return shrink(image, MAX_SIDE), shrink(class_ids, MAX_SIDE, smooth=False)
 
 
-def read_prediction(path: Path) -> UInt8Array | None:
+def read_prediction(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Array | None:
     """A predicted mask, class ids (H, W), at most MAX_SIDE large; None where there is none."""
     if not path.is_file():
         return None
     try:
-        return shrink(read_label(path), MAX_SIDE, smooth=False)
+        return shrink(read_label(path, max_pixels=max_pixels), MAX_SIDE, smooth=False)
     except UserError:
         return None
 

@@ -41,13 +41,13 @@ def _join_values(name: str, given: Mapping[str, Any], records: Sequence[RunRecor
     return values.pop() if values else str(given.get(name, ""))
 
 
-def find_settings(comparison: Comparison) -> list[Setting]:
-    """Hyperparameters that are not at their default, by name."""
+def find_settings(comparison: Comparison, told: Sequence[str] = COMPARED) -> list[Setting]:
+    """Hyperparameters that are not at their default, by name; without those ``told`` elsewhere."""
     given = comparison.settings.get("hyperparameters") or {}
     defaults = _find_defaults()
     names = {name for record in comparison.records for name in record.hyperparameters} | set(given)
     found = []
-    for name in sorted(names - {*COMPARED}):
+    for name in sorted(names - {*told}):
         value, default = _join_values(name, given, comparison.records), defaults.get(name, "")
         if not _is_same(value, default):
             found.append(Setting(name, value, default))
@@ -75,7 +75,29 @@ def find_versions(comparison: Comparison) -> dict[str, str]:
 def find_hardware(comparison: Comparison) -> dict[str, str]:
     """What the runs were made on, in words."""
     hardware = comparison.settings.get("hardware") or {}
-    return {str(name).replace("_", " "): _join(value) for name, value in hardware.items()}
+    return {_name(str(name)): _join(value) for name, value in hardware.items()}
+
+
+def describe_load(comparison: Comparison) -> str:
+    """What becomes of the times when the machine was busy as the work began; empty when it was not, or nobody looked.
+
+    It is the load of before: the work itself is a load, too.
+    """
+    hardware = comparison.settings.get("hardware") or {}
+    load, cores = hardware.get("load"), hardware.get("cores")
+    if not isinstance(load, (int, float)) or not isinstance(cores, int) or load <= cores:
+        return ""
+    return (
+        f"The machine was busy when this began: a load of {load:.1f} on {cores} cores. "
+        "Times and latencies are longer than on an idle one."
+    )
+
+
+_TITLES = {"memory_gb": "memory, GB", "load": "load before"}
+
+
+def _name(key: str) -> str:
+    return _TITLES.get(key, key.replace("_", " "))
 
 
 def _join(value: Any) -> str:

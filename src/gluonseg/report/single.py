@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gluonseg.compare.record import COMPARISON_FILE, FINISHED, RUN_FILE, RUNS_FOLDER, RunRecord, read_record
+from gluonseg.compare.record import COMPARISON_FILE, FAILED, FINISHED, RUN_FILE, RUNS_FOLDER, RunRecord, read_record
+from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import UserError
 from gluonseg.json_object import parse_json_object
+from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
-from gluonseg.report.summary import ALGORITHM_TITLES, Answer, Comparison, answer
+from gluonseg.report.answer import Answer, answer
+from gluonseg.report.summary import SCORED_ANEW, Comparison, get_confusion, get_title
 
-_CURVES_FILE = "curves.json"
-_SCORED_ON = {"whole_image": "on whole validation photos", "centre_crop": "on centre crops, best epoch"}
+CURVES_FILE = "curves.json"
+WHOLE_IMAGE = "whole_image"
+_SCORED_ON = {WHOLE_IMAGE: "on whole validation photos", "centre_crop": "on centre crops, best epoch"}
 _TITLES = {"mIoU": "mIoU", "mIOU_builtin": "mIOU as the built-in", "pixel_accuracy": "Pixel accuracy"}
 
 
@@ -30,11 +34,20 @@ class Single:
 
 @dataclasses.dataclass(frozen=True)
 class CardScores:
-    """A card's scores: ``means`` by title, ``classes`` by class name; None for a class found nowhere."""
+    """A card's scores: ``numbers`` by their names there, ``classes`` by class name; None for a class found nowhere.
 
+    ``key`` is theirs in the card, ``whole_image`` or ``centre_crop``.
+    """
+
+    key: str
     scored_on: str
-    means: Mapping[str, float]
+    numbers: Mapping[str, float]
     classes: Mapping[str, float | None]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The numbers by title."""
+        return {_TITLES[name]: value for name, value in self.numbers.items()}
 
 
 def list_scores(card: ModelCard) -> list[CardScores]:
@@ -43,16 +56,29 @@ def list_scores(card: ModelCard) -> list[CardScores]:
     for key, scored_on in _SCORED_ON.items():
         scores = card.metrics.get(key)
         if isinstance(scores, Mapping):
-            means = {title: scores[name] for name, title in _TITLES.items() if scores.get(name) is not None}
-            found.append(CardScores(scored_on, means, scores.get("class_IoU") or {}))
+            numbers = {name: scores[name] for name in _TITLES if scores.get(name) is not None}
+            found.append(CardScores(key, scored_on, numbers, scores.get("class_IoU") or {}))
     return found
 
 
-def _find_model(folder: Path) -> Path:
+def find_model(folder: Path) -> Path:
+    """The folder of the model in ``folder``: itself, or ``model`` in a run or a job; UserError when there is none."""
     for candidate in (folder / "model", folder):
-        if (candidate / CARD_FILE).is_file():
+        if any((candidate / name).is_file() for name in (CARD_FILE, BEST_FILE, LAST_FILE)):
             return candidate
-    raise UserError(f"{folder} holds no comparison, no run and no model ({COMPARISON_FILE}, {RUN_FILE}, {CARD_FILE})")
+    record = read_record(folder)
+    if record is not None and record.status == FAILED:
+        raise UserError(f"{folder} has no model: the run failed: {record.error or 'no reason was recorded'}")
+    # A job's output data, and a folder that was left from a report, have the page itself.
+    known = next((path for path in (folder / "report.html", folder / "data" / "report.html") if path.is_file()), None)
+    seen = f"; {known} is there to be looked at" if known else ""
+    wanted = f"{COMPARISON_FILE}, {RUN_FILE}, {CARD_FILE}"
+    raise UserError(f"{folder} holds no comparison, no run and no model ({wanted}){seen}")
+
+
+def read_model_card(model: Path) -> ModelCard:
+    """The card of a model's folder; of the built-in's models, which have none, what the parameters tell."""
+    return read_card(model / CARD_FILE) if (model / CARD_FILE).is_file() else read_artifact(model).card
 
 
 def _read_curves(path: Path) -> list[dict[str, Any]]:
@@ -63,13 +89,14 @@ def _read_curves(path: Path) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else []
 
 
-def _build_record(card: ModelCard, model: Path) -> RunRecord:
+def build_record(card: ModelCard, model: Path) -> RunRecord:
+    """The record of a training that nobody scored."""
     return RunRecord(
         algorithm=card.algorithm,
         backbone=card.backbone,
         seed=int(card.hyperparameters.get("seed", 0)),
         status=FINISHED,
-        epochs=_read_curves(model / _CURVES_FILE),
+        epochs=_read_curves(model / CURVES_FILE),
         hyperparameters=card.hyperparameters,
         versions=card.versions,
     )
@@ -87,14 +114,40 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in ("runs", "algorithms", "backbones", "seeds")}
 
 
-def read_single(folder: Path, channels: Mapping[str, Path] | None = None, run: Path | None = None) -> Single:
+def _describe_scored(card: ModelCard, record: RunRecord, channels: Mapping[str, Path]) -> dict[str, Any]:
+    """What is known of the data of ``channels`` that the record's score is of; the card's where it is the same.
+
+    It is taken for the same when the validation masks have the card's pixels of every class, and when there are as many
+    training photos.
+    """
+    pixels = get_confusion(record.score).matrix.sum(axis=1).tolist() if record.score else []
+    known = card.data.get("pixels") or {}
+    number = len(match_pairs(channels["train"], channels["train_annotation"]).pairs) if _has_training(channels) else 0
+    if list(known.get("validation", ())) == pixels and number == card.data.get("num_training_samples"):
+        return dict(card.data)
+    return {"pixels": {"validation": pixels}}
+
+
+def _has_training(channels: Mapping[str, Path]) -> bool:
+    return all(name in channels and channels[name].is_dir() for name in ("train", "train_annotation"))
+
+
+def read_single(
+    folder: Path,
+    channels: Mapping[str, Path] | None = None,
+    run: Path | None = None,
+    *,
+    is_scored_anew: bool = False,
+    hardware: Mapping[str, Any] | None = None,
+) -> Single:
     """Read a run's or a model's folder; UserError when it holds neither, or something in it is damaged.
 
-    ``run`` is the folder of the run's record and masks, when they are not in ``folder``.
+    ``run`` is the folder of the run's record and masks, when they are not in ``folder``. ``is_scored_anew`` says that
+    its score is of ``channels``, which need not be the training's.
     """
-    model = _find_model(folder)
-    card = read_card(model / CARD_FILE)
-    record = read_record(run or folder) or _build_record(card, model)
+    model = find_model(folder)
+    card = read_model_card(model)
+    record = read_record(run or folder) or build_record(card, model)
     known = {
         "class_names": card.class_names,
         "colours": card.colours,
@@ -104,13 +157,17 @@ def read_single(folder: Path, channels: Mapping[str, Path] | None = None, run: P
     settings = {**known, **_read_settings(folder)}
     if channels:
         settings["channels"] = {name: str(path) for name, path in channels.items()}
+    if channels and is_scored_anew:
+        settings |= {"data": _describe_scored(card, record, channels), SCORED_ANEW: True}
+    if hardware:
+        settings["hardware"] = dict(hardware)
     comparison = Comparison(folder, settings, [record], {record.name: run or folder})
     return Single(comparison, answer(comparison) if comparison.models else _answer_card(card), card)
 
 
 def _answer_card(card: ModelCard) -> Answer:
-    title = f"{ALGORITHM_TITLES.get(card.algorithm, card.algorithm)} {card.backbone}"
+    title = get_title(RunRecord(card.algorithm, card.backbone, 0, FINISHED))
     scores = list_scores(card)
-    if not scores or "mIoU" not in scores[0].means:
+    if not scores or "mIoU" not in scores[0].numbers:
         return Answer(f"{title} has not been scored yet.")
-    return Answer(f"{title} reaches mIoU {scores[0].means['mIoU']:.3f} {scores[0].scored_on}.")
+    return Answer(f"{title} reaches mIoU {scores[0].numbers['mIoU']:.3f} {scores[0].scored_on}.")

@@ -1,4 +1,4 @@
-"""What the runs of a comparison come to: models ranked, means and spreads over seeds, and the answer in words."""
+"""What the runs of a comparison come to: models ranked, with means and spreads over seeds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from gluonseg.errors import UserError
 from gluonseg.json_object import parse_json_object
 from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.metrics import Confusion
+from gluonseg.report.overlay import choose_colours
 
 Colour = tuple[int, int, int]
+SCORED_ANEW = "is_scored_anew"
+"""In the settings: scores are on photos that were given to the report, curves of the training on its own."""
 ALGORITHM_TITLES = {"fcn": "FCN", "psp": "PSP", "deeplab": "DeepLab"}
 
 
@@ -37,6 +40,11 @@ def compute_figure(values: Sequence[float | None]) -> Figure | None:
     if not found:
         return None
     return Figure(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+def get_title(record: RunRecord) -> str:
+    """The name of a run's model as people write it."""
+    return f"{ALGORITHM_TITLES.get(record.algorithm, record.algorithm)} {record.backbone}"
 
 
 def get_confusion(score: Score) -> Confusion:
@@ -82,23 +90,26 @@ METRICS = (
     Metric("builtin_miou", "Built-in mIOU", _find_builtin_miou,
            "What the built-in algorithm logs: mean IoU on centre crops, best epoch", has_spread=True),
     Metric("pixel_accuracy", "Pixel accuracy", _scored(lambda score: get_confusion(score).compute_pixel_accuracy()),
-           "Share of pixels predicted right", has_spread=True),
-    Metric("boundary_f", "Boundary F", _scored(lambda score: score.boundary_f),
-           "How well the outlines match: F-score of boundary pixels, mean over the classes", has_spread=True),
-    Metric("parameters", "Parameters, M", _scored(lambda score: score.parameters), "Millions", "{:.1f}", 1e-6),
+           "Share of the scored pixels that are predicted right", has_spread=True),
+    Metric("boundary_f", "Boundary F-score", _scored(lambda score: score.boundary_f),
+           "How well the outlines match: F-score of the boundary pixels, mean over the classes", has_spread=True),
+    Metric("parameters", "Parameters, M", _scored(lambda score: score.parameters),
+           "Millions of numbers that the served network holds", "{:.1f}", 1e-6),
     Metric("gmacs", "GMACs", _scored(lambda score: score.gmacs),
-           "Billions of multiply-accumulates for one photo", "{:.2f}"),
+           "Billions of multiply-accumulates for one photo as it goes through the network", "{:.2f}"),
     Metric("train_peak_mb", "Training memory, MB", lambda record: record.train_peak_mb or None,
-           "Peak of the training process", "{:,.0f}"),
+           "Most memory that the training process held, reading the data included", "{:,.0f}"),
     Metric("prediction_peak_mb", "Prediction memory, MB", _scored(lambda score: score.prediction_peak_mb),
-           "Peak of the process that predicts", "{:,.0f}"),
+           "Most memory that the process held that predicts the validation photos", "{:,.0f}"),
     Metric("train_seconds", "Training, min", lambda record: record.train_seconds or None,
-           "Wall-clock time of training", "{:.1f}", 1 / 60),
-    Metric("train_images_per_second", "Training, images/s", _find_throughput, "Median over the epochs", "{:.1f}"),
+           "Wall-clock time of the whole training process", "{:.1f}", 1 / 60),
+    Metric("train_images_per_second", "Training, images/s", _find_throughput,
+           "Photos trained on in a second, median over the epochs", "{:.1f}"),
     Metric("latency_ms", "Latency, ms", _scored(lambda score: score.latency_ms),
-           "One photo after another", "{:,.0f}"),
+           "Time for one photo as a server predicts it, the model loaded and warm; median, one photo after another",
+           "{:,.0f}"),
     Metric("images_per_second", "Prediction, images/s", _scored(lambda score: score.images_per_second),
-           "Photos predicted in a second", "{:.1f}"),
+           "Photos in a second in the same way; decoding and transfer are not in it", "{:.1f}"),
 )  # fmt: skip
 
 
@@ -109,7 +120,7 @@ def get_metric(key: str) -> Metric:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """One algorithm on one backbone over its finished seeds. ``runs`` are sorted by seed and not empty."""
+    """One algorithm on one backbone over its seeds. ``runs`` are sorted by seed and not empty."""
 
     runs: Sequence[RunRecord]
 
@@ -120,8 +131,7 @@ class ModelSummary:
     @property
     def title(self) -> str:
         """The name as people write it."""
-        first = self.runs[0]
-        return f"{ALGORITHM_TITLES.get(first.algorithm, first.algorithm)} {first.backbone}"
+        return get_title(self.runs[0])
 
     @cached_property
     def scores(self) -> Sequence[Score]:
@@ -176,6 +186,15 @@ class Comparison:
         models = [ModelSummary(sorted(runs, key=lambda run: run.seed)) for runs in groups.values()]
         return sorted(models, key=lambda model: (-_mean(model, "miou"), model.name))
 
+    @cached_property
+    def trained(self) -> Sequence[ModelSummary]:
+        """All runs with curves by their model, also those that have failed or were not scored; scored models first."""
+        groups: dict[str, list[RunRecord]] = {model.name: [] for model in self.models}
+        for record in self.records:
+            if record.epochs:
+                groups.setdefault(record.model_name, []).append(record)
+        return [ModelSummary(sorted(runs, key=lambda run: run.seed)) for runs in groups.values() if runs]
+
     @property
     def failed(self) -> Sequence[RunRecord]:
         return [record for record in self.records if record.status == FAILED]
@@ -185,6 +204,21 @@ class Comparison:
         """How many runs were asked for."""
         return max(len(self.settings.get("runs", ())), len(self.records))
 
+    @property
+    def num_open(self) -> int:
+        """How many runs have not come to an end yet."""
+        return self.planned - len(self.records)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """The columns. Where the model was scored on other photos than in training, the built-in's score is told so."""
+        if not self.settings.get(SCORED_ANEW):
+            return METRICS
+        return [
+            dataclasses.replace(metric, title=f"{metric.title} at training") if metric.key == "builtin_miou" else metric
+            for metric in METRICS
+        ]
+
     @cached_property
     def class_names(self) -> Sequence[str]:
         if self.models:
@@ -193,14 +227,20 @@ class Comparison:
 
     @cached_property
     def colours(self) -> Sequence[Colour]:
-        """RGB, one a class."""
+        """RGB that each class is shown in."""
         given = [(int(red), int(green), int(blue)) for red, green, blue in self.settings.get("colours") or ()]
-        return given if len(given) >= len(self.class_names) else voc_colours(len(self.class_names))
+        names = self.class_names
+        return choose_colours(names, given if len(given) >= len(names) else voc_colours(len(names)))
 
 
 def _mean(model: ModelSummary, key: str) -> float:
     figure = model.figures[key]
     return figure.mean if figure else -1.0
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether the folder is that of a comparison."""
+    return (folder / COMPARISON_FILE).is_file() or (folder / RUNS_FOLDER).is_dir()
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -214,79 +254,3 @@ def read_comparison(folder: Path) -> Comparison:
     folders = sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
     found = {path: record for path in folders if (record := read_record(path)) is not None}
     return Comparison(folder, settings, list(found.values()), {record.name: path for path, record in found.items()})
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """The answer to "which is best": one sentence, and what must be known beside it."""
-
-    headline: str
-    caveat: str = ""
-
-
-def answer(comparison: Comparison) -> Answer:
-    """Say which model is best, and whether the difference to the second is more than the spread over seeds."""
-    models = comparison.models
-    if not models:
-        return Answer("No run has finished yet." if not comparison.failed else "No run has come to a result.")
-    best = models[0]
-    value = get_metric("miou").format(_mean(best, "miou"))
-    if len(models) == 1:
-        return Answer(f"{best.title} reaches mIoU {value}.", _describe_single(best))
-    second = models[1]
-    first_figure, second_figure = best.figures["miou"], models[1].figures["miou"]
-    if first_figure is None or second_figure is None:
-        return Answer(f"{best.title} reaches mIoU {value}.")
-    wins = _count_wins(best, second)
-    if first_figure.spread is None or second_figure.spread is None:
-        return _answer_one_seed(best, second, first_figure, second_figure, wins)
-    return _answer_spread(best, second, first_figure, second_figure, wins)
-
-
-def _describe_single(model: ModelSummary) -> str:
-    figure = model.figures["miou"]
-    if figure is None or figure.spread is None:
-        return "One seed says nothing about the spread between trainings."
-    return f"Spread over {figure.count} seeds: ±{figure.spread:.3f}."
-
-
-def _count_wins(best: ModelSummary, second: ModelSummary) -> str:
-    shared = best.photo_miou.keys() & second.photo_miou.keys()
-    wins = sum(best.photo_miou[name] > second.photo_miou[name] for name in shared)
-    if not shared:
-        return ""
-    return f" Photo by photo, {best.title} scores higher than {second.title} on {wins} of {len(shared)}."
-
-
-def _subtract_as_shown(one: Figure, two: Figure) -> str:
-    """The difference of the rounded numbers, so that what stands beside it adds up."""
-    return f"{round(one.mean, 3) - round(two.mean, 3):.3f}"
-
-
-def _answer_one_seed(best: ModelSummary, second: ModelSummary, one: Figure, two: Figure, wins: str) -> Answer:
-    single = [model.title for model, figure in ((best, one), (second, two)) if figure.spread is None]
-    owner = "each" if len(single) == 2 else f"of {single[0]}"
-    caveat = (
-        f"One seed {owner} says nothing about the spread between trainings: "
-        "another seed could change the order. Compare with --seeds 1,2,3 to find out."
-    )
-    gap = _subtract_as_shown(one, two)
-    if not float(gap):
-        return Answer(f"{best.title} and {second.title} score the same: mIoU {one.mean:.3f}.", caveat + wins)
-    headline = f"{best.title} scores highest: mIoU {one.mean:.3f}, {gap} above {second.title} ({two.mean:.3f})."
-    return Answer(headline, caveat + wins)
-
-
-def _answer_spread(best: ModelSummary, second: ModelSummary, one: Figure, two: Figure, wins: str) -> Answer:
-    difference, margin = one.mean - two.mean, (one.spread or 0.0) + (two.spread or 0.0)
-    gap = _subtract_as_shown(one, two)
-    scores = f"mIoU {one.mean:.3f} ± {one.spread:.3f} and {two.mean:.3f} ± {two.spread:.3f}"
-    seeds = f"{one.count} seeds each" if one.count == two.count else f"{one.count} and {two.count} seeds"
-    few = " Two seeds measure a spread only roughly." if min(one.count, two.count) == 2 else ""
-    if difference <= margin:
-        headline = f"{best.title} and {second.title} cannot be told apart: {scores}."
-        caveat = f"Their difference, {gap}, is within the spread over seeds ({seeds})."
-    else:
-        headline = f"{best.title} is best: {scores} for {second.title}."
-        caveat = f"The difference, {gap}, is more than the spread over seeds ({seeds})."
-    return Answer(headline, caveat + few + wins)

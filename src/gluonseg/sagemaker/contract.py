@@ -21,18 +21,20 @@ from gluonseg.json_object import parse_json_object
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
 DEFAULT_BASE = Path("/opt/ml")
+CHECKPOINT_FOLDER = "checkpoints"
 PROGRAM_KEY = "sagemaker_program"
 
 
 @dataclass(frozen=True)
 class TrainingContract:
-    """What SageMaker laid out for this job."""
+    """What SageMaker laid out for this job; ``checkpoints`` is None when it is to keep none."""
 
     base: Path
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
     host: str
     hosts: Sequence[str]
+    checkpoints: Path | None = None
 
     @property
     def has_user_script(self) -> bool:
@@ -169,4 +171,8 @@ def read_contract(base: Path) -> TrainingContract:
         )
     if len(hosts) > 1 and not has_user_script:
         raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
-    return TrainingContract(base, hyperparameters, channels, host, hosts)
+    checkpoints = base / CHECKPOINT_FOLDER
+    # It is mounted when the job has a CheckpointConfig.
+    return TrainingContract(
+        base, hyperparameters, channels, host, hosts, checkpoints if checkpoints.exists() else None
+    )

@@ -125,10 +125,12 @@ def train_channels(
     base: Path,
     host: str = "algo-1",
     stop: Stop | None = None,
+    checkpoints: Path | None = None,
 ) -> None:
     """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``.
 
-    ``stop`` lets another thread end the training early; Stopped is raised when that is before there is a model.
+    ``stop`` lets another thread end the training early; Stopped is raised when that is before there is a model. With
+    ``checkpoints``, a folder, the training goes on from the last checkpoint there.
     """
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
@@ -140,7 +142,10 @@ def train_channels(
         return [ProgressBar(), *listeners] if is_watched() else listeners
 
     _log.info("Merging with provided configuration: %s", shorten_values(hyperparameters))
-    _log.info("Checkpoint loading and saving are disabled.")
+    if checkpoints is None:
+        _log.info("Checkpoint loading and saving are disabled.")
+    else:
+        _log.info("Checkpoints are kept in %s", checkpoints)
     if "test" in channels:
         _log.warning("The channel test is not used; score the model on it with gluonseg evaluate")
     else:
@@ -150,6 +155,7 @@ def train_channels(
         channels,
         base / "model",
         base / "output" / "data",
+        checkpoints,
         check_progress=ProgressLog("Checked %d of %d photos and masks"),
         evaluation_progress=ProgressLog("Evaluated %d of %d photos"),
         stop=stop or Stop(),
@@ -183,7 +189,8 @@ def run_training(base: Path, *, owns_process: bool = False) -> int:
             return _run_user_script(base, owns_process=owns_process)
         fail = partial(_report_failure, base)
         with stopping_job(stop, lambda _signal: 0, fail, owns_process=owns_process):
-            train_channels(contract.hyperparameters, contract.channels, base, contract.host, stop)
+            hyperparameters, channels = contract.hyperparameters, contract.channels
+            train_channels(hyperparameters, channels, base, contract.host, stop, contract.checkpoints)
     except Stopped:
         stop.conclude()
     except Exception as error:

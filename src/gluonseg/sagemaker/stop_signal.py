@@ -73,6 +73,8 @@ class _JobStopper:
         self._stop.request(number)
         if not self._has_raised and not self._stop.has_begun:
             self._has_raised = True
+            # Not left to stopping_job: raised in its first moment, this goes past it.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise Stopped
 
     def react(self, number: int) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gluonseg.data.decode import REQUEST_FORMATS, decode_image
 from gluonseg.errors import BadRequestError, ImageError, PayloadTooLargeError, UnsupportedImageError
-from gluonseg.report.overlay import draw_overlay
+from gluonseg.report.overlay import choose_colours, draw_overlay
 from gluonseg.serve import media
 from gluonseg.serve.recordio import Float32Array, encode_probabilities
 
@@ -75,8 +75,9 @@ def encode_mask_png(predictor: MaskPredictor, image_hwc: UInt8Array) -> bytes:
 
 
 def encode_overlay_png(predictor: MaskPredictor, image_hwc: UInt8Array) -> bytes:
-    """The picture with the predicted classes drawn over it in the model's colours."""
-    return _encode_png(draw_overlay(image_hwc, predictor.predict_mask(image_hwc), predictor.card.colours))
+    """The picture with the predicted classes drawn over it, each in a colour."""
+    colours = choose_colours(predictor.card.class_names, predictor.card.colours)
+    return _encode_png(draw_overlay(image_hwc, predictor.predict_mask(image_hwc), colours))
 
 
 def encode_npy(predictor: MaskPredictor, image_hwc: UInt8Array) -> bytes:

@@ -91,7 +91,7 @@ def _build_stepper(plan: Plan, network: Any) -> Stepper:
     if len(plan.devices) == 1:  # several threads would compile it at the same time
         loss.hybridize(static_alloc=True)
     table = build_weight_table(hp.num_classes, _settle_class_weights(plan))
-    return Stepper(network, loss, trainer, plan.devices, table, hp.precision_dtype)
+    return Stepper(network, loss, trainer, plan.devices, table, hp.precision_dtype, syncbn=hp.syncbn)
 
 
 def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listener: Listener, stop: Stop) -> Loop:
@@ -110,6 +110,7 @@ def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listene
         listener=listener,
         device=plan.devices[0],
         dtype=hp.precision_dtype,
+        seed=hp.seed,
         early_stopping=EarlyStopping(*patience) if hp.early_stopping else None,
         freeze=Freeze(network, hp.freeze_backbone_epochs) if hp.freeze_backbone_epochs else None,
         stop=stop,

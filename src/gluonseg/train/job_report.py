@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import logging
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.compare.record import FINISHED, MASKS_FOLDER, PhotoScore, RunRecord, Score, write_record
-from gluonseg.data.dataset import Dataset
-from gluonseg.metrics import Confusion, compute_confusion
+from gluonseg.compare.hardware import describe_hardware
+from gluonseg.compare.measurement import PhotoFacts, build_score, compute_photo_facts
+from gluonseg.compare.record import FINISHED, MASKS_FOLDER, RunRecord, Score, write_record
+from gluonseg.metrics import Confusion
 from gluonseg.models.card import ModelCard
-from gluonseg.models.cost import compute_served_cost
+from gluonseg.predict.evaluation import Prediction
+from gluonseg.predict.predictor import Predictor
 from gluonseg.report.page import CSV_FILE, JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_model_report
 from gluonseg.report.photo import MAX_SIDE, shrink
 from gluonseg.train.listener import EpochResult
@@ -31,58 +31,40 @@ REPORT_FILES = (PAGE_FILE, JSON_FILE, CSV_FILE, MARKDOWN_FILE)
 UInt8Array = npt.NDArray[np.uint8]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Photo:
-    """One validation photo as predicted; ``mask_png`` is at most MAX_SIDE large: full masks would fill the memory."""
-
-    name: str
-    size: tuple[int, int]
-    seconds: float
-    confusion: Confusion
-    mask_png: bytes
-
-
 class JobReport:
-    """Looks on while validation photos are predicted, and writes the report into ``folder``; None writes nothing.
+    """Keeps what is told of the predicted photos, and writes the report into ``folder``; None writes nothing.
 
+    Masks are kept as PNG, at most MAX_SIDE large: whole ones would fill the memory.
+    ``earlier_s`` are seconds that the training took before this process.
     Nothing here raises: the model is there, and a page about it must not make the job a failed one.
     """
 
-    def __init__(self, model_folder: Path, folder: Path | None, channels: Mapping[str, Path]) -> None:
+    def __init__(
+        self, model_folder: Path, folder: Path | None, channels: Mapping[str, Path], earlier_s: float = 0.0
+    ) -> None:
         self._model_folder = model_folder
         self._folder = folder
         self._channels = channels
-        self._start = time.monotonic()
+        self._start = time.monotonic() - earlier_s
         self._train_seconds = 0.0
-        self._predictor: Any = None
-        self._seconds = 0.0
-        self._mask: UInt8Array = np.zeros((0, 0), dtype=np.uint8)
-        self._photos: list[_Photo] = []
+        self._predictor: Predictor | None = None
+        self._photos: list[PhotoFacts] = []
+        self._masks: dict[str, bytes] = {}
         self._is_whole = folder is not None
+        self._hardware = _describe_hardware() if folder else {}
 
-    def watch(self, predictor: Any) -> JobReport:
-        """Take the predictor's place in the evaluation; training is over."""
+    def watch(self, predictor: Predictor) -> None:
+        """Training is over, and the photos to be kept are this predictor's."""
         self._train_seconds = time.monotonic() - self._start
         self._predictor = predictor
-        return self
 
-    def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
-        """The watched predictor's mask, class ids (H, W)."""
-        start = time.perf_counter()
-        self._mask = self._predictor.predict_mask(image_hwc)
-        self._seconds = time.perf_counter() - start
-        return self._mask
-
-    def keep(self, validation: Dataset, index: int) -> None:
-        """Keep what the page may show of the photo that was predicted last."""
+    def keep(self, prediction: Prediction) -> None:
+        """Keep what the page may show of a predicted photo."""
         if not self._is_whole:
             return
         try:
-            truth = validation.read(index)[1]
-            confusion = compute_confusion(truth, self._mask, self._predictor.card.num_classes)
-            height, width = self._mask.shape
-            name, png = validation.pairs[index].name, _encode_mask(self._mask)
-            self._photos.append(_Photo(name, (height, width), self._seconds, confusion, png))
+            self._photos.append(compute_photo_facts(prediction))
+            self._masks[prediction.pair.name] = _encode_mask(prediction.mask)
         except Exception:
             self._is_whole = False
             _log.exception("The report will be without the photos")
@@ -93,17 +75,16 @@ class JobReport:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            if confusion is None or not self._is_whole:
+            if confusion is None or self._predictor is None or not self._is_whole:
                 # A job that is stopped has two seconds left: no time for photos.
-                write_model_report(self._model_folder, out=self._folder)
+                write_model_report(self._model_folder, out=self._folder, hardware=self._hardware)
             else:
-                self._write_scored(self._folder, card, results, confusion)
+                score = build_score(self._predictor, self._photos, confusion)
+                self._write_scored(self._folder, card, results, score)
         except Exception:
             _log.exception("The report could not be written")
 
-    def _write_scored(
-        self, folder: Path, card: ModelCard, results: Sequence[EpochResult], confusion: Confusion
-    ) -> None:
+    def _write_scored(self, folder: Path, card: ModelCard, results: Sequence[EpochResult], score: Score) -> None:
         record = RunRecord(
             algorithm=card.algorithm,
             backbone=card.backbone,
@@ -113,39 +94,24 @@ class JobReport:
             epochs=describe_epochs(results, card.class_names),
             hyperparameters=card.hyperparameters,
             versions=card.versions,
-            score=self._build_score(card, confusion),
+            score=score,
         )
         with tempfile.TemporaryDirectory(prefix="gluonseg-report-") as scratch:
             run = Path(scratch)
             write_record(run, record)
             (run / MASKS_FOLDER).mkdir()
-            for photo in self._photos:
-                (run / MASKS_FOLDER / f"{photo.name}.png").write_bytes(photo.mask_png)
-            write_model_report(self._model_folder, self._channels, run=run, out=folder)
+            for name, png in self._masks.items():
+                (run / MASKS_FOLDER / f"{name}.png").write_bytes(png)
+            write_model_report(self._model_folder, self._channels, run=run, out=folder, hardware=self._hardware)
 
-    def _build_score(self, card: ModelCard, confusion: Confusion) -> Score:
-        """What was measured on the way; memory of the prediction alone and outlines were not."""
-        photos = self._photos
-        typical = sorted((photo.size for photo in photos), key=lambda size: (size[0] * size[1], size))[len(photos) // 2]
-        height, width = self._predictor.compute_input_size(*typical)
-        cost = compute_served_cost(card, height, width)
-        seconds = [photo.seconds for photo in photos]
-        return Score(
-            class_names=list(card.class_names),
-            confusion=confusion.matrix.tolist(),
-            boundary_f=None,
-            photos=[
-                PhotoScore(photo.name, photo.confusion.compute_miou(), photo.confusion.compute_pixel_accuracy())
-                for photo in photos
-                if photo.confusion.matrix.any()
-            ],
-            parameters=cost.parameters,
-            gmacs=cost.macs / 1e9,
-            gmacs_size=[height, width],
-            latency_ms=1000 * statistics.median(seconds),
-            images_per_second=len(seconds) / sum(seconds),
-            prediction_peak_mb=float("nan"),
-        )
+
+def _describe_hardware() -> dict[str, Any]:
+    """The machine before the training; nothing where it cannot be told."""
+    try:
+        return describe_hardware()
+    except Exception:
+        _log.exception("The report will be without the hardware")
+        return {}
 
 
 def _encode_mask(mask_hw: UInt8Array) -> bytes:

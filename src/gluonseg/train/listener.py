@@ -36,6 +36,9 @@ class Listener:
     def on_start(self, epochs: int, iterations: int) -> None:
         """Before the first epoch; ``iterations`` is the number of updates in an epoch."""
 
+    def on_resume(self, results: Sequence[EpochResult]) -> None:
+        """After on_start, when a checkpoint has brought the epochs of ``results``, which are not run again."""
+
     def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
         """After update ``iteration`` (1-based) of ``epoch``, on ``samples`` crops."""
 
@@ -63,6 +66,9 @@ class Listeners(Listener):
 
     def on_start(self, epochs: int, iterations: int) -> None:
         self._tell("on_start", epochs, iterations)
+
+    def on_resume(self, results: Sequence[EpochResult]) -> None:
+        self._tell("on_resume", results)
 
     def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
         self._tell("on_update", epoch, iteration, samples, learning_rate)

@@ -13,9 +13,11 @@ from gluonseg.data.loader import Loader
 from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.schedules import Schedule
+from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.freeze import HEAD_PHASE, Freeze
 from gluonseg.train.listener import EpochResult, Listener
+from gluonseg.train.start import seed_epoch
 from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
 from gluonseg.train.stop import Stop
 
@@ -34,11 +36,26 @@ class Loop:
     listener: Listener
     device: Any
     dtype: str = "float32"
+    seed: int = 0
     early_stopping: EarlyStopping | None = None
     freeze: Freeze | None = None
     stop: Stop = field(default_factory=Stop)
     results: list[EpochResult] = field(default_factory=list)
-    _updates: int = 0
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is no epoch left to train."""
+        return len(self.results) >= self.epochs or self._find_early_end() is not None
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Save to ``checkpoint`` after each epoch, and go on after what is there already.
+
+        Raises:
+            UserError: the checkpoints cannot be used.
+        """
+        self.results = checkpoint.resume()
+        self.checkpoint = checkpoint
 
     def run(self) -> list[EpochResult]:
         """Train, and return the results.
@@ -49,15 +66,20 @@ class Loop:
         """
         self.listener.on_start(self.epochs, self.training.count_batches(0))
         try:
-            for epoch in range(self.epochs):
-                self._run_epoch(epoch)
-                if self._should_stop(epoch):
-                    break
+            if self.results:
+                self.listener.on_resume(self.results)
+            while not self.is_finished:
+                self._run_epoch(len(self.results))
+            if reason := self._find_early_end():
+                self.listener.on_stop_early(self.results[-1].epoch, reason)
         finally:
             self.listener.on_end()
         return self.results
 
     def _run_epoch(self, epoch: int) -> None:
+        # Of dropout, too, an epoch then depends on its number alone, and not on all that was drawn before: a job that
+        # goes on from a checkpoint draws what it would have drawn without the interruption.
+        seed_epoch(self.seed, epoch)
         if self.freeze and self.freeze.begin_epoch(epoch):
             self.stepper.forget_compiled()
         phase = self.freeze.get_phase(epoch) if self.freeze else None
@@ -68,29 +90,30 @@ class Loop:
         is_best = all(result.miou > earlier.miou for earlier in self.results)
         self.results.append(result)
         self.listener.on_epoch(result, is_best)
+        if self.checkpoint:
+            with self.stop.saving:
+                self.checkpoint.save(self.results)
 
-    def _should_stop(self, epoch: int) -> bool:
-        is_last = epoch + 1 == self.epochs
-        if is_last or not self.early_stopping:
-            return False
+    def _find_early_end(self) -> str | None:
+        """Why training ends before its last epoch, if it does."""
+        if not self.results or len(self.results) >= self.epochs or not self.early_stopping:
+            return None
         # What the heads reach on a frozen backbone says nothing about the second stage, which is still to come.
         history = [result.miou for result in self.results if result.phase != HEAD_PHASE]
         if not self.early_stopping.should_stop(history):
-            return False
-        best = max(history)
+            return None
         patience = self.early_stopping.patience
-        self.listener.on_stop_early(epoch, f"validation mIOU has not risen above {best:.6f} for {patience} epochs")
-        return True
+        return f"validation mIOU has not risen above {max(history):.6f} for {patience} epochs"
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
         """Mean loss of the epoch, samples/s, and the last learning rate."""
         start, total, samples, iteration, rate = time.perf_counter(), 0.0, 0, 0, 0.0
+        earlier = sum(self.training.count_batches(number) for number in range(epoch))
         for iteration, batch in enumerate(self.training.iter_batches(epoch), start=1):
             self.stop.check()
-            rate = self.schedule(self._updates)
+            rate = self.schedule(earlier + iteration - 1)
             loss = float(self.stepper.update(batch, rate).asscalar())
             check_finite(loss, epoch, iteration)
-            self._updates += 1
             total += loss
             samples += len(batch.images)
             self.listener.on_update(epoch, iteration, len(batch.images), rate)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gluonseg.data.check import CheckReport, check_channels
-from gluonseg.data.label_channel import LabelMaps, read_label_maps
+from gluonseg.data.check import CheckReport
+from gluonseg.data.label_channel import LabelMaps
 from gluonseg.device import check_precision, check_syncbn, settle_devices
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.artifact import ModelArtifact, read_artifact
 from gluonseg.models.pretrained import find_backbone_weights
+from gluonseg.train.data import check_job_data, read_maps
 
 _log = logging.getLogger(__name__)
 
@@ -53,19 +54,9 @@ def plan_job(
     weights = None
     if artifact is None and hp.use_pretrained_model:
         weights = find_backbone_weights(hp.backbone, channel=channels.get("pretrained"))
-    maps = read_label_maps(channels.get("label_map"), hp.ignore_label)
+    maps = read_maps(hp, channels)
     _log_label_maps(maps)
-    if hp.class_names:
-        maps = maps._replace(class_names=list(hp.class_names))
-    check = check_channels(
-        channels,
-        num_classes=hp.num_classes,
-        label_maps=maps,
-        ignore_label=hp.ignore_label,
-        crop_size=hp.crop_size,
-        max_pixels=hp.max_pixels,
-        progress=progress,
-    )
+    check = check_job_data(hp, channels, maps, progress)
     for path in check.skipped:
         _log.warning("%s is not a readable image file", path)
     for warning in check.warnings:

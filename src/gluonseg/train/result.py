@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gluonseg.atomic import write_text
+from gluonseg.errors import ModelError
 from gluonseg.metrics import Confusion, describe_confusion
 from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
-from gluonseg.models.card import CARD_FILE, ModelCard, encode_card
+from gluonseg.models.card import CARD_FILE, ModelCard, encode_card, read_card
+from gluonseg.models.params_file import read_arrays
 from gluonseg.report.curves import draw_curves
 from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener
-from gluonseg.train.stop import Stop
+from gluonseg.train.stop import SAVE_PATIENCE_S, Stop
 from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, write_json
 
 _log = logging.getLogger(__name__)
@@ -35,21 +39,54 @@ class ResultFolder(Listener):
     ) -> None:
         self.card = card
         self._folder = folder
+        self._output_folder = output_folder
         self._curve_folders = [path for path in (folder, output_folder) if path]
         self._writer = writer
         self._stop = stop
         self._is_complete = False
         self._is_told = False
 
-    def clear(self) -> None:
-        """Remove what an earlier job left: its parameters must not be taken for those of this one."""
+    def begin(self, best: Mapping[str, Any]) -> None:
+        """Remove what an earlier job left: its parameters must not be taken for those of this one.
+
+        A job that goes on from a checkpoint has a ``best`` model already, others have none: an empty mapping. From here
+        on a stop leaves a model.
+        """
         with self._writer.lock:
+            self._stop.begin(self.conclude)
             self._folder.mkdir(parents=True, exist_ok=True)
             files = [(self._folder, name) for name in _FILES]
             for folder, name in [*files, *((folder, name) for folder in self._curve_folders for name in REPORT_FILES)]:
                 # A job that was killed while it wrote a file leaves the part it had written.
                 for path in (folder / name, *folder.glob(f".{name}.*.partial")):
                     path.unlink(missing_ok=True)
+            if best:
+                self._writer.write_best(best)
+                self._write_card()
+
+    def holds_scored(self, best: Mapping[str, Any]) -> bool:
+        """Whether the folders have all that the training in the writer leaves, scored and with its report.
+
+        Then the card of the model is taken over.
+        """
+        try:
+            card = read_card(self._folder / CARD_FILE)
+            files = {BEST_FILE: best, LAST_FILE: self._writer.last}
+            is_same = all(_is_same(read_arrays(self._folder / name), arrays) for name, arrays in files.items())
+            is_same &= all(path.is_file() for path in self._list_beside())
+        except (ModelError, OSError):
+            return False
+        if not is_same or "whole_image" not in card.metrics or card.metrics.get("epochs") != len(self._writer.results):
+            return False
+        self.card = card
+        return True
+
+    def _list_beside(self) -> list[Path]:
+        """What a job writes beside parameters and card; pictures may fail, so they are not asked for."""
+        paths = [folder / CURVES_FILE for folder in self._curve_folders]
+        if self._output_folder:
+            paths += [self._output_folder / name for name in REPORT_FILES]
+        return [self._folder / HYPERPARAMETERS_FILE, *paths]
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         """Put hyperparameters and card beside each best model, so that a job that is killed leaves a usable one."""
@@ -72,15 +109,23 @@ class ResultFolder(Listener):
     def conclude(self) -> None:
         """Make the folder complete from the last parameters kept, while the job computes something; see Stop.
 
-        Only the picture of the curves is left out: on cores that are busy it takes longer than all the rest. Keeps
-        the lock: the process is about to end, and nothing may be written any more.
+        Only the picture of the curves is left out: on cores that are busy it takes longer than all the rest. A
+        checkpoint that is being written gets some time, once the model is safe. Keeps the locks: the process is about
+        to end, and nothing may be written any more.
         """
+        is_saving = self._stop.saving.locked()
         self._writer.lock.acquire()
-        if not self._is_complete:
-            self._write(self._writer.last)
-            self._tell("the last parameters kept, because what was being computed took too long")
-        else:
+        if self._is_complete:
             self.tell_unscored()
+            return
+        self._write(self._writer.last)
+        is_saved = self._stop.saving.acquire(timeout=SAVE_PATIENCE_S)
+        if not is_saving:
+            self._tell("the last parameters kept, because what was being computed took too long")
+        elif is_saved:
+            self._tell("the parameters after it; its checkpoint was still being written, and is now")
+        else:
+            self._tell("the parameters after it; its checkpoint took too long to write, the one before stays")
 
     def add_scores(self, confusion: Confusion) -> None:
         """Add the whole-image scores of the best epoch to the card."""
@@ -143,3 +188,8 @@ class ResultFolder(Listener):
         else:
             text = f"in the first epoch: {BEST_FILE} and {LAST_FILE} have {last}"
         _log.info("Stopped by %s %s; the model is in %s", self._stop.name, text, self._folder)
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether numpy arrays and NDArrays of the same names have the same values."""
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name].asnumpy()) for name in one)

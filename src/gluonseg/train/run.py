@@ -12,10 +12,13 @@ from typing import Any
 from gluonseg.data.dataset import Dataset
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion
+from gluonseg.models.artifact import BEST_FILE
 from gluonseg.models.card import ModelCard, build_card
-from gluonseg.predict.evaluation import evaluate_dataset
+from gluonseg.predict.evaluation import iter_predictions
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.assemble import build_loaders, build_loop, open_dataset
+from gluonseg.train.checkpoint import Checkpoint, build_identity
+from gluonseg.train.checkpoint_file import CheckpointFolder, open_checkpoints
 from gluonseg.train.job_report import JobReport
 from gluonseg.train.listener import EpochResult, Listener, Listeners
 from gluonseg.train.plan import Plan, plan_job
@@ -34,13 +37,15 @@ BuildListeners = Callable[[Hyperparameters, ModelWriter], Sequence[Listener]]
 class JobSettings:
     """What a job is given: raw hyperparameters, channel folders, where its results go, who is told (done, total).
 
-    ``stop`` lets another thread end the job early.
+    ``stop`` lets another thread end the job early. With ``checkpoint_folder`` the job goes on from the last checkpoint
+    there, and leaves one after each epoch.
     """
 
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
     model_folder: Path
     output_folder: Path | None = None
+    checkpoint_folder: Path | None = None
     devices: Sequence[Any] = ()
     check_progress: Progress | None = None
     evaluation_progress: Progress | None = None
@@ -49,7 +54,10 @@ class JobSettings:
 
 @dataclasses.dataclass(frozen=True)
 class JobOutcome:
-    """What a job made: the card as written, the epochs, and the whole-image confusion of the best one."""
+    """What a job made: the card as written, the epochs, and the whole-image confusion of the best one.
+
+    ``confusion`` is None for a job that was stopped or could not be scored, and for one that was finished earlier.
+    """
 
     card: ModelCard
     results: Sequence[EpochResult]
@@ -66,6 +74,13 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     Raises:
         UserError: and its kin, for everything the caller can fix.
     """
+    if (settings.model_folder / BEST_FILE).is_file():
+        settings.stop.earlier_model = settings.model_folder
+    with open_checkpoints(settings.checkpoint_folder) as checkpoints:
+        return _run(settings, build_listeners, checkpoints)
+
+
+def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: CheckpointFolder | None) -> JobOutcome:
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
     curves = _build_curves(plan, settings.output_folder)
@@ -74,12 +89,20 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
     folder = ResultFolder(settings.model_folder, settings.output_folder, _build_card(plan), writer, settings.stop)
-    settings.stop.begin(folder.conclude)
-    # Only now: up to here a job can still be refused, and then nothing is lost.
-    folder.clear()
     listener = Listeners([*build_listeners(hp, writer), *curves, folder])
     loop = build_loop(plan, network, build_loaders(hp, training, validation), listener, settings.stop)
-    report = JobReport(settings.model_folder, settings.output_folder, settings.channels)
+    checkpoint = None
+    if checkpoints:
+        identity = build_identity(plan, validation, writer.last)
+        checkpoint = Checkpoint(checkpoints, identity, network, loop.stepper.trainer, writer)
+        loop.resume(checkpoint)
+        if loop.is_finished and folder.holds_scored(checkpoint.best):
+            _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
+            return JobOutcome(folder.card, tuple(loop.results), None)
+    # Only now: up to here a job can still be refused, and then nothing is lost.
+    folder.begin(checkpoint.best if checkpoint else {})
+    earlier_s = checkpoint.seconds if checkpoint else 0.0
+    report = JobReport(settings.model_folder, settings.output_folder, settings.channels, earlier_s)
     with suppress(Stopped):
         loop.run()
     folder.complete()
@@ -125,16 +148,17 @@ def _score(
         folder.tell_unscored()
         return None
 
-    def tell(done: int, total: int) -> None:
-        settings.stop.check()
-        report.keep(validation, done - 1)
-        if settings.evaluation_progress:
-            settings.evaluation_progress(done, total)
-
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
     try:
         predictor = load_predictor(settings.model_folder, plan.devices[0])
-        confusion = evaluate_dataset(report.watch(predictor), validation, folder.card.num_classes, tell)
+        report.watch(predictor)
+        confusion = Confusion.empty(folder.card.num_classes)
+        for done, prediction in enumerate(iter_predictions(predictor, validation, folder.card.num_classes), 1):
+            settings.stop.check()
+            confusion += prediction.confusion
+            report.keep(prediction)
+            if settings.evaluation_progress:
+                settings.evaluation_progress(done, len(validation))
         folder.add_scores(confusion)
     except Stopped:
         folder.tell_unscored()

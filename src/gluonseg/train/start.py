@@ -30,6 +30,12 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seed MXNet's generators, on every device, from the seed of the job and the number of the epoch."""
+    # Mixed, so that epoch 1 of seed 0 is not epoch 0 of seed 1.
+    mx.random.seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]) & 0x7FFFFFFF)
+
+
 def build_start_network(
     hyperparameters: Hyperparameters,
     devices: Sequence[Any],

@@ -48,10 +48,13 @@ class Stepper:
         devices: Sequence[Any],
         weight_table: Float32Array,
         dtype: str = "float32",
+        *,
+        syncbn: bool = False,
     ) -> None:
+        self.trainer = trainer
         self._network = network
         self._loss = loss
-        self._trainer = trainer
+        self._syncbn = syncbn
         self._devices = list(devices)
         self._weight_table = weight_table
         self._dtype = dtype
@@ -65,8 +68,11 @@ class Stepper:
         total_weight = float(pixel_weights.sum(dtype=np.float64)) or 1.0
         parts = self._place(batch, pixel_weights)
         losses = self._run_backward(parts, self._scale / total_weight)
-        self._trainer.set_learning_rate(learning_rate)
-        self._trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
+        # MXNet 1.9.1 may begin to update a weight that the backward pass still uses: with nag, momentum then differed
+        # in its last digits from run to run.
+        mx.nd.waitall()
+        self.trainer.set_learning_rate(learning_rate)
+        self.trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
         return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
 
     def forget_compiled(self) -> None:
@@ -75,8 +81,10 @@ class Stepper:
 
     def _run_backward(self, parts: Sequence[_Part], factor: float) -> list[Any]:
         """Forward and backward of every part; returns their losses times ``factor``."""
-        if len(parts) == 1:
-            return [self._backward(parts[0], factor)]
+        if len(parts) == 1 or not self._syncbn:
+            # One after the other, which MXNet computes at the same time all the same: started by several threads,
+            # devices would draw from one generator in an order that differs from run to run.
+            return [self._backward(part, factor) for part in parts]
         self._compile(parts)
         # A thread a device: synchronised batch norm makes each wait for all others, in the call itself.
         with ThreadPoolExecutor(len(parts), thread_name_prefix="device") as pool:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 _log = logging.getLogger(__name__)
 PATIENCE_S = 4.0
 """How long a job that trains may take to come round to the wish: one update of a large network can take a minute."""
 SHORT_PATIENCE_S = 2.0
 """The same while there is nothing to keep, or all of it is kept already."""
+
+
+SAVE_PATIENCE_S = 8.0
+"""How much longer the process may live for the sake of a checkpoint that is being written."""
 
 
 class Stopped(BaseException):
@@ -21,12 +27,15 @@ class Stop:
     """A wish to stop, made by any thread with :meth:`request`; the job looks for it with :meth:`check`.
 
     When the job does not come round to it within ``patience_s``, another thread calls :meth:`conclude` and ends the
-    process. Up to :meth:`begin` a job has nothing to keep.
+    process. Up to :meth:`begin` a job has nothing to keep. ``saving`` is held while a checkpoint is written.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.patience_s = SHORT_PATIENCE_S
+        self.saving = threading.Lock()
+        self.earlier_model: Path | None = None
+        """The folder of a model that was there before the job, which stays when the job does not begin."""
         self._conclude: Callable[[], None] | None = None
         self._is_told = False
 
@@ -67,4 +76,5 @@ class Stop:
             self._conclude()
         elif not self._is_told:
             self._is_told = True
-            _log.info("Stopped by %s before training had begun: there is no model", self.name)
+            kept = f"the model in {self.earlier_model} is as it was" if self.earlier_model else "there is no model"
+            _log.info("Stopped by %s before training had begun: %s", self.name, kept)

@@ -47,6 +47,11 @@ class TensorBoard(Listener):
             path.unlink()
         self._writer = self._library.SummaryWriter(logdir=str(self._folder))
 
+    def on_resume(self, results: Sequence[EpochResult]) -> None:
+        """The events were removed, and a machine that takes over a job has none."""
+        for result in results:
+            self.on_epoch(result, is_best=False)
+
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         """One point of every curve, at once on disk: training is watched while it runs."""
         for tag, value in _list_values(result, self._class_names).items():

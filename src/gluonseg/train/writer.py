@@ -47,6 +47,18 @@ class ModelWriter(Listener):
             if is_best:
                 self._write(BEST_FILE, parameters)
 
+    def resume(self, results: Sequence[EpochResult]) -> None:
+        """Take over the epochs that a checkpoint has brought; the network has the parameters after the last one."""
+        parameters = self.copy_parameters()
+        with self.lock:
+            self.last = parameters
+            self.results = list(results)
+
+    def write_best(self, parameters: Mapping[str, Any]) -> None:
+        """Write the best epoch's parameters."""
+        with self.lock:
+            self._write(BEST_FILE, parameters)
+
     def copy_parameters(self) -> dict[str, Any]:
         """The network's parameters in float32 on the CPU, by structural name; waits until they are computed."""
         parameters = self._network._collect_params_with_prefix()

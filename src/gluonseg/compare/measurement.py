@@ -1,0 +1,73 @@
+"""What is measured of a model while its validation photos are predicted, put together as its score."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gluonseg.compare.record import PhotoScore, Score
+from gluonseg.metrics import Confusion
+from gluonseg.predict.evaluation import Prediction
+
+if TYPE_CHECKING:
+    from gluonseg.predict.predictor import Predictor
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoFacts:
+    """The few numbers that a score needs of one photo, for keeping thousands of them.
+
+    ``size`` is (height, width); ``score`` is None for a photo without a scored pixel, which has no mIoU.
+    """
+
+    size: tuple[int, int]
+    seconds: float
+    score: PhotoScore | None
+
+
+def compute_photo_facts(prediction: Prediction) -> PhotoFacts:
+    """The numbers of one predicted photo."""
+    height, width = prediction.mask.shape
+    confusion = prediction.confusion
+    score = None
+    if confusion.matrix.any():
+        score = PhotoScore(prediction.pair.name, confusion.compute_miou(), confusion.compute_pixel_accuracy())
+    return PhotoFacts((height, width), prediction.seconds, score)
+
+
+def build_score(
+    predictor: Predictor,
+    photos: Sequence[PhotoFacts],
+    confusion: Confusion,
+    *,
+    boundary_f: float | None = None,
+    peak_mb: float = float("nan"),
+) -> Score:
+    """The score of a model from at least one photo and the ``confusion`` of all; by default outlines and memory were
+    not measured.
+
+    ``gmacs_size`` is the size at which the photo of median area goes through the network. Photos without a scored pixel
+    are not in ``photos``, but count for the times.
+    """
+    # MXNet loads here: who starts a comparison never needs it.
+    from gluonseg.models.cost import compute_served_cost
+
+    card = predictor.card
+    typical = sorted((photo.size for photo in photos), key=lambda size: (size[0] * size[1], size))[len(photos) // 2]
+    height, width = predictor.compute_input_size(*typical)
+    cost = compute_served_cost(card, height, width)
+    seconds = [photo.seconds for photo in photos]
+    return Score(
+        class_names=list(card.class_names),
+        confusion=confusion.matrix.tolist(),
+        boundary_f=boundary_f,
+        photos=[photo.score for photo in photos if photo.score],
+        parameters=cost.parameters,
+        gmacs=cost.macs / 1e9,
+        gmacs_size=[height, width],
+        latency_ms=1000 * statistics.median(seconds),
+        images_per_second=len(seconds) / sum(seconds),
+        prediction_peak_mb=peak_mb,
+    )

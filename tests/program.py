@@ -1,0 +1,44 @@
+"""Programs in processes of their own: what they inherit, and how they ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+MAKE_VARIABLES = ("MAKE", "MFLAGS", "PYTHON", "DATA", "VENV")
+"""What the make that may run the tests passes on to a make that they run."""
+
+
+def build_environment(*dropped: str, **variables: str) -> dict[str, str]:
+    """This process's variables but those whose names begin with one of ``dropped``, and ``variables``."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(dropped)}, **variables}
+
+
+def run_program(
+    command: Sequence[str | Path],
+    environment: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    timeout: float | None = 300,
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end; what it writes to stderr is in stdout, between the lines where it was written."""
+    return subprocess.run(
+        [str(word) for word in command],
+        env=environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def run_source(source: str, environment: Mapping[str, str]) -> str:
+    """Run a Python program that must end well; what it wrote to stdout."""
+    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

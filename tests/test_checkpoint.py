@@ -1,0 +1,642 @@
+"""Checkpoints: real trainings killed and resumed, bit for bit; damaged, foreign and other jobs' checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import pickle
+import random
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from conftest import RunJob
+from gluonseg.errors import UserError
+from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
+from gluonseg.metrics import Confusion
+from gluonseg.models.card import read_card
+from gluonseg.models.params_file import read_arrays
+from gluonseg.train.checkpoint import Identity, _parse_results
+from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, CheckpointFolder, find_resumed, open_checkpoints
+from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
+from gluonseg.train.listener import EpochResult
+from gluonseg.train.optimizer import build_optimizer_arguments
+from gluonseg.train.result import ResultFolder
+from gluonseg.train.run import JobOutcome
+from gluonseg.train.start import seed_epoch
+from gluonseg.train.stop import Stop
+from gluonseg.train.writer import ModelWriter
+from job_layout import TRAIN, Job, draw_channels, lay_out_job
+
+Array = npt.NDArray[Any]
+BEST, LAST = "model_best.params", "model_algo-1"
+METRIC = re.compile(r"#quality_metric\. .*|#progress_notice\. epoch: (\d+), iterations: (\d+) .*(learning_rate: .*)")
+KILLS = int(os.environ.get("GLUONSEG_KILLS", "0"))
+RARE = (pytest.mark.slow, pytest.mark.skipif(not KILLS, reason="a rare optimizer; runs when GLUONSEG_KILLS is set"))
+
+
+def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name].tobytes() != other[name].tobytes()] == []
+
+
+def _assert_same_model(one: Path, other: Path) -> None:
+    for name in (BEST, LAST):
+        _assert_same(read_arrays(one / name), read_arrays(other / name))
+
+
+def _get_numbers(outcome: JobOutcome) -> list[tuple[object, ...]]:
+    def describe(result: EpochResult) -> tuple[object, ...]:
+        return result.epoch, result.learning_rate, result.train_loss, result.confusion.matrix.tolist(), result.phase
+
+    return [describe(result) for result in outcome.results]
+
+
+def _find_checkpoints(folder: Path) -> list[Path]:
+    """The last epoch's first."""
+    with open_checkpoints(folder) as checkpoints:
+        assert checkpoints
+        return [file.path for file in checkpoints.find_files()]
+
+
+# Killed processes.
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_channels(tmp_path_factory.getbasetemp())
+
+
+def _lay_out(base: Path, data: Path) -> Job:
+    job = lay_out_job(base, data, link=True, epochs="3", mini_batch_size="4", _logging_frequency="1", optimizer="adam")
+    (base / "checkpoints").mkdir()
+    return job
+
+
+def _list_metrics(log: str) -> list[tuple[str, ...]]:
+    """What the log says of losses, scores and rates; not of speed."""
+    found = [METRIC.search(line) for line in log.splitlines()]
+    return [match.groups() if match[1] else (match[0],) for match in found if match]
+
+
+def _run_and_kill(job: Job, log_file: Path, delay_s: float, threads: str) -> bool:
+    """Run the job and kill it after ``delay_s`` seconds of training; False when it came to its end before."""
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "SAGEMAKER_BASE_DIR": str(job.base)}
+    with log_file.open("wb") as log:
+        process = subprocess.Popen([sys.executable, str(TRAIN)], env=environment, stdout=log, stderr=log)
+    try:
+        while process.poll() is None and b"Final configuration" not in log_file.read_bytes():
+            time.sleep(0.01)
+        process.wait(timeout=delay_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0, log_file.read_text()
+    return False
+
+
+def _drill(tmp_path: Path, data: Path, kills: int, threads: str, seed: int) -> None:
+    """Kill jobs at random moments until there were so many kills; each must end as if there had been none."""
+    whole = _lay_out(tmp_path / "whole", data)
+    shutil.rmtree(whole.base / "checkpoints")
+    start = time.monotonic()
+    run = whole.run(OMP_NUM_THREADS=threads)
+    duration = time.monotonic() - start
+    assert run.code == 0, run.log
+    assert "Checkpoint loading and saving are disabled." in run.log
+    expected, rng, done, number = _list_metrics(run.log), random.Random(seed), 0, 0
+    while done < kills:
+        number += 1
+        job, log_file = _lay_out(tmp_path / f"job{number}", data), tmp_path / "log"
+        killed = 0
+        while done < kills and _run_and_kill(job, log_file, rng.uniform(0, duration), threads):
+            done, killed = done + 1, killed + 1
+        end = job.run(OMP_NUM_THREADS=threads) if done == kills else None
+        log = end.log if end else log_file.read_text()
+        assert not end or end.code == 0, log
+        metrics = _list_metrics(log)
+        assert metrics == expected[len(expected) - len(metrics) :], log
+        resumed = [found for line in log.splitlines() if (found := find_resumed(line))]
+        first_epochs = {match[1] for line in log.splitlines() if (match := METRIC.search(line)) and match[1]}
+        assert not resumed or str(resumed[0][0]) not in first_epochs
+        _assert_same_model(job.model, whole.model)
+        assert "whole_image" in json.loads((job.model / "model_card.json").read_text())["metrics"]
+        assert len(list((job.base / "checkpoints").iterdir())) == KEPT, "something is left"
+        sys.stdout.write(f"{done} kills, {killed} of them of job {number}; {time.monotonic() - start:.0f} s\n")
+        shutil.rmtree(job.base)
+
+
+def test_killed_at_random_moments_it_ends_as_if_never_interrupted(tmp_path: Path, data: Path) -> None:
+    seed = random.randrange(1000)
+    sys.stdout.write(f"seed {seed}\n")
+    _drill(tmp_path, data, 3, "1", seed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not KILLS, reason="GLUONSEG_KILLS says how many kills; 200 take an hour and more")
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_kill_drill(tmp_path: Path, data: Path, threads: str) -> None:
+    """``GLUONSEG_KILLS=200 pytest -s -m slow tests/test_checkpoint.py``."""
+    _drill(tmp_path, data, KILLS, threads, seed=0)
+
+
+# Every optimizer, phase and number of devices.
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices"),
+    [
+        *(
+            pytest.param({"optimizer": name}, 1, marks=() if name in ("sgd", "adam") else RARE)
+            for name in OPTIMIZERS
+        ),
+        ({"momentum": "0", "freeze_backbone_epochs": "1", "lr_scheduler": "cosine"}, 1),
+        ({"optimizer": "adam", "_kvstore": "local"}, 2),
+        ({"mini_batch_size": "5"}, 3),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value),
+)
+def test_resumed_after_the_first_epoch(
+    run_tiny: RunJob, tmp_path: Path, changes: dict[str, str], devices: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    contexts, folder = [mx.cpu(number) for number in range(devices)], tmp_path / "checkpoints"
+    changes = {"_augmentation_type": "none", **changes}
+    expected = run_tiny(changes, tmp_path / "whole", devices=contexts, checkpoint_folder=folder)
+    newest, _ = _find_checkpoints(folder)
+    newest.unlink()
+    caplog.set_level(logging.INFO)
+    resumed = run_tiny(changes, devices=contexts, checkpoint_folder=folder)
+    assert [found[0] for record in caplog.records if (found := find_resumed(record.getMessage()))] == [0]
+    assert "epoch: 0, train loss" not in caplog.text
+    assert any((found := find_resumed(record.getMessage())) and found.peak_mb > 50 for record in caplog.records)
+    assert _get_numbers(resumed) == _get_numbers(expected)
+    _assert_same_model(tmp_path / "model", tmp_path / "whole")
+    curves = [json.loads((tmp_path / name / "curves.json").read_text()) for name in ("model", "whole")]
+    assert curves[0][0] == curves[1][0], "throughputs of the epochs before are kept, too"
+
+
+class _Scale(mx.gluon.Block):  # type: ignore[misc]  # MXNet has no types
+    """A network that computes in float16 on a CPU, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = self.params.get("weight", shape=(3, 4), dtype="float16")
+
+    def forward(self, x: Any) -> Any:
+        return x * self.weight.data()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_float16_states_come_back(optimizer: str) -> None:
+    settings = {"num_classes": "2", "optimizer": optimizer, "precision_dtype": "float16"}
+    name, arguments = build_optimizer_arguments(parse_hyperparameters(settings))
+
+    def build() -> tuple[Any, Any]:
+        network = _Scale()
+        network.initialize(mx.init.Uniform(1))
+        return network, mx.gluon.Trainer(network.collect_params(), name, arguments, kvstore=None)
+
+    def update(network: Any, trainer: Any) -> None:
+        with mx.autograd.record():
+            loss = (network(mx.nd.ones((3, 4), dtype="float16")) ** 2).sum()
+        loss.backward()
+        trainer.step(1)
+
+    one, other = build(), build()
+    for _ in range(3):
+        update(*one)
+    arrays = {key: array.asnumpy() for key, array in collect_arrays(*one).items()}
+    assert arrays["parameter/weight"].dtype == np.float16
+    assert "state/weight/0" in arrays
+    assert all(array.dtype == np.float32 for key, array in arrays.items() if key.startswith("state/"))
+    restore_state(*other, arrays, json.loads(json.dumps(collect_counts(*one))))
+    for pair in (one, other):
+        update(*pair)
+    _assert_same(*({key: array.asnumpy() for key, array in collect_arrays(*pair).items()} for pair in (one, other)))
+
+
+def test_what_an_epoch_draws_depends_on_seed_and_epoch_alone() -> None:
+    def draw(seed: int, epoch: int, used: int) -> bytes:
+        mx.nd.random.uniform(shape=used)
+        seed_epoch(seed, epoch)
+        with mx.autograd.train_mode():
+            values: bytes = mx.nd.Dropout(mx.nd.ones(1000), p=0.5).asnumpy().tobytes()
+        return values
+
+    assert draw(0, 1, used=5) == draw(0, 1, used=700)
+    assert len({draw(seed, epoch, used=1) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+# What is in the folder. The job is the shared one of two epochs; only its last one is trained again.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, drawn_channels: Mapping[str, Path]) -> Path:
+    """Model and checkpoints of a finished job."""
+    from conftest import TINY, build_listeners
+    from gluonseg.train.run import JobSettings, run_job
+
+    folder = tmp_path_factory.mktemp("finished")
+    settings = JobSettings(TINY, drawn_channels, folder / "model", checkpoint_folder=folder / "checkpoints")
+    run_job(settings, build_listeners)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of its checkpoints."""
+    return shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"a": 1}))
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, _empty, _pickle])
+def test_a_damaged_checkpoint_is_passed_over(
+    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    newest, before = _find_checkpoints(folder)
+    damage(newest)
+    run_tiny(checkpoint_folder=folder)
+    assert f"The checkpoint {newest} cannot be used: its checksum is not that of its name" in caplog.text
+    assert f"Resuming from checkpoint {before} after epoch 0, " in caplog.text
+    _assert_same_model(tmp_path / "model", finished / "model")
+    assert not newest.exists()
+    assert len(_find_checkpoints(folder)) == KEPT
+
+
+def test_when_all_are_damaged_the_job_is_refused(run_tiny: RunJob, folder: Path, tmp_path: Path) -> None:
+    for path in _find_checkpoints(folder):
+        _flip(path)
+    with pytest.raises(UserError, match=r"all 2 checkpoints in .* are damaged; .* remove them to start"):
+        run_tiny(checkpoint_folder=folder)
+    assert len(_find_checkpoints(folder)) == 2
+    assert not (tmp_path / "model").exists()
+
+
+def _rewrite(path: Path, change: Any) -> None:
+    """Change what a checkpoint says of itself, and give it the right checksum."""
+    arrays = read_arrays(path)
+    content = json.loads(arrays["json"].tobytes())
+    change(content, arrays)
+    arrays["json"] = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
+    with open_checkpoints(path.parent) as checkpoints:
+        assert checkpoints
+        (file,) = (file for file in checkpoints.find_files() if file.path == path)
+        checkpoints.write(file.epoch, arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content, arrays: content.pop("optimizer"), "it lacks 'optimizer'"),
+        (lambda content, arrays: content["epochs"].pop(), "its confusions are int64 (2, 4, 4), not counts (1, 4, 4)"),
+        (lambda content, arrays: _drop_states(arrays), "states it lacks, or has without an update, state/"),
+        (lambda content, arrays: content["optimizer"].update(num_update=9999), "update counts do not fit together"),
+        (lambda content, arrays: content.update(peak_mb="x"), "peak_mb is 'x', not a number"),
+        (lambda content, arrays: content["optimizer"].update(updates=[1]), "attribute"),
+        (lambda content, arrays: arrays.pop("parameter/head.block.4.bias"), "its parameters are not those of the net"),
+        (lambda content, arrays: arrays.update({"state/head.block.4.bias/0": np.zeros(9, "f4")}), "state/head.block.4"),
+    ],
+)
+def test_one_with_the_right_checksum_and_the_wrong_content(
+    run_tiny: RunJob, folder: Path, change: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest, before = _find_checkpoints(folder)
+    before.unlink()
+    _rewrite(newest, change)
+    with pytest.raises(UserError, match="all 1 checkpoints"):
+        run_tiny(checkpoint_folder=folder)
+    assert words in caplog.text
+
+
+def _drop_states(arrays: dict[str, Any]) -> None:
+    for name in [name for name in arrays if name.startswith("state/")]:
+        del arrays[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries, confusions: (entries, confusions[:, :2, :2]),
+        lambda entries, confusions: (entries, -confusions),
+        lambda entries, confusions: (entries, confusions.astype("f8")),
+        lambda entries, confusions: (entries[::-1], confusions),
+        lambda entries, confusions: ([{**entries[0], "train_loss": "x"}, entries[1]], confusions),
+        lambda entries, confusions: ([{**entries[0], "epoch": 0.0}, entries[1]], confusions),
+        lambda entries, confusions: ([{**entries[0], "phase": "tail"}, entries[1]], confusions),
+        lambda entries, confusions: ([], confusions[:0]),
+    ],
+)
+def test_results_that_no_training_gives(finished: Path, change: Any) -> None:
+    arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
+    content = json.loads(arrays["json"].tobytes())
+    assert [result.epoch for result in _parse_results(arrays["confusion"], content, 4)] == [0, 1]
+    entries, confusions = change(content["epochs"], arrays["confusion"])
+    with pytest.raises(ValueError, match=r"not counts|is in the place of|not a number|has phase"):
+        _parse_results(confusions, {"epochs": entries}, 4)
+
+
+def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> None:
+    arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
+    identity = Identity(**json.loads(arrays["json"].tobytes())["identity"])
+    now = dataclasses.replace(identity, class_names=("sky", *identity.class_names[1:]))
+    assert identity.describe_differences(now) == [
+        "the class names were background, disc, box, triangle, now they are sky, disc, box, triangle"
+    ]
+    assert identity.describe_differences(dataclasses.replace(identity, class_names=tuple(identity.class_names))) == []
+
+
+def test_one_that_cannot_be_read_is_not_taken_for_damaged(
+    run_tiny: RunJob, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: CheckpointFile) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = _find_checkpoints(folder)
+    monkeypatch.setattr(CheckpointFile, "is_whole", refuse)
+    words = rf"the checkpoint {before[0]} cannot be read: Input/output error \(errno {errno.EIO}\)"
+    with pytest.raises(UserError, match=words):
+        run_tiny(checkpoint_folder=folder)
+    assert _find_checkpoints(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"epochs": "3", "learning_rate": "1e-3"},
+            "epochs was 2, now it is 3; learning_rate was 0.01, now it is 0.001. Give the same settings",
+        ),
+        ({"class_names": "a,b,c,d"}, "class_names was not set, now it is a, b, c, d"),
+    ],
+)
+def test_one_of_another_job_is_refused(run_tiny: RunJob, folder: Path, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match="are of another job: ") as caught:
+        run_tiny(changes, checkpoint_folder=folder)
+    assert words in str(caught.value)
+    assert len(_find_checkpoints(folder)) == 2
+
+
+def test_other_data_devices_versions_and_starting_values_are_refused(
+    run_tiny: RunJob, folder: Path, drawn_channels: Mapping[str, Path], trained_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for split, title in (("train", "training"), ("validation", "validation")):
+        masks = shutil.copytree(drawn_channels[f"{split}_annotation"], tmp_path / split)
+        one, other, *_ = sorted(masks.iterdir())
+        photos = shutil.copytree(drawn_channels[split], tmp_path / f"{split}_photos")
+        for path in (one, next(photos.glob(f"{one.stem}.*"))):
+            source = other if path == one else next(photos.glob(f"{other.stem}.*"))
+            path.write_bytes(source.read_bytes())
+        with pytest.raises(UserError, match=f"the {title} photos, masks or label map have changed"):
+            run_tiny(checkpoint_folder=folder, extra_channels={split: photos, f"{split}_annotation": masks})
+    with pytest.raises(UserError, match="the devices were 1 cpu, now they are 2 cpu"):
+        run_tiny(checkpoint_folder=folder, devices=[mx.cpu(0), mx.cpu(1)])
+    with pytest.raises(UserError, match="the starting values have changed"):
+        run_tiny(checkpoint_folder=folder, extra_channels={"model": trained_model})
+    monkeypatch.setattr(np, "__version__", "9.9")
+    with pytest.raises(UserError, match=r"numpy was .*, now it is 9\.9"):
+        run_tiny(checkpoint_folder=folder)
+
+
+def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
+    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model = shutil.copytree(finished / "model", tmp_path / "model")
+    before = {path.name: path.stat().st_mtime_ns for path in (*model.iterdir(), *folder.iterdir())}
+    outcome = run_tiny({"_workers": "1", "_logging_frequency": "7"}, checkpoint_folder=folder)
+    assert [result.epoch for result in outcome.results] == [0, 1]
+    assert {path.name: path.stat().st_mtime_ns for path in (*model.iterdir(), *folder.iterdir())} == before
+    assert f"This training is finished, and its model is in {model}: nothing is left to do" in caplog.text
+    assert "LRScheduler" not in caplog.text
+
+
+def test_a_finished_job_whose_report_is_missing_writes_it(
+    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    output = tmp_path / "output"
+    shutil.copytree(finished / "model", tmp_path / "model")
+    for removed in (output / "report.html", output / "curves.json"):
+        removed.unlink(missing_ok=True)
+        run_tiny(checkpoint_folder=folder, output_folder=output)
+        assert removed.is_file()
+    assert "nothing is left to do" not in caplog.text
+    run_tiny(checkpoint_folder=folder, output_folder=output)
+    assert "nothing is left to do" in caplog.text
+
+
+@pytest.mark.parametrize("damaged", [None, BEST, LAST])
+def test_a_finished_job_without_its_model_makes_it_anew(
+    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damaged: str | None
+) -> None:
+    model = tmp_path / "model"
+    if damaged:
+        shutil.copytree(finished / "model", model)
+        _flip(model / damaged)
+    run_tiny(checkpoint_folder=folder)
+    _assert_same_model(model, finished / "model")
+    for name in ("model_card.json", "curves.json", "hyperparams.json"):
+        assert (model / name).read_bytes() == (finished / "model" / name).read_bytes()
+
+
+def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) -> None:
+    changes = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
+    changes |= {"early_stopping_tolerance": "1", "epochs": "9", "learning_rate": "1e-9"}
+    first = run_tiny(changes, checkpoint_folder=tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "model")
+    again = run_tiny(changes, checkpoint_folder=tmp_path / "checkpoints")
+    assert len(first.results) == 2
+    assert _get_numbers(again) == _get_numbers(first)
+    assert (tmp_path / "model" / BEST).is_file()
+
+
+def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
+    newest, before = _find_checkpoints(folder)
+    newest.unlink()
+    name = f"checkpoint-000009-{'0' * 64}.params"
+    (folder / name).mkdir()
+    (folder / f"checkpoint-000008-{'0' * 64}.params").symlink_to(before)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "checkpoint-000007.params").write_text("mine")
+    (folder / ".checkpoint.123.partial").write_text("of a job that was killed")
+    foreign = {path.name for path in folder.iterdir()} - {before.name, ".checkpoint.123.partial"}
+    run_tiny(checkpoint_folder=folder)
+    ours = {path.name for path in _find_checkpoints(folder)}
+    assert len(ours) == KEPT
+    assert {path.name for path in folder.iterdir()} == foreign | ours
+
+
+def test_the_last_two_epochs_are_kept_in_their_order_as_numbers(tmp_path: Path) -> None:
+    with open_checkpoints(tmp_path / "new") as checkpoints:
+        assert checkpoints
+        for epoch in (8, 9, 10, 999_999, 1_000_000):
+            checkpoints.write(epoch, {"a": np.arange(epoch % 7 + 1)})
+        files = checkpoints.find_files()
+        assert [file.epoch for file in files] == [1_000_000, 999_999]
+        assert all(file.is_whole() for file in files)
+        assert mx.nd.load(str(files[1].path))["a"].asnumpy().tolist() == list(range(999_999 % 7 + 1))
+
+
+def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
+    with open_checkpoints(tmp_path) as first:
+        assert first
+        with pytest.raises(UserError, match="another process keeps its checkpoints in"), open_checkpoints(tmp_path):
+            pass
+    with open_checkpoints(tmp_path), open_checkpoints(None) as none:
+        assert none is None
+
+
+def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: RunJob, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="cannot be used: a file is in its place"):
+            run_tiny({"num_classes": "wrong"}, checkpoint_folder=folder)
+    with pytest.raises(UserError, match=r"Permission denied|Read-only|No such file"):
+        run_tiny({"num_classes": "wrong"}, checkpoint_folder=Path("/proc/nothing"))
+
+
+def test_a_full_disk_ends_no_training(
+    run_tiny: RunJob, folder: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    newest, before = _find_checkpoints(folder)
+    newest.unlink()
+
+    def refuse(_descriptor: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gluonseg.train.checkpoint_file.os.fsync", refuse)
+    run_tiny(checkpoint_folder=folder)
+    words = rf"checkpoint of epoch 1 cannot be written to {folder}, where it needs \d\d\.\d MB: No space left on device"
+    assert re.search(words, caplog.text)
+    assert list(folder.iterdir()) == [before]
+    _assert_same_model(tmp_path / "model", finished / "model")
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_synced_does_not_grow(
+    tmp_path: Path, number: int, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("gluonseg.train.checkpoint_file.os.fsync", refuse)
+    told = []
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints
+        for epoch in range(4):
+            try:
+                checkpoints.write(epoch, {"a": np.arange(3)})
+            except OSError as error:
+                told.append(error.errno)
+        assert [file.epoch for file in checkpoints.find_files()] == [3, 2]
+    assert told == ([number] * 4 if is_told else [])
+
+
+# A stop while a checkpoint is written.
+
+
+def test_the_lock_of_the_stop_is_held_while_a_checkpoint_is_written(
+    run_tiny: RunJob, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, seen, write = Stop(), [], CheckpointFolder.write
+    _find_checkpoints(folder)[0].unlink()
+
+    def watch(self: CheckpointFolder, epoch: int, arrays: Mapping[str, Any]) -> Path:
+        seen.append(stop.saving.locked())
+        return write(self, epoch, arrays)
+
+    monkeypatch.setattr(CheckpointFolder, "write", watch)
+    run_tiny(checkpoint_folder=folder, stop=stop)
+    assert seen == [True]
+    assert not stop.saving.locked()
+
+
+@pytest.mark.parametrize("is_in_time", [True, False])
+def test_the_end_waits_for_a_checkpoint_that_is_being_written(
+    finished: Path, tmp_path: Path, is_in_time: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("gluonseg.train.result.SAVE_PATIENCE_S", 30.0 if is_in_time else 0.2)
+    network = mx.gluon.nn.Dense(1, in_units=1)
+    network.initialize()
+    stop, writer = Stop(), ModelWriter(network, tmp_path)
+    result = ResultFolder(tmp_path, None, read_card(finished / "model" / "model_card.json"), writer, stop)
+    result.begin({})
+    writer.on_epoch(EpochResult(0, 0.1, 1.0, 1.0, Confusion(np.eye(4, dtype=np.int64)), 1.0), True)
+    stop.request(signal.SIGTERM)
+    with stop.saving:
+        thread = threading.Thread(target=stop.conclude)
+        thread.start()
+        thread.join(0.5 if is_in_time else 20)
+        assert thread.is_alive() == is_in_time
+        assert (tmp_path / LAST).is_file(), "the model comes first"
+    thread.join(20)
+    words = "is now; the model is in" if is_in_time else "took too long to write, the one before stays; the model is in"
+    assert "Stopped by SIGTERM after epoch 0" in caplog.text
+    assert words in caplog.text
+
+
+def test_a_stop_before_the_training_tells_of_the_model_that_is_there(
+    run_tiny: RunJob, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model, stop = shutil.copytree(finished / "model", tmp_path / "model"), Stop()
+    with pytest.raises(UserError):
+        run_tiny({"num_classes": "wrong"}, stop=stop)
+    stop.request(signal.SIGTERM)
+    stop.conclude()
+    assert f"Stopped by SIGTERM before training had begun: the model in {model} is as it was" in caplog.text
+
+
+def test_nothing_is_pickled_or_unpickled(
+    run_tiny: RunJob, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: Any, **_options: Any) -> NoReturn:
+        raise AssertionError("pickle was used")
+
+    for name in ("dumps", "loads", "dump", "load", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    newest, _ = _find_checkpoints(folder)
+    newest.unlink()
+    run_tiny(checkpoint_folder=folder)
+    assert len(_find_checkpoints(folder)) == KEPT
+    head = newest.name[: len("checkpoint-000001-")]
+    assert any(path.name.startswith(head) for path in folder.iterdir())

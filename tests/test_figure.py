@@ -1,0 +1,162 @@
+"""The figures that a notebook shows of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from gluonseg.compare.record import FAILED, FINISHED, PhotoScore, RunRecord, Score
+from gluonseg.data.channel import encode_palette_png
+from gluonseg.data.decode import read_label
+from gluonseg.data.pairs import match_pairs
+from gluonseg.report.chart import build_charts
+from gluonseg.report.figure import COLOURS, draw_confusions, draw_curves, draw_gallery, draw_pairs
+from gluonseg.report.summary import Comparison
+
+NAMES = ("background", "disc", "box", "triangle")
+
+
+def build_record(
+    algorithm: str,
+    seed: int = 1,
+    names: Sequence[str] = NAMES,
+    losses: Sequence[float | None] = (1.0, 0.5),
+    photos: Sequence[str] = (),
+) -> RunRecord:
+    """Three quarters of each class are predicted right, the rest as the next class."""
+    confusion = 75 * np.eye(len(names), dtype=int) + 25 * np.roll(np.eye(len(names), dtype=int), 1, axis=1)
+    scored = [PhotoScore(name, 0.5, 0.5) for name in photos]
+    score = Score(names, confusion.tolist(), 0.5, scored, 11_900_000, 1.5, [40, 40], 20.0, 50.0, 300.0)
+    epochs: list[Mapping[str, Any]] = [
+        {"epoch": epoch, "train_loss": loss, "validation": {"mIOU_builtin": 0.1 * epoch}}
+        for epoch, loss in enumerate(losses)
+    ]
+    return RunRecord(algorithm, "resnet-18", seed, FINISHED, epochs=epochs, score=score)
+
+
+def build_comparison(*records: RunRecord, channels: Mapping[str, Path] | None = None, folder: Path) -> Comparison:
+    settings = {"channels": {name: str(path) for name, path in (channels or {}).items()}}
+    return Comparison(folder, settings, records, {record.name: folder / record.name for record in records})
+
+
+def list_texts(figure: Figure) -> list[str]:
+    """The texts on the figure itself and in its legends."""
+    legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return legends + [text.get_text() for text in figure.texts]
+
+
+def test_photos_are_shown_above_their_masks(drawn_channels: Mapping[str, Path]) -> None:
+    figure = draw_pairs(drawn_channels, count=3)
+    upper, lower = figure.axes[:3], figure.axes[3:]
+    names = [pair.name for pair in match_pairs(drawn_channels["train"], drawn_channels["train_annotation"]).pairs]
+    assert [axes.get_xlabel() for axes in upper] == names[::3]
+    for above, below in zip(upper, lower, strict=True):
+        photo, masked = (np.asarray(axes.get_images()[0].get_array()) for axes in (above, below))
+        assert photo.shape == masked.shape
+        assert (photo != masked).any()
+    assert list_texts(figure) == list(NAMES)
+
+
+def test_classes_without_names_are_numbered(drawn_channels: Mapping[str, Path]) -> None:
+    unnamed = {name: path for name, path in drawn_channels.items() if name != "label_map"}
+    assert len(list_texts(draw_pairs(unnamed, split="validation", count=9))) == len(NAMES)
+
+
+def test_curves_have_a_line_a_run_and_a_colour_an_algorithm(tmp_path: Path) -> None:
+    records = [build_record("fcn", 1), build_record("fcn", 2, losses=[1.0, None, 0.3]), build_record("psp")]
+    loss, miou = draw_curves(build_comparison(*records, folder=tmp_path)).axes
+    assert [to_hex(str(line.get_color())) for line in loss.lines] == [COLOURS[0], COLOURS[0], COLOURS[1]]
+    legend = loss.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["FCN resnet-18", "PSP resnet-18"]
+    assert np.asarray(loss.lines[1].get_ydata()) == pytest.approx([1.0, np.nan, 0.3], nan_ok=True)
+    assert miou.get_legend() is None
+    assert np.asarray(miou.lines[1].get_ydata()) == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_the_second_stage_begins_at_a_line(tmp_path: Path) -> None:
+    record = build_record("fcn")
+    epochs = [{**entry, "phase": phase} for entry, phase in zip(record.epochs, ("heads", "all"), strict=True)]
+    panels = draw_curves(build_comparison(dataclasses.replace(record, epochs=epochs), folder=tmp_path)).axes
+    assert [np.asarray(axes.lines[1].get_xdata()).tolist() for axes in panels] == [[0.5, 0.5]] * 2
+
+
+def test_confusions_are_shares_of_the_true_class(tmp_path: Path) -> None:
+    records = [build_record(name) for name in ("fcn", "psp", "deeplab")]
+    panels = draw_confusions(build_comparison(*records, folder=tmp_path)).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["DeepLab resnet-18", "FCN resnet-18", "PSP resnet-18"]
+    for axes in panels:
+        assert [text.get_text() for text in axes.texts[:4]] == ["0.75", "0.25", "0.00", "0.00"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == list(NAMES)
+
+
+def test_many_classes_have_no_numbers_and_spare_panels_are_hidden(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(20)]
+    records = [build_record(algorithm, names=names) for algorithm in ("a", "b", "c", "d")]
+    panels = draw_confusions(build_comparison(*records, folder=tmp_path)).axes
+    assert [axes.get_visible() for axes in panels] == [True] * 4 + [False] * 2
+    assert not any(axes.texts for axes in panels)
+
+
+def test_the_gallery_has_a_row_a_photo(drawn_channels: Mapping[str, Path], tmp_path: Path) -> None:
+    pairs = match_pairs(drawn_channels["validation"], drawn_channels["validation_annotation"]).pairs
+    records = [build_record(algorithm, photos=[pair.name for pair in pairs]) for algorithm in ("fcn", "psp")]
+    comparison = build_comparison(*records, channels=drawn_channels, folder=tmp_path)
+    for record in records:
+        masks = tmp_path / record.name / "masks"
+        masks.mkdir(parents=True)
+        for pair in pairs:
+            mask = read_label(pair.label)
+            (masks / f"{pair.name}.png").write_bytes(encode_palette_png(mask * (record.algorithm == "fcn")))
+    figure = draw_gallery(comparison)
+    captions = [axes.get_xlabel() for axes in figure.axes]
+    assert captions[:4] == ["Photo", "Truth", "FCN resnet-18 0.500", "PSP resnet-18 0.500"]
+    assert len(captions) % len(pairs) == 0
+    titles = [str(part.get_suptitle()).strip() for part in figure.subfigs]
+    assert "models disagree on" in titles[0]
+    assert {title.partition(":")[0] for title in titles} == {pair.name for pair in pairs}
+
+
+def test_the_gallery_says_that_the_photos_are_gone(tmp_path: Path) -> None:
+    figure = draw_gallery(build_comparison(build_record("fcn", photos=["a"]), folder=tmp_path))
+    assert "no longer where they were" in list_texts(figure)[-1]
+
+
+def test_dollar_signs_in_names_are_no_formula(tmp_path: Path, drawn_channels: Mapping[str, Path]) -> None:
+    names = ["a_$1_$2", r"$\foo$", "c", "d"]
+    channels = {name: tmp_path / name for name in ("validation", "validation_annotation")}
+    pair = match_pairs(drawn_channels["validation"], drawn_channels["validation_annotation"]).pairs[0]
+    for folder, path in zip(channels.values(), (pair.image, pair.label), strict=True):
+        folder.mkdir()
+        (folder / f"img_$1_$2{path.suffix}").write_bytes(path.read_bytes())
+    record = build_record("fcn", names=names, photos=["img_$1_$2"])
+    comparison = build_comparison(record, channels=channels, folder=tmp_path)
+    figures = [draw_confusions(comparison), draw_gallery(comparison), draw_pairs(channels, split="validation")]
+    for number, figure in enumerate(figures):
+        figure.savefig(tmp_path / f"{number}.png")
+    assert next(axes.get_xlabel() for axes in figures[2].axes) == r"img_\$1_\$2"
+
+
+def test_backbones_have_the_lines_of_the_page(tmp_path: Path) -> None:
+    deep = dataclasses.replace(build_record("fcn"), backbone="resnet-50")
+    # The deeper one is ahead: by rank it would have the first kind of line.
+    worse = build_record("fcn")
+    assert worse.score is not None
+    worse = dataclasses.replace(worse, score=dataclasses.replace(worse.score, confusion=np.ones((4, 4), int).tolist()))
+    comparison = build_comparison(worse, deep, folder=tmp_path)
+    loss, _ = draw_curves(comparison).axes
+    assert [line.get_linestyle() for line in loss.lines] == ["--", "-"]
+    assert [line.dash for line in build_charts(comparison.trained)[0].lines] == ["7 4", ""]
+
+
+def test_failed_run_is_in_the_curves(tmp_path: Path) -> None:
+    failed = dataclasses.replace(build_record("psp"), score=None, status=FAILED)
+    loss, _ = draw_curves(build_comparison(build_record("fcn"), failed, folder=tmp_path)).axes
+    assert len(loss.lines) == 2
