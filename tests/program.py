@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 MAKE_VARIABLES = ("MAKE", "MFLAGS", "PYTHON", "DATA", "VENV")
 """What the make that may run the tests passes on to a make that they run."""
 
@@ -42,3 +44,13 @@ def run_source(source: str, environment: Mapping[str, str]) -> str:
     done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def check_one_line(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    """One line on standard error that starts with the command's name; nothing on standard output."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("gluonseg: ")
+    assert captured.err.count("\n") == 1, captured.err
+    for word in words:
+        assert word in captured.err

@@ -24,6 +24,7 @@ from gluonseg.cli import main
 from gluonseg.data.synthetic import draw_oxford_layout
 from gluonseg.hyperparameters import get_specs
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
+from program import check_one_line
 
 Capture = pytest.CaptureFixture[str]
 COMMANDS = (
@@ -70,16 +71,6 @@ def _list(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def _check_one_line(capsys: Capture, *words: str) -> None:
-    """One line on standard error that starts with the command's name; nothing on standard output."""
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("gluonseg: ")
-    assert captured.err.count("\n") == 1, captured.err
-    for word in words:
-        assert word in captured.err
-
-
 def _run_process(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gluonseg", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -122,7 +113,7 @@ def test_prepare_synthetic(tmp_path: Path, capsys: Capture) -> None:
     assert "wrote 9 training and 3 validation pairs" in capsys.readouterr().out
     assert len(_list(tmp_path / "out" / "train")) == len(_list(tmp_path / "out" / "train_annotation")) == 9
     assert main(["prepare", "synthetic", str(tmp_path / "other"), "--count", "1"]) == 2
-    _check_one_line(capsys, "count must be 6 to 9999", "got 1")
+    check_one_line(capsys, "count must be 6 to 9999", "got 1")
 
 
 def test_prepare_oxford_pets(tmp_path: Path, capsys: Capture) -> None:
@@ -134,7 +125,7 @@ def test_prepare_oxford_pets(tmp_path: Path, capsys: Capture) -> None:
     assert main(["check", str(out), "--num_classes", "3"]) == 0
     capsys.readouterr()
     assert main(["prepare", "oxford-pets", str(tmp_path / "nowhere"), str(tmp_path / "other")]) == 2
-    _check_one_line(capsys, str(tmp_path / "nowhere"))
+    check_one_line(capsys, str(tmp_path / "nowhere"))
     assert not (tmp_path / "other").exists()
 
 
@@ -220,13 +211,13 @@ def test_train_refuses_wrong_hyperparameters(
 def test_train_refuses_to_write_between_the_channels(own_channels: Path, capsys: Capture) -> None:
     before = _list(own_channels)
     assert main(["train", str(own_channels), "--output", f"{own_channels}/../channels", "--num_classes", "4"]) == 2
-    _check_one_line(capsys, "--output is the folder of the channels", "choose another folder")
+    check_one_line(capsys, "--output is the folder of the channels", "choose another folder")
     assert _list(own_channels) == before
 
 
 def test_train_without_a_folder_of_channels(tmp_path: Path, capsys: Capture) -> None:
     assert main(["train", str(tmp_path / "no"), "--output", str(tmp_path / "job"), "--num_classes", "4"]) == 2
-    _check_one_line(capsys, f"{tmp_path / 'no'} is not a folder", "train_annotation")
+    check_one_line(capsys, f"{tmp_path / 'no'} is not a folder", "train_annotation")
 
 
 def test_predict_files_and_folders_with_overlays(model: Path, channels: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -287,17 +278,17 @@ def test_predict_never_writes_over_anything(model: Path, channels: Path, tmp_pat
         picture.save(photos / "b.png")
     before = {path.name: path.read_bytes() for path in photos.iterdir()}
     assert main(["predict", str(photos), "--model", str(model), "--output", str(photos)]) == 2
-    _check_one_line(capsys, f"the picture {photos / 'b.png'} would be overwritten", "choose another output folder")
+    check_one_line(capsys, f"the picture {photos / 'b.png'} would be overwritten", "choose another output folder")
     assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
 
     shutil.copy(photo, photos / "a_overlay.jpg")
     arguments = ["predict", str(photos), "--model", str(model), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--overlay"]) == 2
-    _check_one_line(capsys, "would both be written to a_overlay.png")
+    check_one_line(capsys, "would both be written to a_overlay.png")
     assert not (tmp_path / "out").exists()
     shutil.copy(photo, photos / "b.jpg")
     assert main(arguments) == 2
-    _check_one_line(capsys, "several pictures are called b")
+    check_one_line(capsys, "several pictures are called b")
     assert not (tmp_path / "out").exists()
 
 
@@ -305,18 +296,18 @@ def test_predict_needs_pictures_and_a_model(model: Path, channels: Path, tmp_pat
     out = ["--output", str(tmp_path / "out")]
     photo = str(min((channels / "validation").iterdir()))
     assert main(["predict", str(tmp_path / "no.jpg"), "--model", str(model), *out]) == 2
-    _check_one_line(capsys, f"{tmp_path / 'no.jpg'} does not exist")
+    check_one_line(capsys, f"{tmp_path / 'no.jpg'} does not exist")
     assert main(["predict", str(channels / "label_map"), "--model", str(model), *out]) == 2
-    _check_one_line(capsys, "there are no pictures in", ".jpg")
+    check_one_line(capsys, "there are no pictures in", ".jpg")
     assert main(["predict", photo, "--model", str(tmp_path), *out]) == 2
-    _check_one_line(capsys, f"no model_best.params (nor model_algo-1) in {tmp_path}", "model.tar.gz")
+    check_one_line(capsys, f"no model_best.params (nor model_algo-1) in {tmp_path}", "model.tar.gz")
     assert main(["predict", photo, "--model", str(tmp_path / "no"), *out]) == 2
-    _check_one_line(capsys, f"{tmp_path / 'no'} does not exist")
+    check_one_line(capsys, f"{tmp_path / 'no'} does not exist")
     assert main(["predict", photo, "--model", photo, *out]) == 2
     assert "is not a usable model.tar.gz" in capsys.readouterr().err
     (tmp_path / "out").write_text("a file")
     assert main(["predict", photo, "--model", str(model), *out]) == 1
-    _check_one_line(capsys, "File exists", str(tmp_path / "out"))
+    check_one_line(capsys, "File exists", str(tmp_path / "out"))
 
 
 def test_evaluate_gives_the_numbers_of_the_card(model: Path, channels: Path, capsys: Capture) -> None:
@@ -367,9 +358,9 @@ def test_evaluate_needs_pairs(model: Path, channels: Path, tmp_path: Path, capsy
     (tmp_path / "empty").mkdir()
     photos = str(channels / "validation")
     assert main(["evaluate", photos, str(tmp_path / "empty"), "--model", str(model)]) == 2
-    _check_one_line(capsys, "has a mask of its name")
+    check_one_line(capsys, "has a mask of its name")
     assert main(["evaluate", photos, str(tmp_path / "no"), "--model", str(model)]) == 2
-    _check_one_line(capsys, f"{tmp_path / 'no'} is not a folder")
+    check_one_line(capsys, f"{tmp_path / 'no'} is not a folder")
 
 
 def test_convert_refuses_what_is_not_safetensors(tmp_path: Path, capsys: Capture) -> None:
@@ -377,7 +368,7 @@ def test_convert_refuses_what_is_not_safetensors(tmp_path: Path, capsys: Capture
     out = tmp_path / "out.params"
     arguments = [str(tmp_path / "weights.safetensors"), "--output", str(out)]
     assert main(["convert", *arguments, "--backbone", "resnet-18"]) == 2
-    _check_one_line(capsys, str(tmp_path / "weights.safetensors"))
+    check_one_line(capsys, str(tmp_path / "weights.safetensors"))
     assert not out.exists()
     with pytest.raises(SystemExit):
         main(["convert", *arguments, "--backbone", "resnet-19"])

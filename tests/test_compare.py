@@ -30,6 +30,7 @@ from gluonseg.compare.runner import RunError, _Runner, find_reason
 from gluonseg.errors import TrainingDivergedError, UserError
 from gluonseg.train.step import check_finite, check_finite_parameters
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
+from program import check_one_line
 
 Capture = pytest.CaptureFixture[str]
 SHARED = [f"--{name}={value}" for name, value in HYPERPARAMETERS.items() if name != "backbone"]
@@ -51,15 +52,6 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _build_command(channels: Path, out: Path, *options: str) -> list[str]:
     lists = ["--algorithms", "fcn,psp", "--backbones", "resnet-18", "--seeds", "1"]
     return ["compare", str(channels), "--out", str(out), *lists, *SHARED, *options]
-
-
-def _check_one_line(capsys: Capture, *words: str) -> None:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("gluonseg: ")
-    assert captured.err.count("\n") == 1, captured.err
-    for word in words:
-        assert word in captured.err
 
 
 class _Compared:
@@ -243,7 +235,7 @@ def test_a_run_may_be_added_while_settings_may_not_change(compared: _Compared, c
     before = (compared.out / "comparison.json").read_text()
     assert main(_build_command(compared.channels, compared.out, "--epochs", "7", "--class_weights", "balanced")) == 2
     words = "epochs was 1, now it is 7; class_weights was not set, now it is balanced"
-    _check_one_line(capsys, "has other settings", words, "choose another --out")
+    check_one_line(capsys, "has other settings", words, "choose another --out")
     assert (compared.out / "comparison.json").read_text() == before
 
     options = ["--algorithms", "psp", "--backbones", "resnet-34", "--learning_rate", "1e-2"]
@@ -305,7 +297,7 @@ def test_progress_of_a_training_that_goes_on() -> None:
 )
 def test_wrong_options(channels: Path, tmp_path: Path, options: list[str], words: str, capsys: Capture) -> None:
     assert main(_build_command(channels, tmp_path / "out", *options)) == 2
-    _check_one_line(capsys, words)
+    check_one_line(capsys, words)
     assert not (tmp_path / "out").exists()
 
 
@@ -320,22 +312,22 @@ def test_bad_data_stops_at_once(channels: Path, tmp_path: Path, capsys: Capture)
 
 def test_folders_that_are_refused(channels: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(_build_command(channels, channels / "out")) == 2
-    _check_one_line(capsys, "is inside the folder of the channels")
+    check_one_line(capsys, "is inside the folder of the channels")
     (tmp_path / "notes.txt").write_text("mine")
     assert main(_build_command(channels, tmp_path)) == 2
-    _check_one_line(capsys, f"--out {tmp_path} is not empty and holds no comparison")
+    check_one_line(capsys, f"--out {tmp_path} is not empty and holds no comparison")
     assert main(_build_command(channels, tmp_path / "notes.txt")) == 2
-    _check_one_line(capsys, "notes.txt is a file")
+    check_one_line(capsys, "notes.txt is a file")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "comparison.json").write_text('{"format_version": 1}')
     assert main(_build_command(channels, tmp_path / "broken")) == 2
-    _check_one_line(capsys, "comparison.json is damaged")
+    check_one_line(capsys, "comparison.json is damaged")
 
 
 def test_a_second_comparison_in_the_folder_is_refused(channels: Path, tmp_path: Path, capsys: Capture) -> None:
     with hold_lock(tmp_path):
         assert main(_build_command(channels, tmp_path)) == 2
-    _check_one_line(capsys, f"{tmp_path} is in use: process {os.getpid()} writes")
+    check_one_line(capsys, f"{tmp_path} is in use: process {os.getpid()} writes")
     with hold_lock(tmp_path):
         pass
 
@@ -454,9 +446,9 @@ def test_report_anew(compared: _Compared, tmp_path: Path, capsys: Capture) -> No
     assert capsys.readouterr().out == f"the report is in {compared.out / 'report.html'}\n"
     assert (compared.out / "report.html").is_file()
     assert main(["report", str(compared.out), "--channels", str(compared.channels)]) == 2
-    _check_one_line(capsys, "a comparison knows its channels")
+    check_one_line(capsys, "a comparison knows its channels")
     assert main(["report", str(tmp_path)]) == 2
-    _check_one_line(capsys, "holds no comparison, no run and no model")
+    check_one_line(capsys, "holds no comparison, no run and no model")
 
 
 def test_report_of_one_run_and_of_one_model(compared: _Compared, tmp_path: Path, capsys: Capture) -> None:
