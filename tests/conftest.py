@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ TINY = {
 """Hyperparameters of the smallest job that is still a real one, as SageMaker's strings."""
 
 RunJob = Callable[..., JobOutcome]
+
+
+def pytest_configure() -> None:
+    """Ctrl-C as a terminal has it: a shell's background job, and all that it starts, would ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def build_listeners(hyperparameters: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
