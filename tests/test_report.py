@@ -71,6 +71,12 @@ def write_comparison(folder: Path, records: Sequence[RunRecord], **settings: Any
     return folder
 
 
+@pytest.fixture(autouse=True)
+def threads_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MXNet is loaded in this process already, where the program would choose the number of its threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture
 def with_photos(drawn_channels: Mapping[str, Path], tmp_path: Path) -> Path:
     """Two models on the drawn photos: PSP predicts class 0 everywhere, FCN the truth but for one photo."""
