@@ -14,6 +14,7 @@ import numpy as np
 from example import Ask, Mask, parse_mask
 from PIL import Image
 
+from gluonseg.compare.measurement import score_photo
 from gluonseg.compare.record import PhotoScore, Score
 from gluonseg.data.decode import read_label
 from gluonseg.data.label_channel import read_label_maps
@@ -57,13 +58,6 @@ def read_truth(data: Path, class_names: Sequence[str], ignore_label: int = IGNOR
     return Truth(pairs, read_label_maps(data / "label_map", ignore_label).validation, class_names)
 
 
-def score_photo(name: str, confusion: Confusion) -> list[PhotoScore]:
-    """The scores of a photo; none without a scored pixel, which has no mIoU."""
-    if not confusion.matrix.any():
-        return []
-    return [PhotoScore(name, confusion.compute_miou(), confusion.compute_pixel_accuracy())]
-
-
 def ask_about_all(ask: Ask, truth: Truth, masks: Path) -> Answers:
     """Send every validation photo, and write the masks that come back, class ids, to ``masks/<name>.png``.
 
@@ -84,7 +78,8 @@ def ask_about_all(ask: Ask, truth: Truth, masks: Path) -> Answers:
         except (RuntimeError, ValueError) as error:
             raise RuntimeError(f"{pair.image.name}: {error}") from None
         Image.fromarray(np.asarray(mask)).save(masks / f"{pair.name}.png")
-        photos += score_photo(pair.name, confusion)
+        if scored := score_photo(pair.name, confusion):
+            photos.append(scored)
         total += confusion
     return Answers(total, photos, seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tarfile
@@ -15,7 +14,16 @@ from example import Job, Training, follow_training, say
 from machine import remove_containers
 
 from gluonseg.compare.plan import Comparison, Run
-from gluonseg.compare.record import FAILED, FINISHED, MASKS_FOLDER, RunRecord, Score, read_record, write_record
+from gluonseg.compare.record import (
+    FAILED,
+    FINISHED,
+    MASKS_FOLDER,
+    RunRecord,
+    Score,
+    describe_training,
+    read_record,
+    write_record,
+)
 
 LOG_FILE = "log.txt"
 KILLED = 137
@@ -39,11 +47,6 @@ def unpack(archive: Path, folder: Path) -> None:
         # Pythons of before 2023 have no filter.
         tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
         tar.extractall(folder)
-
-
-def read_json(path: Path, default: Any) -> Any:
-    """The content of a file that a job may have left."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,7 @@ class Comparer:
         return run.build_record(
             status,
             train_seconds=training.seconds,
-            epochs=read_json(model / "curves.json", []),
-            hyperparameters=read_json(model / "hyperparams.json", self.comparison.settings),
-            versions=read_json(model / "model_card.json", {}).get("versions", {}),
+            **describe_training(model, self.comparison.settings),
             **values,
         )
 

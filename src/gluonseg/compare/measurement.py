@@ -27,14 +27,17 @@ class PhotoFacts:
     score: PhotoScore | None
 
 
+def score_photo(name: str, confusion: Confusion) -> PhotoScore | None:
+    """The scores of one photo; None without a scored pixel, which leaves no mIoU."""
+    if not confusion.matrix.any():
+        return None
+    return PhotoScore(name, confusion.compute_miou(), confusion.compute_pixel_accuracy())
+
+
 def compute_photo_facts(prediction: Prediction) -> PhotoFacts:
     """The numbers of one predicted photo."""
     height, width = prediction.mask.shape
-    confusion = prediction.confusion
-    score = None
-    if confusion.matrix.any():
-        score = PhotoScore(prediction.pair.name, confusion.compute_miou(), confusion.compute_pixel_accuracy())
-    return PhotoFacts((height, width), prediction.seconds, score)
+    return PhotoFacts((height, width), prediction.seconds, score_photo(prediction.pair.name, prediction.confusion))
 
 
 def build_score(

@@ -84,17 +84,34 @@ class RunRecord:
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write ``run.json`` into a run's folder, in one step; numbers that JSON does not know become null."""
-    content = _drop_non_finite(dataclasses.asdict(record))
+    content = drop_non_finite(dataclasses.asdict(record))
     write_text(folder / RUN_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _drop_non_finite(value: Any) -> Any:
-    """The loss of a training that diverged is nan."""
+def drop_non_finite(value: Any) -> Any:
+    """The value without numbers that JSON does not know: the loss of a training that diverged is nan."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _drop_non_finite(item) for name, item in value.items()}
-    return [_drop_non_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {name: drop_non_finite(item) for name, item in value.items()}
+    return [drop_non_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file that a step may have left; None where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def describe_training(model: Path, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a record that a training has left in its ``model`` folder; ``settings`` where it left none."""
+    return {
+        "epochs": read_json(model / "curves.json") or [],
+        "hyperparameters": read_json(model / "hyperparams.json") or settings,
+        "versions": (read_json(model / "model_card.json") or {}).get("versions", {}),
+    }
 
 
 def parse_score(content: Mapping[str, Any]) -> Score:

@@ -17,7 +17,17 @@ from gluonseg.compare.hardware import describe_hardware
 from gluonseg.compare.lock import Lock, check_free, hold_lock
 from gluonseg.compare.plan import Comparison, Run, check_data, check_folder, write_comparison
 from gluonseg.compare.progress import Display
-from gluonseg.compare.record import FAILED, FINISHED, RunRecord, Score, parse_score, read_record, write_record
+from gluonseg.compare.record import (
+    FAILED,
+    FINISHED,
+    RunRecord,
+    Score,
+    describe_training,
+    parse_score,
+    read_json,
+    read_record,
+    write_record,
+)
 from gluonseg.compare.score import MODEL_FOLDER, SCORE_FILE
 from gluonseg.errors import ModelError, UserError
 from gluonseg.json_object import parse_json_object
@@ -41,14 +51,6 @@ class RunError(Exception):
     def __init__(self, reason: str, code: int = 1) -> None:
         super().__init__(reason)
         self.code = code
-
-
-def _read_json(path: Path) -> Any:
-    """The content of a JSON file; None where it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def find_reason(log: str, code: int) -> str:
@@ -78,7 +80,7 @@ class _Runner:
     def make_run(self, run: Run) -> RunRecord:
         """Train and score; what went wrong is in the record, which is written in any case."""
         folder = self.comparison.find_run_folder(run)
-        took = _read_json(folder / TRAINED_FILE) if _holds_model(folder / MODEL_FOLDER) else None
+        took = read_json(folder / TRAINED_FILE) if _holds_model(folder / MODEL_FOLDER) else None
         try:
             took = took or self._train(run, folder)
             self._score(folder)
@@ -96,9 +98,7 @@ class _Runner:
             status,
             train_seconds=took.get("seconds", 0.0),
             train_peak_mb=took.get("peak_mb", 0.0),
-            epochs=_read_json(model / "curves.json") or [],
-            hyperparameters=_read_json(model / "hyperparams.json") or self.comparison.settings,
-            versions=(_read_json(model / "model_card.json") or {}).get("versions", {}),
+            **describe_training(model, self.comparison.settings),
             **values,
         )
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gluonseg.compare.record import RunRecord
+from gluonseg.compare.record import RunRecord, drop_non_finite
 from gluonseg.report.answer import Answer, Gap, compute_gap
 from gluonseg.report.setting import describe_load, find_versions
 from gluonseg.report.single import WHOLE_IMAGE, CardScores
@@ -79,15 +79,6 @@ def _describe_card(scores: CardScores) -> dict[str, Any]:
     return {"scored_on": scores.key, "metrics": scores.numbers, "class_IoU": scores.classes}
 
 
-def _clean(value: Any) -> Any:
-    """The value without numbers that JSON does not know: the loss of a training that diverged is nan."""
-    if isinstance(value, float):
-        return _finite(value)
-    if isinstance(value, Mapping):
-        return {name: _clean(item) for name, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def format_json(
     comparison: Comparison,
     answer: Answer,
@@ -115,7 +106,7 @@ def format_json(
         "versions": find_versions(comparison),
         "comparison": comparison.settings,
     }
-    return json.dumps(_clean(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(drop_non_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _list_cells(record: RunRecord, class_names: Sequence[str], whole: CardScores | None) -> list[float | str]:
