@@ -1,0 +1,66 @@
+"""``python -m benchmarks [STAGE ...]``: measure, print the table, write build/bench/results.json."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine
+from benchmarks.row import Row, describe_row, format_table
+from benchmarks.variant import ROOT
+
+STAGES = ("input_pipeline", "training_step", "engine", "int8", "server", "cold_start", "model_server")
+"""Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[Row]``."""
+SCRATCH = ROOT / "build" / "bench"
+RESULT = SCRATCH / "results.json"
+BUSY_LOAD = 0.5
+
+
+def _wait_until_idle(patience_s: float = 90.0) -> float:
+    """Wait for a load below :data:`BUSY_LOAD`, so that one stage is not measured in the wake of another."""
+    deadline = time.monotonic() + patience_s
+    while os.getloadavg()[0] > BUSY_LOAD and time.monotonic() < deadline:
+        time.sleep(2)
+    return os.getloadavg()[0]
+
+
+def _measure(stage: str) -> tuple[list[Row], dict[str, Any]]:
+    load = _wait_until_idle()
+    print(f"measuring {stage} (load {load:.2f}) ...", file=sys.stderr, flush=True)
+    start = time.monotonic()
+    rows: list[Row] = importlib.import_module(f"benchmarks.stage_{stage}").measure(SCRATCH)
+    print(format_table(rows), file=sys.stderr, flush=True)
+    return rows, {"load": load, "seconds": round(time.monotonic() - start, 1)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the stages named, or all; returns 0 when every bar is met, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of {', '.join(STAGES)} (default: all)")
+    parser.add_argument("--json", type=Path, default=RESULT, help="where the result is written")
+    parsed = parser.parse_args(arguments)
+    unknown = sorted(set(parsed.stages) - set(STAGES))
+    if unknown:
+        parser.error(f"unknown stage {unknown[0]}; there are {', '.join(STAGES)}")
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    stages: dict[str, Any] = {}
+    for stage in parsed.stages or STAGES:
+        found, stages[stage] = _measure(stage)
+        rows += found
+        # After each stage: a whole run takes long, and what is measured is measured.
+        content = {"machine": describe_machine(), "stages": stages, "rows": [describe_row(row) for row in rows]}
+        parsed.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(format_table(rows))
+    return 1 if any(row.is_met is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

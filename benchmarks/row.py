@@ -1,0 +1,85 @@
+"""Rows of the result: what was compared, both absolute values, the ratio, and whether it clears its bar."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.rounds import Ratio, compute_ratio
+
+AT_LEAST, AT_MOST = ">=", "<="
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    ``value`` is what the bar is for: a ratio, or a number in ``unit``. ``ours`` and ``theirs`` are absolute, in
+    ``unit``; ``theirs`` is None where there is no peer. ``low`` and ``high`` bound a ratio (95 %). Without ``bar``
+    the line only informs. ``note`` says what a reader has to know.
+    """
+
+    stage: str
+    against: str
+    unit: str
+    ours: float
+    theirs: float | None
+    value: float
+    bar: float | None = None
+    sense: str = AT_LEAST
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the value clears the bar; None without one."""
+        if self.bar is None:
+            return None
+        return self.value >= self.bar if self.sense == AT_LEAST else self.value <= self.bar
+
+
+def build_ratio_row(
+    stage: str,
+    against: str,
+    unit: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    bar: float | None,
+    sense: str = AT_LEAST,
+    note: str = "",
+) -> Row:
+    """A row of two series, round by round; the ratio is ours over theirs."""
+    ratio: Ratio = compute_ratio(ours, theirs)
+    return Row(
+        stage, against, unit, median(ours), median(theirs), ratio.value, bar, sense, ratio.low, ratio.high, note
+    )
+
+
+def _format_number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| stage | against | ours | theirs | unit | value (95 %) | bar | met |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        interval = "" if row.low is None or row.high is None else f" ({row.low:.2f} to {row.high:.2f})"
+        bar = "-" if row.bar is None else f"{row.sense} {row.bar:g}"
+        met = {None: "-", True: "yes", False: "NO"}[row.is_met]
+        numbers = f"{_format_number(row.ours)} | {_format_number(row.theirs)} | {row.unit}"
+        lines.append(
+            f"| {row.stage} | {row.against} | {numbers} | {_format_number(row.value)}{interval} | {bar} | {met} |"
+        )
+    notes = [f"- {row.stage}: {row.note}" for row in rows if row.note]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def describe_row(row: Row) -> dict[str, Any]:
+    """The row as JSON has it."""
+    return {**dataclasses.asdict(row), "is_met": row.is_met}
