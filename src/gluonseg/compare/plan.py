@@ -15,6 +15,7 @@ from gluonseg.atomic import write_text
 from gluonseg.compare.lock import LOCK_FILE
 from gluonseg.compare.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
 from gluonseg.data.check import CheckReport
+from gluonseg.digest import hash_file
 from gluonseg.errors import DataError, HyperparameterError, UserError, find_nearest
 from gluonseg.hyperparameters import Hyperparameters, describe_unknown, get_specs, parse_hyperparameters
 from gluonseg.json_object import parse_json_object
@@ -147,16 +148,8 @@ def _hash_channels(channels: Mapping[str, Path]) -> str:
         paths = sorted(folder.rglob("*")) if name in channels else []
         for path in (path for path in paths if path.is_file() and not path.name.startswith(".")):
             digest.update(f"{name} {path.relative_to(folder)!s} ".encode(errors="surrogateescape"))
-            digest.update(_hash_file(path))
+            digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()
-
-
-def _hash_file(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
 
 
 def _describe_data(channels: Mapping[str, Path], check: CheckReport) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def decode_image(
         elif picture.mode == "P" and "transparency" in picture.info:
             # By way of RGBA: Pillow warns when palette transparency given as bytes is dropped directly.
             picture = picture.convert("RGBA")
-        return np.array(picture.convert("RGB"), dtype=np.uint8)
+        # Even to the mode that a picture has, convert() makes a copy.
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
 
 
 def decode_label(data: bytes, name: str = "mask", *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Array:

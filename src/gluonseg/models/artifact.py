@@ -1,8 +1,8 @@
 """Model folders and model.tar.gz: ours and those of the built-in algorithm.
 
 Both hold ``model_best.params`` (the best epoch), ``model_algo-1`` (the last one) and ``hyperparams.json``;
-ours add ``model_card.json``. From an archive only these members are read, by name and with a size cap;
-nothing else is unpacked.
+ours add ``model_card.json`` and ``model.onnx``. From an archive only these members are read, by name and with a
+size cap; nothing else is unpacked.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy.typing as npt
+
 from gluonseg.errors import ModelError
 from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
-from gluonseg.models.params_file import read_params
+from gluonseg.models.onnx_file import ONNX_FILE, ONNX_FILES
+from gluonseg.models.params_file import convert_arrays, read_arrays
 
 BEST_FILE = "model_best.params"
 LAST_FILE = "model_algo-1"
 HYPERPARAMETERS_FILE = "hyperparams.json"
-_MEMBERS = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE)
+_NETWORKS = (BEST_FILE, LAST_FILE, ONNX_FILE)
+"""Each of these makes a folder a model's."""
+_MEMBERS = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE, *ONNX_FILES.values())
 _MAX_MEMBER_BYTES = 2 << 30
 _MAX_MEMBERS_LISTED = 10_000
 
@@ -41,10 +46,16 @@ _BLOCK = re.compile(r"layer(\d)\.(\d+)\.")
 
 @dataclass(frozen=True)
 class ModelArtifact:
-    """A model read into memory: its card and its parameters (structural name -> NDArray on the CPU)."""
+    """A model read into memory: its card and its parameters, by structural name, with the file they are from."""
 
     card: ModelCard
-    params: Mapping[str, Any]
+    arrays: Mapping[str, npt.NDArray[Any]]
+    weights: Path
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters as MXNet's NDArrays on the CPU, copied anew with each call."""
+        return convert_arrays(self.arrays)
 
 
 def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str, int]:
@@ -83,13 +94,18 @@ def _as_size(value: Any, default: int) -> int:
     return size if 0 < size <= MAX_SIDE else default
 
 
+def find_weights(folder: Path) -> Path | None:
+    """The file with the parameters that count: those of the best epoch if they are there."""
+    return next((folder / name for name in (BEST_FILE, LAST_FILE) if (folder / name).is_file()), None)
+
+
 def read_folder(folder: Path) -> ModelArtifact:
     """Read a model folder; raises ModelError when the weights are missing, damaged or do not fit the card."""
-    weights = next((folder / name for name in (BEST_FILE, LAST_FILE) if (folder / name).is_file()), None)
+    weights = find_weights(folder)
     if weights is None:
         raise ModelError(f"no {BEST_FILE} (nor {LAST_FILE}) in {folder}; give a model folder or a model.tar.gz")
-    params = read_params(weights)
-    algorithm, backbone, num_classes = infer_architecture({name: array.shape for name, array in params.items()})
+    arrays = read_arrays(weights)
+    algorithm, backbone, num_classes = infer_architecture({name: array.shape for name, array in arrays.items()})
     if (folder / CARD_FILE).is_file():
         card = read_card(folder / CARD_FILE)
         if (card.algorithm, card.backbone, card.num_classes) != (algorithm, backbone, num_classes):
@@ -97,40 +113,53 @@ def read_folder(folder: Path) -> ModelArtifact:
                 f"{CARD_FILE} says {card.algorithm} on {card.backbone} with {card.num_classes} classes, "
                 f"{weights.name} holds {algorithm} on {backbone} with {num_classes}"
             )
-        return ModelArtifact(card, params)
+        return ModelArtifact(card, arrays, weights)
     found = _read_hyperparameters(folder / HYPERPARAMETERS_FILE)
     card = build_card(
         algorithm,
         backbone,
         num_classes,
-        aux=any(name.startswith("auxlayer.") for name in params),
+        aux=any(name.startswith("auxlayer.") for name in arrays),
         base_size=_as_size(found.get("base_size"), 520),
         crop_size=_as_size(found.get("crop_size"), 240),
         hyperparameters={str(name): str(value) for name, value in found.items()},
     )
-    return ModelArtifact(card, params)
+    return ModelArtifact(card, arrays, weights)
 
 
-def read_artifact(source: Path) -> ModelArtifact:
-    """Read a model folder or a model.tar.gz; a folder that holds just one archive will do as well.
+@contextmanager
+def open_model(source: Path) -> Iterator[Path]:
+    """The folder of a model: ``source`` itself, or for a model.tar.gz a temporary one.
+
+    A folder that holds just one archive will do as well.
 
     Raises:
-        ModelError: nothing there, not an archive, no model inside, damaged or foreign parameters.
+        ModelError: nothing there, not an archive, no model inside. A ModelError of the body names the archive.
     """
     if source.is_dir():
         archives = sorted(source.glob("*.tar.gz"))
-        has_weights = (source / BEST_FILE).is_file() or (source / LAST_FILE).is_file()
-        if has_weights or len(archives) != 1:
-            return read_folder(source)
+        if len(archives) != 1 or any((source / name).is_file() for name in _NETWORKS):
+            yield source
+            return
         (source,) = archives
     if not source.is_file():
         raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
     with _unpacked(source) as folder:
         try:
-            return read_folder(folder)
+            yield folder
         except ModelError as error:
             # The temporary folder is gone when the text is read; the archive is what the caller knows.
             raise ModelError(str(error).replace(f"{folder}/", f"{source}: ")) from None
+
+
+def read_artifact(source: Path) -> ModelArtifact:
+    """Read a model folder or a model.tar.gz; see :func:`open_model`.
+
+    Raises:
+        ModelError: as there, or damaged or foreign parameters.
+    """
+    with open_model(source) as folder:
+        return read_folder(folder)
 
 
 @contextmanager
@@ -145,7 +174,7 @@ def _unpacked(archive: Path) -> Iterator[Path]:
         except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]  # the rest lists what each decompressor said
             raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None
-        if not any((folder / weights).is_file() for weights in (BEST_FILE, LAST_FILE)):
+        if not any((folder / name).is_file() for name in _NETWORKS):
             raise ModelError(f"there is no {BEST_FILE} in {archive}; a model archive has it at its root")
         yield folder
 

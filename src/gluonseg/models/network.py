@@ -172,11 +172,12 @@ class SegmentationNetwork(SegBaseModel):  # type: ignore[misc]
         raise NotImplementedError
 
     def hybrid_forward(self, F: Any, x: Any) -> tuple[Any, ...]:
+        return tuple(_resize_like(F, output, x) for output in self.forward_coarse(x))
+
+    def forward_coarse(self, x: Any) -> tuple[Any, ...]:
+        """The outputs as they are before they are enlarged, (N, nclass, ceil(H/8), ceil(W/8)) each."""
         c3, c4 = self.base_forward(x)
-        outputs = [_resize_like(F, self.head(c4), x)]
-        if self.aux:
-            outputs.append(_resize_like(F, self.auxlayer(c3), x))
-        return tuple(outputs)
+        return (self.head(c4), self.auxlayer(c3)) if self.aux else (self.head(c4),)
 
     def predict_coarse(self, x: Any) -> Any:
         """Logits (N, nclass, ceil(H/8), ceil(W/8)) of the head alone, not enlarged."""
@@ -188,6 +189,17 @@ class SegmentationNetwork(SegBaseModel):  # type: ignore[misc]
         return _resize_like(ndarray, self.predict_coarse(x), x)
 
     demo = predict
+
+
+class CoarseNetwork(nn.HybridBlock):  # type: ignore[misc]
+    """``network`` without the enlargement at its end, to be compiled by itself; the parameters are the same ones."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def hybrid_forward(self, _F: Any, x: Any) -> tuple[Any, ...]:
+        return self.network.forward_coarse(x)
 
 
 class FCN(SegmentationNetwork):

@@ -149,9 +149,14 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
 def read_params(path: Path) -> dict[str, Any]:
     """Read a ``.params`` file as :func:`read_arrays` does, into ``mx.nd.NDArray`` on the CPU."""
+    return convert_arrays(read_arrays(path))
+
+
+def convert_arrays(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Copy numpy arrays into ``mx.nd.NDArray`` on the CPU."""
     import mxnet as mx
 
-    return {name: mx.nd.from_numpy(array, zero_copy=False) for name, array in read_arrays(path).items()}
+    return {name: mx.nd.from_numpy(array, zero_copy=False) for name, array in arrays.items()}
 
 
 def iter_params(arrays: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
@@ -180,6 +185,6 @@ def write_params(arrays: Mapping[str, Array], path: Path) -> None:
         with replacing_file(path) as partial:
             # Opened here first: MXNet's own message for a folder that cannot be written is a stack trace.
             partial.touch()
-            mx.nd.save(str(partial), {name: mx.nd.from_numpy(array, zero_copy=False) for name, array in arrays.items()})
+            mx.nd.save(str(partial), convert_arrays(arrays))
     except (OSError, mx.MXNetError) as error:
         raise ModelError(f"{path} cannot be written: {error}. Check the folder and the free space.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gluonseg.atomic import replacing_file
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError, join_names
+from gluonseg.png import encode_png
 from gluonseg.predict.evaluation import MaskPredictor
 from gluonseg.report.overlay import choose_colours, draw_overlay
 
@@ -73,10 +72,8 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
 
 def write_png(pixels: UInt8Array, path: Path) -> None:
     """Write a grey (H, W) or RGB (H, W, 3) uint8 array as PNG, in one step."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     with replacing_file(path) as partial:
-        partial.write_bytes(buffer.getvalue())
+        partial.write_bytes(encode_png(pixels))
 
 
 def check_targets(images: Sequence[Path], output: Path, *, overlays: bool) -> None:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import numpy as np
-import numpy.typing as npt
 
 from gluonseg.data.transforms import compute_long_side_size, resize_image
-from gluonseg.device import find_devices
-from gluonseg.models.artifact import ModelArtifact, read_artifact
-from gluonseg.models.card import ModelCard
-from gluonseg.models.network import load_params
-from gluonseg.models.registry import build_network
-from gluonseg.predict.preprocess import normalise_images
+from gluonseg.digest import hash_file
+from gluonseg.errors import ModelError
+from gluonseg.gpu import find_gpus
+from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
+from gluonseg.models.card import CARD_FILE, ModelCard, read_card
+from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, read_onnx
+from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
+from gluonseg.predict.enlarge import compute_mask, compute_probabilities
+from gluonseg.predict.tile import MAX_WHOLE_PIXELS, compute_tiled_logits
+from gluonseg.predict.view import ONE_VIEW, Views, compute_view_logits
 
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
+_log = logging.getLogger(__name__)
 MAX_NETWORK_PIXELS = 4_000_000
-"""Larger pictures are shrunk to this for the network, which takes about 1 kB a pixel on resnet-50."""
-MAX_LOGITS = 1 << 25
-"""Enlarged logits held at a time while a mask is computed."""
+"""Larger pictures are shrunk to this for the network, which takes seconds a million pixels."""
 MIN_SIDE = 8
 """Smaller pictures are enlarged to this before the network, whose first stages halve a side three times."""
 
@@ -32,80 +32,133 @@ MIN_SIDE = 8
 class Predictor:
     """An immutable model; every method may be called from several threads.
 
-    Calls take turns on the network: MXNet already spreads one of them over all cores.
+    Calls take turns on the engine, which already spreads one of them over all cores.
     """
 
-    def __init__(self, network: Any, card: ModelCard, device: Any = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        card: ModelCard,
+        *,
+        views: Views = ONE_VIEW,
+        max_network_pixels: int = MAX_NETWORK_PIXELS,
+    ) -> None:
         self.card = card
-        self._network = network
-        self._device = device if device is not None else mx.cpu()
+        self.engine = engine
+        self._views = views
+        self._max_network_pixels = max_network_pixels
         self._lock = threading.Lock()
 
     def compute_input_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) at which a picture of that size goes through the network."""
         if self.card.prediction_size:
             height, width = compute_long_side_size(height, width, self.card.prediction_size)
-        if height * width > MAX_NETWORK_PIXELS:
-            shrink = math.sqrt(MAX_NETWORK_PIXELS / (height * width))
+        if height * width > self._max_network_pixels:
+            shrink = math.sqrt(self._max_network_pixels / (height * width))
             height, width = int(height * shrink), int(width * shrink)
         return max(height, MIN_SIDE), max(width, MIN_SIDE)
 
-    def _compute_logits(self, image_hwc: UInt8Array) -> Any:
-        """Logits (1, C, h/8, w/8), an NDArray on the device; enlarging them to (H, W) is left to the caller."""
+    def compute_logits(self, image_hwc: UInt8Array) -> Float32Array:
+        """Logits (C, ceil(h/8), ceil(w/8)) float32, (h, w) being the size in the network."""
         if image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or image_hwc.dtype != np.uint8 or not image_hwc.size:
             raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
-        resized = resize_image(image_hwc, *self.compute_input_size(*image_hwc.shape[:2]))
-        batch = mx.nd.array(normalise_images(resized[None], self.card.mean, self.card.std), ctx=self._device)
-        return self._network.predict_coarse(batch)
+        size = self.compute_input_size(*image_hwc.shape[:2])
+        if self._views.is_single:
+            return self._compute_one_view(resize_image(image_hwc, *size))
+        return compute_view_logits(self._compute_one_view, image_hwc, size, self._views, MIN_SIDE)
+
+    def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
+        with self._lock:
+            if resized_hwc.shape[0] * resized_hwc.shape[1] > MAX_WHOLE_PIXELS:
+                return compute_tiled_logits(self.engine, resized_hwc)
+            logits: Float32Array = self.engine.compute_logits(resized_hwc[None])[0]
+        return logits
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         """Softmax probabilities (num_classes, H, W) float32 of an RGB picture (H, W, 3) uint8."""
-        height, width = image_hwc.shape[:2]
-        with self._lock:
-            logits = mx.nd.contrib.BilinearResize2D(self._compute_logits(image_hwc), height=height, width=width)
-            found: Float32Array = mx.nd.softmax(logits, axis=1)[0].asnumpy()
-        return found
+        return compute_probabilities(self.compute_logits(image_hwc), *image_hwc.shape[:2])
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         """Class ids (H, W) uint8 of an RGB picture (H, W, 3) uint8."""
-        with self._lock:
-            return compute_mask(self._compute_logits(image_hwc), *image_hwc.shape[:2])
+        return compute_mask(self.compute_logits(image_hwc), *image_hwc.shape[:2])
 
 
-def compute_mask(logits: Any, height: int, width: int) -> UInt8Array:
-    """Enlarge logits (1, C, h, w) to (height, width) and take the greatest, a few classes at a time.
+def _build_onnx_engine(artifact: ModelArtifact) -> Engine:
+    """The network of an artifact without an ONNX file that fits."""
+    # Here, not at the top: only this way needs the package that writes graphs.
+    from gluonseg.models.onnx_graph import build_graph
+    from gluonseg.predict.onnx_engine import OnnxEngine
 
-    Of equal logits the lowest class wins, as in one argmax over all of them.
-    """
-    step = max(1, MAX_LOGITS // (height * width))
-    mask = np.zeros((height, width), dtype=np.uint8)
-    best: Float32Array | None = None
-    for first in range(0, logits.shape[1], step):
-        part = logits.slice_axis(axis=1, begin=first, end=min(first + step, logits.shape[1]))
-        enlarged = mx.nd.contrib.BilinearResize2D(part, height=height, width=width)
-        found = (enlarged.argmax(axis=1)[0].asnumpy() + first).astype(np.uint8)
-        value = enlarged.max(axis=1)[0].asnumpy()
-        if best is None:
-            mask, best = found, value
-            continue
-        higher = value > best
-        mask[higher], best[higher] = found[higher], value[higher]
-    return mask
+    graph = build_graph(artifact.card, artifact.arrays)
+    return OnnxEngine(OnnxFile(graph.SerializeToString(), f"the graph of {artifact.weights}"), artifact.card)
 
 
-def build_predictor(artifact: ModelArtifact, device: Any = None) -> Predictor:
-    """Build the network of an artifact and load its parameters; ModelError when they do not fit."""
-    card = artifact.card
-    device = device if device is not None else find_devices()[0]
-    network = build_network(card.algorithm, card.backbone, card.num_classes, aux=card.aux, ctx=device)
-    load_params(network, artifact.params, device)
-    return Predictor(network, card, device)
+def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
+    """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
+    from gluonseg.predict.onnx_engine import OnnxEngine
+
+    file = read_onnx(folder, precision) if (folder / CARD_FILE).is_file() else None
+    if file is None:
+        return None
+    card = read_card(folder / CARD_FILE)
+    engine = OnnxEngine(file, card)
+    weights = find_weights(folder)
+    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != hash_file(weights):
+        _log.warning("%s was not made of %s and is not used; gluonseg export makes it anew", file.source, weights.name)
+        return None
+    return engine, card
 
 
-def load_predictor(source: Path, device: Any = None) -> Predictor:
-    """Load a model folder or a model.tar.gz (ours, or the built-in's); ``device`` is the first GPU, or the CPU.
+def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
+    found = _open_onnx_file(folder, precision)
+    if found:
+        return found
+    if precision != FLOAT32:
+        raise ModelError(
+            f"there is no {ONNX_FILES[precision]} in {folder} that fits its parameters; gluonseg export makes it"
+        )
+    artifact = read_folder(folder)
+    return _build_onnx_engine(artifact), artifact.card
+
+
+def _load_in_mxnet(folder: Path, device: Any) -> tuple[Engine, ModelCard]:
+    from gluonseg.predict.mxnet_engine import build_mxnet_engine
+
+    artifact = read_folder(folder)
+    return build_mxnet_engine(artifact, device), artifact.card
+
+
+def _find_gpu() -> Any:
+    """The first GPU that MXNet can use, or None; MXNet is not imported where the driver shows none."""
+    if not find_gpus().usable:
+        return None
+    from gluonseg.device import find_devices
+
+    device = find_devices()[0]
+    return device if device.device_type == "gpu" else None
+
+
+def load_predictor(
+    source: Path,
+    device: Any = None,
+    *,
+    precision: str = FLOAT32,
+    views: Views = ONE_VIEW,
+    max_network_pixels: int = MAX_NETWORK_PIXELS,
+) -> Predictor:
+    """Load a model folder or a model.tar.gz (ours, or the built-in's).
+
+    ``device`` is one of MXNet's: the network then runs in MXNet there. Without one it runs on the first GPU that
+    MXNet can use, in MXNet, and else on the CPU in ONNX Runtime: from ``model.onnx``, or converted from the parameters.
+    ``precision`` is ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
+    ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
 
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
     """
-    return build_predictor(read_artifact(Path(source)), device)
+    if device is None and precision == FLOAT32:
+        device = _find_gpu()
+    with open_model(Path(source)) as folder:
+        engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)
+    _log.info("Predicting with %s", engine.name if device is None else f"{engine.name} on {device}")
+    return Predictor(engine, card, views=views, max_network_pixels=max_network_pixels)

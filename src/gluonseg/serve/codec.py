@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gluonseg.data.decode import REQUEST_FORMATS, decode_image
 from gluonseg.errors import BadRequestError, ImageError, PayloadTooLargeError, UnsupportedImageError
+from gluonseg.png import encode_png
 from gluonseg.report.overlay import choose_colours, draw_overlay
 from gluonseg.serve import media
 from gluonseg.serve.recordio import Float32Array, encode_probabilities
@@ -62,22 +62,15 @@ def decode_request(body: bytes, max_pixels: int) -> UInt8Array:
         raise UnsupportedImageError("the body is no JPEG or PNG picture: send the bytes of one such file") from None
 
 
-def _encode_png(pixels: UInt8Array) -> bytes:
-    """Pixels (H, W) become a grey PNG (mode L), (H, W, 3) an RGB one."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def encode_mask_png(predictor: MaskPredictor, image_hwc: UInt8Array) -> bytes:
     """One channel, 8 bits, class ids: what both PIL and OpenCV read as such."""
-    return _encode_png(predictor.predict_mask(image_hwc))
+    return encode_png(predictor.predict_mask(image_hwc))
 
 
 def encode_overlay_png(predictor: MaskPredictor, image_hwc: UInt8Array) -> bytes:
     """The picture with the predicted classes drawn over it, each in a colour."""
     colours = choose_colours(predictor.card.class_names, predictor.card.colours)
-    return _encode_png(draw_overlay(image_hwc, predictor.predict_mask(image_hwc), colours))
+    return encode_png(draw_overlay(image_hwc, predictor.predict_mask(image_hwc), colours))
 
 
 def encode_npy(predictor: MaskPredictor, image_hwc: UInt8Array) -> bytes:

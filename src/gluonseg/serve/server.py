@@ -7,6 +7,7 @@ not from gunicorn's own files, and ``gluonseg serve`` runs the same server where
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -41,6 +42,12 @@ _WARM_UP_SHAPE = (96, 128, 3)
 _STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
 
 
+def _release_memory() -> None:
+    """Give the memory that loading has used and freed back to the system: glibc keeps it, more than all weights."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class ModelLoader:
     """Loads and warms up the model in a thread, so that /ping answers (503) meanwhile.
 
@@ -66,6 +73,7 @@ class ModelLoader:
             predictor = self._load()
             # The first prediction of a network takes longer than all others.
             predictor.predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))
+            _release_memory()
         except BaseException as error:
             text, exit_code = describe_failure(error)
             # A fault of the user needs no trace, one of the program does.
@@ -122,10 +130,11 @@ def _load_predictor(model_path: Path) -> MaskPredictor:
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn with our settings; ``load`` runs in each worker, after the fork."""
+    """gunicorn with our settings; ``load`` runs in each worker, after the fork, and so does ``load_model``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, load_model: Callable[[Path], MaskPredictor] = _load_predictor) -> None:
         self.settings = settings
+        self._load_model = load_model
         super().__init__()
 
     def load_config(self) -> None:
@@ -149,7 +158,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load(self) -> Flask:
         """Called by gunicorn in a new worker: begin to load the model and return the application."""
         loader = ModelLoader(
-            lambda: _load_predictor(self.settings.model_path), lambda exit_code: os._exit(_STOP_CODES[exit_code])
+            lambda: self._load_model(self.settings.model_path), lambda exit_code: os._exit(_STOP_CODES[exit_code])
         )
         loader.start()
         return create_app(loader.find, self.settings)
@@ -160,7 +169,7 @@ def _configure_log() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
-def run_server(settings: Settings) -> int:
+def run_server(settings: Settings, load_model: Callable[[Path], MaskPredictor] = _load_predictor) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
     0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.
@@ -172,7 +181,7 @@ def run_server(settings: Settings) -> int:
     # The model's libraries need it in any case, and gunicorn turns an error in its configuration into one of its own.
     find_temporary_folder()
     try:
-        Server(settings).run()
+        Server(settings, load_model).run()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
         return {Arbiter.APP_LOAD_ERROR: 2, 0: 0}.get(code, 1)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gluonseg.digest import hash_file
 from gluonseg.errors import UserError
 from gluonseg.models.params_file import iter_params
 
@@ -28,7 +29,6 @@ KEPT = 2
 """So many checkpoints stay: should the newest be damaged, there is the one before."""
 _NAME = re.compile(r"checkpoint-(\d{6,})-([0-9a-f]{64})\.params", re.ASCII)
 _PARTIAL = ".checkpoint.{}.partial"
-_BLOCK = 1 << 20
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)
 """What file systems say that write files through to the disk, but not folders: FUSE, SMB."""
 RESUMED = "Resuming from checkpoint %s after epoch %d, %.1f s of training, peak memory %.1f MB"
@@ -47,11 +47,7 @@ class CheckpointFile(NamedTuple):
 
     def is_whole(self) -> bool:
         """Whether the bytes are those that were written. Raises OSError when they cannot be read."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        return digest.hexdigest() == self.sha256
+        return hash_file(self.path) == self.sha256
 
 
 class CheckpointFolder:

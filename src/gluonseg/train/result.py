@@ -15,6 +15,7 @@ from gluonseg.errors import ModelError
 from gluonseg.metrics import Confusion, describe_confusion
 from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
 from gluonseg.models.card import CARD_FILE, ModelCard, encode_card, read_card
+from gluonseg.models.onnx_file import ONNX_FILES
 from gluonseg.models.params_file import read_arrays
 from gluonseg.report.curves import draw_curves
 from gluonseg.train.job_report import REPORT_FILES
@@ -24,7 +25,7 @@ from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, wri
 
 _log = logging.getLogger(__name__)
 CURVES_PICTURE = "curves.png"
-_FILES = (BEST_FILE, LAST_FILE, CARD_FILE, HYPERPARAMETERS_FILE, CURVES_FILE, CURVES_PICTURE)
+_FILES = (BEST_FILE, LAST_FILE, CARD_FILE, HYPERPARAMETERS_FILE, CURVES_FILE, CURVES_PICTURE, *ONNX_FILES.values())
 
 
 class ResultFolder(Listener):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from gluonseg.data.dataset import Dataset
+from gluonseg.export import build_checked_file, write_onnx
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion
-from gluonseg.models.artifact import BEST_FILE
+from gluonseg.models.artifact import BEST_FILE, read_folder
 from gluonseg.models.card import ModelCard, build_card
+from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.predict.evaluation import iter_predictions
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.assemble import build_loaders, build_loop, open_dataset
@@ -106,6 +108,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     with suppress(Stopped):
         loop.run()
     folder.complete()
+    _export(settings, writer.lock)
     confusion = _score(settings, plan, folder, validation, report)
     report.write(folder.card, loop.results, confusion)
     return JobOutcome(folder.card, tuple(loop.results), confusion)
@@ -140,6 +143,24 @@ def _build_curves(plan: Plan, output_folder: Path | None) -> list[Listener]:
     return [TensorBoard(output_folder / EVENTS_FOLDER, plan.class_names)]
 
 
+def _get_gpu(plan: Plan) -> Any:
+    """The GPU to score on, or None: on a CPU the best epoch is scored by the engine that will serve it."""
+    return plan.devices[0] if plan.devices[0].device_type == "gpu" else None
+
+
+def _export(settings: JobSettings, lock: AbstractContextManager[Any]) -> None:
+    """Write the ONNX file, unless the job was stopped; what is trained is kept, whatever happens here."""
+    if settings.stop.is_requested:
+        return
+    try:
+        file = build_checked_file(read_folder(settings.model_folder))
+        # Whoever ends the process waits for the lock, and leaves no part of a file behind.
+        with lock:
+            write_onnx(file, settings.model_folder / ONNX_FILE)
+    except Exception:
+        _log.exception("The model is complete, but %s could not be written; try gluonseg export", ONNX_FILE)
+
+
 def _score(
     settings: JobSettings, plan: Plan, folder: ResultFolder, validation: Dataset, report: JobReport
 ) -> Confusion | None:
@@ -150,7 +171,7 @@ def _score(
 
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
     try:
-        predictor = load_predictor(settings.model_folder, plan.devices[0])
+        predictor = load_predictor(settings.model_folder, _get_gpu(plan))
         report.watch(predictor)
         confusion = Confusion.empty(folder.card.num_classes)
         for done, prediction in enumerate(iter_predictions(predictor, validation, folder.card.num_classes), 1):

@@ -12,9 +12,11 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+from gluonseg.coarse_loss import CoarseLoss
 from gluonseg.data.loader import Batch
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.losses import MixedLoss
+from gluonseg.models.network import CoarseNetwork
 from gluonseg.predict.preprocess import normalise_images
 
 Float32Array = npt.NDArray[np.float32]
@@ -29,8 +31,8 @@ class _Part:
     """One device's share of a batch."""
 
     images: Any
-    class_ids: Any
-    pixel_weights: Any
+    class_ids: npt.NDArray[np.uint8]
+    pixel_weights: Float32Array
 
 
 class Stepper:
@@ -52,8 +54,9 @@ class Stepper:
         syncbn: bool = False,
     ) -> None:
         self.trainer = trainer
-        self._network = network
-        self._loss = loss
+        self._network = CoarseNetwork(network)
+        self._network.hybridize(static_alloc=True)
+        self._loss = CoarseLoss(loss)
         self._syncbn = syncbn
         self._devices = list(devices)
         self._weight_table = weight_table
@@ -66,8 +69,9 @@ class Stepper:
         pixel_weights = self._weight_table[batch.class_ids]
         # A batch without one scored pixel has loss 0 and gradient 0; dividing by 1 keeps both finite.
         total_weight = float(pixel_weights.sum(dtype=np.float64)) or 1.0
-        parts = self._place(batch, pixel_weights)
-        losses = self._run_backward(parts, self._scale / total_weight)
+        # Every pixel's share of the mean is in its weight.
+        parts = self._place(batch, pixel_weights * np.float32(self._scale / total_weight))
+        losses = self._run_backward(parts)
         # MXNet 1.9.1 may begin to update a weight that the backward pass still uses: with nag, momentum then differed
         # in its last digits from run to run.
         mx.nd.waitall()
@@ -76,19 +80,20 @@ class Stepper:
         return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
 
     def forget_compiled(self) -> None:
-        """To be called when the network has changed and is going to be compiled again."""
+        """To be called when the network has changed and has to be compiled again."""
+        self._network.hybridize(static_alloc=True)
         self._is_compiled = False
 
-    def _run_backward(self, parts: Sequence[_Part], factor: float) -> list[Any]:
-        """Forward and backward of every part; returns their losses times ``factor``."""
+    def _run_backward(self, parts: Sequence[_Part]) -> list[Any]:
+        """Forward and backward of every part; returns their losses."""
         if len(parts) == 1 or not self._syncbn:
             # One after the other, which MXNet computes at the same time all the same: started by several threads,
             # devices would draw from one generator in an order that differs from run to run.
-            return [self._backward(part, factor) for part in parts]
+            return [self._backward(part) for part in parts]
         self._compile(parts)
         # A thread a device: synchronised batch norm makes each wait for all others, in the call itself.
         with ThreadPoolExecutor(len(parts), thread_name_prefix="device") as pool:
-            return list(pool.map(lambda part: self._backward(part, factor), parts))
+            return list(pool.map(self._backward, parts))
 
     def _compile(self, parts: Sequence[_Part]) -> None:
         """Let MXNet work out sizes and compile once, which several threads must not do at the same time."""
@@ -99,22 +104,18 @@ class Stepper:
         mx.nd.waitall()
         self._is_compiled = True
 
-    def _backward(self, part: _Part, factor: float) -> Any:
+    def _backward(self, part: _Part) -> Any:
         with mx.autograd.record():
             outputs = self._network(part.images)
-            loss = self._loss(part.class_ids, part.pixel_weights, *outputs) * factor
-        loss.backward()
+        loss, gradients = self._loss.differentiate(part.class_ids, part.pixel_weights, outputs)
+        mx.autograd.backward(list(outputs), gradients)
         return loss
 
     def _place(self, batch: Batch, pixel_weights: Float32Array) -> list[_Part]:
-        arrays = (normalise_images(batch.images), batch.class_ids.astype(np.float32), pixel_weights)
+        arrays = (normalise_images(batch.images), batch.class_ids, pixel_weights)
         shares = zip(*(np.array_split(array, len(self._devices)) for array in arrays), strict=True)
         return [
-            _Part(
-                mx.nd.array(images, ctx=device, dtype=self._dtype),
-                mx.nd.array(class_ids, ctx=device),
-                mx.nd.array(weights, ctx=device),
-            )
+            _Part(mx.nd.array(images, ctx=device, dtype=self._dtype), class_ids, weights)
             for (images, class_ids, weights), device in zip(shares, self._devices, strict=True)
             if len(images)
         ]

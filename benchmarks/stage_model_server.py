@@ -1,0 +1,104 @@
+"""The whole stack beside multi-model-server with an MXNet handler: same parameters, same photo, a mask as PNG."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.client import Client, prepare_photo
+from benchmarks.model import prepare_model
+from benchmarks.peers.model_server import PREDICTIONS, prepare_model_server, start_model_server
+from benchmarks.rounds import pick, run_rounds
+from benchmarks.row import AT_MOST, Row, build_ratio_row
+from benchmarks.service import Service, start_gluonseg
+from benchmarks.stage_server import CLIENTS, INVOCATIONS, MEGABYTE, MODEL
+from benchmarks.variant import Variant
+
+_PEER = "multi-model-server 1.1.11, MXNet"
+_STARTS = 3
+_SAME = 0.999
+"""Share of pixels that have to have one class in both answers: both compute the same network, in another order."""
+
+Start = Callable[[], Service]
+Starts = Mapping[str, Sequence[float]]
+
+
+def _ask(service: Service, path: str, body: bytes) -> tuple[float, bytes]:
+    client = Client(service.port, path, body)
+    answer = client.ask()
+    client.close()
+    return answer
+
+
+def _start_often(start: Start, path: str, body: bytes) -> Starts:
+    """Seconds to the first 200 and to the first mask, and memory at rest after it; the first start is dropped."""
+    found: dict[str, list[float]] = {"ready": [], "mask": [], "memory": []}
+    for number in range(1 + _STARTS):
+        begin = time.perf_counter()
+        with start() as service:
+            _ask(service, path, body)
+            mask = time.perf_counter() - begin
+            if number:
+                found["ready"].append(service.ready_s)
+                found["mask"].append(mask)
+                found["memory"].append(service.read_idle_pss() / MEGABYTE)
+    return found
+
+
+def _check_masks(ours: bytes, theirs: bytes) -> float:
+    """Share of equal pixels; raises ValueError when the two do not do the same work."""
+    one, other = (np.array(Image.open(io.BytesIO(body))) for body in (ours, theirs))
+    same = float((one == other).mean()) if one.shape == other.shape else 0.0
+    if same < _SAME:
+        raise ValueError(f"the servers' masks differ: {same:.4%} of the pixels are equal")
+    return same
+
+
+def _measure_throughput(ours: Service, theirs: Service, photo: Path, requests: int = 2) -> list[Row]:
+    with ExitStack() as stack:
+        variants = []
+        for name, service, path in (("ours", ours, INVOCATIONS), ("theirs", theirs, PREDICTIONS)):
+            arguments = (str(service.port), path, str(photo), str(CLIENTS), str(requests))
+            variants.append(stack.enter_context(Variant(name, "benchmarks.client", arguments)))
+        series = run_rounds(variants, rounds=3)
+    rate, their_rate = ([CLIENTS * requests / seconds for seconds in pick(series, name)] for name in series)
+    tail, their_tail = (pick(series, name, "p99") for name in series)
+    note = "one process of ours on all cores, theirs one worker a core with a thread each: each its defaults"
+    return [
+        build_ratio_row(f"stack: {CLIENTS} clients", _PEER, "photos/s", rate, their_rate, 1.15, note=note),
+        build_ratio_row("stack: 99th percentile", _PEER, "s", tail, their_tail, None, AT_MOST),
+    ]
+
+
+def measure(scratch: Path) -> list[Row]:
+    """All rows of this stage; PeerError when the peer cannot be installed."""
+    model, photo = prepare_model(scratch, *MODEL, onnx=True), prepare_photo(scratch)
+    folder = prepare_model_server(scratch, model)
+    body = photo.read_bytes()
+
+    def start_ours() -> Service:
+        return start_gluonseg(model, scratch / "serve.log")
+
+    def start_theirs() -> Service:
+        return start_model_server(scratch, folder)
+
+    first, other = _start_often(start_ours, INVOCATIONS, body), _start_often(start_theirs, PREDICTIONS, body)
+    note = "theirs says 200 also before a worker has the model; ours only once it is loaded and warm"
+    rows = [
+        build_ratio_row("stack: start to ping", _PEER, "s", first["ready"], other["ready"], 0.3, AT_MOST, note),
+        build_ratio_row("stack: start to first mask", _PEER, "s", first["mask"], other["mask"], 0.5, AT_MOST),
+        build_ratio_row("stack: idle memory", _PEER, "MB", first["memory"], other["memory"], 0.45, AT_MOST),
+    ]
+    with start_ours() as ours, start_theirs() as theirs:
+        same = _check_masks(_ask(ours, INVOCATIONS, body)[1], _ask(theirs, PREDICTIONS, body)[1])
+        rows += _measure_throughput(ours, theirs, photo)
+        memory = ours.read_pss() / MEGABYTE, theirs.read_pss() / MEGABYTE
+    note = f"{same:.3%} of the pixels of a mask are equal"
+    used = Row("stack: memory after it", _PEER, "MB", *memory, memory[0] / memory[1], note=note)
+    return [*rows, used]

@@ -1,0 +1,78 @@
+"""``model.onnx``: the trained network in a format that other programs open, written beside its parameters.
+
+The file is kept only when ONNX Runtime gives what MXNet gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gluonseg.atomic import replacing_file
+from gluonseg.digest import hash_file
+from gluonseg.errors import ModelError
+from gluonseg.models.artifact import ModelArtifact, read_folder
+from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
+from gluonseg.models.onnx_graph import build_graph
+from gluonseg.predict.engine import Engine
+from gluonseg.predict.mxnet_engine import build_mxnet_engine
+from gluonseg.predict.onnx_engine import OnnxEngine
+
+_log = logging.getLogger(__name__)
+CHECKED_SIZES = ((97, 131), (160, 64))
+"""Height and width of the pictures that both engines are given: no multiples of the stride, and some."""
+TOLERANCE = 1e-4
+"""Largest difference of two logits, as a share of the largest logit."""
+
+
+def compute_difference(one: Engine, other: Engine, sizes: Sequence[tuple[int, int]] = CHECKED_SIZES) -> float:
+    """Largest difference of the logits of two engines on drawn pictures, as a share of the second's largest logit.
+
+    Infinite when one of them is not finite.
+    """
+    rng, worst = np.random.default_rng(0), 0.0
+    for height, width in sizes:
+        images: npt.NDArray[np.uint8] = rng.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        logits, wanted = one.compute_logits(images), other.compute_logits(images)
+        if not (np.isfinite(logits).all() and np.isfinite(wanted).all()):
+            return float("inf")
+        worst = max(worst, float(np.abs(logits - wanted).max() / max(np.abs(wanted).max(), 1e-12)))
+    return worst
+
+
+def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
+    """The network of an artifact as an ONNX file in memory; ModelError when it does not give what MXNet gives."""
+    import mxnet as mx
+
+    graph = build_graph(artifact.card, artifact.arrays, hash_file(artifact.weights))
+    file = OnnxFile(graph.SerializeToString(), ONNX_FILE)
+    reference = build_mxnet_engine(artifact, mx.cpu())
+    difference = compute_difference(OnnxEngine(file, artifact.card), reference)
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"{ONNX_FILE} is not written: its logits differ from MXNet's by {difference:.1e} of the largest one, "
+            f"at most {TOLERANCE:.0e} is allowed"
+        )
+    _log.info("%s gives MXNet's logits up to %.0e of the largest one", ONNX_FILE, difference)
+    return file
+
+
+def write_onnx(file: OnnxFile, path: Path) -> Path:
+    """Write an ONNX file to ``path`` in one step."""
+    with replacing_file(path) as partial:
+        partial.write_bytes(file.content)
+    return path
+
+
+def export_folder(folder: Path, output: Path | None = None) -> Path:
+    """Write ``model.onnx`` of a model folder into ``output`` (the folder itself by default); returns its path.
+
+    Raises:
+        ModelError: there is no usable model, or the file would not give what MXNet gives.
+        OSError: the file cannot be written.
+    """
+    return write_onnx(build_checked_file(read_folder(folder)), (output or folder) / ONNX_FILE)

@@ -1,0 +1,26 @@
+"""What computes a network's logits: ONNX Runtime on CPUs, MXNet on GPUs and wherever it is asked for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+STRIDE = 8
+"""Pixels a side that share one place of the logits."""
+
+
+class Engine(Protocol):
+    """A network with its parameters; one call at a time."""
+
+    @property
+    def name(self) -> str:
+        """For the log and for reports: the library, and the precision when it is not float32."""
+        ...
+
+    def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:
+        """Logits (N, C, ceil(H/8), ceil(W/8)) float32 of RGB pictures (N, H, W, 3) uint8 of at least 8x8 pixels."""
+        ...

@@ -1,0 +1,126 @@
+"""From the network's coarse logits to a mask or to probabilities of a picture's own size.
+
+The law is MXNet's ``BilinearResize2D``: bilinear, corners aligned. A mask needs few of the enlarged values:
+between four places whose greatest class is the same, that class is the greatest everywhere, because each
+point's logits are a weighted mean of theirs. Only the other cells are enlarged, a bounded number at a time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.intp]
+
+MAX_VALUES = 1 << 22
+"""Enlarged logits held at a time while a mask is computed (16 MB)."""
+
+
+class _Axis(NamedTuple):
+    """For each pixel of one side: its cell (the place of the logits at or before it), and how far it is beyond."""
+
+    cell: IndexArray
+    beyond: Float32Array
+
+
+def _build_axis(places: int, pixels: int) -> _Axis:
+    # In float32, as MXNet computes it: the masks are to be the same.
+    step = np.float32(places - 1) / np.float32(pixels - 1) if pixels > 1 else np.float32(0)
+    position = step * np.arange(pixels, dtype=np.float32)
+    cell = np.minimum(position.astype(np.intp), places - 1)
+    return _Axis(cell, position - cell.astype(np.float32))
+
+
+def _spread(axis: _Axis, places: int) -> tuple[IndexArray, Float32Array, npt.NDArray[np.bool_]]:
+    """Pixels by cell, shape (places, S) with S the most that a cell has: index, weight of the next place, is there."""
+    first = np.searchsorted(axis.cell, np.arange(places))
+    count = np.searchsorted(axis.cell, np.arange(places), side="right") - first
+    offset = np.arange(int(count.max()))
+    index = np.minimum(first[:, None] + offset, len(axis.cell) - 1)
+    return index, axis.beyond[index], offset < count[:, None]
+
+
+def compute_mask(logits_chw: Float32Array, height: int, width: int) -> UInt8Array:
+    """Class ids (height, width) uint8: the greatest of the enlarged logits (C, h, w) float32.
+
+    Of equal logits the lowest class wins.
+    """
+    _, places_y, places_x = logits_chw.shape
+    rows, columns = _build_axis(places_y, height), _build_axis(places_x, width)
+    greatest = logits_chw.argmax(axis=0).astype(np.uint8)
+    mask: UInt8Array = greatest[rows.cell][:, columns.cell]
+    corners = np.pad(greatest, ((0, 1), (0, 1)), mode="edge")
+    is_mixed = np.zeros(greatest.shape, dtype=bool)
+    for other in (corners[1:, :-1], corners[:-1, 1:], corners[1:, 1:]):
+        is_mixed |= greatest != other
+    _fill_mixed(mask, logits_chw, np.nonzero(is_mixed), rows, columns)
+    return mask
+
+
+def _fill_mixed(
+    mask: UInt8Array, logits_chw: Float32Array, cells: tuple[IndexArray, ...], rows: _Axis, columns: _Axis
+) -> None:
+    """Compute the pixels of ``cells`` (rows, columns), and put them into ``mask``."""
+    classes, places_y, places_x = logits_chw.shape
+    index_y, weight_y, is_row = _spread(rows, places_y)
+    index_x, weight_x, is_column = _spread(columns, places_x)
+    step = max(1, MAX_VALUES // (classes * index_y.shape[1] * index_x.shape[1]))
+    for first in range(0, len(cells[0]), step):
+        y, x = (one[first : first + step] for one in cells)
+        y_next, x_next = np.minimum(y + 1, places_y - 1), np.minimum(x + 1, places_x - 1)
+        beyond_y, beyond_x = weight_y[y][:, :, None], weight_x[x][:, None, :]
+        best, found = None, np.zeros((len(y), index_y.shape[1], index_x.shape[1]), dtype=np.uint8)
+        for class_id in range(classes):
+            plane = logits_chw[class_id]
+            top = _mix(plane[y, x], plane[y, x_next], beyond_x)
+            bottom = _mix(plane[y_next, x], plane[y_next, x_next], beyond_x)
+            value = top * (1 - beyond_y) + bottom * beyond_y
+            if best is None:
+                best = value
+                continue
+            found[value > best] = class_id
+            np.maximum(best, value, out=best)
+        is_there = is_row[y][:, :, None] & is_column[x][:, None, :]
+        target_y, target_x = np.broadcast_arrays(index_y[y][:, :, None], index_x[x][:, None, :])
+        mask[target_y[is_there], target_x[is_there]] = found[is_there]
+
+
+def _mix(one: Float32Array, other: Float32Array, beyond: Float32Array) -> Float32Array:
+    """Between the values of two corners, (K,) each, at the places ``beyond`` (K, 1, S): (K, 1, S)."""
+    mixed: Float32Array = one[:, None, None] * (1 - beyond) + other[:, None, None] * beyond
+    return mixed
+
+
+def _build_matrix(places: int, pixels: int) -> Float32Array:
+    """float32 (pixels, places): what each pixel takes of each place."""
+    axis = _build_axis(places, pixels)
+    matrix = np.zeros((pixels, places), dtype=np.float32)
+    lines = np.arange(pixels)
+    matrix[lines, axis.cell] = 1 - axis.beyond
+    # Added, not set: beyond the last place there is nothing, with weight 0.
+    matrix[lines, np.minimum(axis.cell + 1, places - 1)] += axis.beyond
+    return matrix
+
+
+def enlarge(maps_chw: Float32Array, height: int, width: int) -> Float32Array:
+    """Resize maps (C, h, w) float32 to (C, height, width), corners aligned."""
+    across = maps_chw @ _build_matrix(maps_chw.shape[2], width).T
+    enlarged: Float32Array = _build_matrix(maps_chw.shape[1], height) @ across
+    return enlarged
+
+
+def compute_softmax(logits_chw: Float32Array) -> Float32Array:
+    """Probabilities of the classes, shape (C, ...), of logits of that shape; changes its argument in place."""
+    logits_chw -= logits_chw.max(axis=0)
+    np.exp(logits_chw, out=logits_chw)
+    logits_chw /= logits_chw.sum(axis=0)
+    return logits_chw
+
+
+def compute_probabilities(logits_chw: Float32Array, height: int, width: int) -> Float32Array:
+    """Softmax of the enlarged logits, shape (C, height, width) float32."""
+    return compute_softmax(enlarge(logits_chw, height, width))

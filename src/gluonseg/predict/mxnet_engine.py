@@ -1,0 +1,41 @@
+"""The network in MXNet: for GPUs, and as the reference that exported files are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from gluonseg.models.artifact import ModelArtifact
+from gluonseg.models.card import ModelCard
+from gluonseg.models.network import load_params
+from gluonseg.models.registry import build_network
+from gluonseg.predict.preprocess import normalise_images
+
+
+class MXNetEngine:
+    """``network`` with its parameters on ``device``."""
+
+    name = "MXNet"
+
+    def __init__(self, network: Any, card: ModelCard, device: Any = None) -> None:
+        self._network = network
+        self._card = card
+        self._device = device if device is not None else mx.cpu()
+
+    def compute_logits(self, images_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See :class:`gluonseg.predict.engine.Engine`."""
+        values = normalise_images(images_nhwc, self._card.mean, self._card.std)
+        logits = self._network.predict_coarse(mx.nd.array(values, ctx=self._device))
+        found: npt.NDArray[np.float32] = logits.asnumpy()
+        return found
+
+
+def build_mxnet_engine(artifact: ModelArtifact, device: Any) -> MXNetEngine:
+    """Build the network of an artifact on ``device``; ModelError when the parameters do not fit."""
+    card = artifact.card
+    network = build_network(card.algorithm, card.backbone, card.num_classes, aux=card.aux, ctx=device)
+    load_params(network, artifact.params, device)
+    return MXNetEngine(network, card, device)

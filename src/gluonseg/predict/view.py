@@ -1,0 +1,87 @@
+"""Several views of one picture: other scales, and mirrored. Slower, and often a little better.
+
+The probabilities of all views are averaged, as the multi-scale evaluation of the segmentation papers does
+(PSPNet, section 5.2); each view costs one pass through the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gluonseg.data.transforms import resize_image
+from gluonseg.errors import UserError
+from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.predict.enlarge import compute_softmax, enlarge
+
+MAX_SCALES = 10
+LARGEST_SCALE = 4.0
+SMALLEST_SCALE = 0.1
+_LEAST_PROBABILITY = np.float32(1e-12)
+ComputeLogits = Callable[[UInt8Array], Float32Array]
+
+
+@dataclass(frozen=True)
+class Views:
+    """``scales`` are factors of the size in the network; with ``flip`` each is seen mirrored, too.
+
+    Raises UserError for scales outside 0.1 to 4, none, or more than ten.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.scales) <= MAX_SCALES:
+            raise UserError(f"scales must be 1 to {MAX_SCALES} factors, got {len(self.scales)}")
+        for scale in self.scales:
+            if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+                raise UserError(f"a scale must be from {SMALLEST_SCALE} to {LARGEST_SCALE}, got {scale}")
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is nothing to average: the picture as it is."""
+        return self.scales == (1.0,) and not self.flip
+
+
+ONE_VIEW = Views()
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Parse factors with commas between them, such as ``0.75,1,1.25``; UserError when one is no number."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"scales must be numbers with commas between them, such as 0.75,1,1.25; got {text!r}") from None
+
+
+def compute_view_logits(
+    compute_logits: ComputeLogits, image_hwc: UInt8Array, size: tuple[int, int], views: Views, min_side: int
+) -> Float32Array:
+    """Logarithm of the mean probabilities of all views, (C, h, w) float32: what logits of one view would be.
+
+    ``size`` is the (height, width) of scale 1 in the network. The grid is that of the largest scale.
+    """
+    total: Float32Array | None = None
+    for scale in sorted(views.scales, reverse=True):
+        height, width = (max(min_side, round(side * scale)) for side in size)
+        resized = resize_image(image_hwc, height, width)
+        for probabilities in _iter_probabilities(compute_logits, resized, views.flip):
+            if total is None:
+                total = probabilities
+            else:
+                total += enlarge(probabilities, *total.shape[1:])
+    assert total is not None  # there is at least one scale
+    total /= len(views.scales) * (1 + views.flip)
+    found: Float32Array = np.log(np.maximum(total, _LEAST_PROBABILITY))
+    return found
+
+
+def _iter_probabilities(compute_logits: ComputeLogits, resized: UInt8Array, flip: bool) -> list[Float32Array]:
+    found = [compute_softmax(compute_logits(resized))]
+    if flip:
+        mirrored = compute_softmax(compute_logits(np.ascontiguousarray(resized[:, ::-1])))
+        found.append(np.ascontiguousarray(mirrored[:, :, ::-1]))
+    return found
