@@ -8,7 +8,7 @@ RUNTIME := $(VENV)/requirements.$(VERSION)
 TESTING := $(VENV)/requirements-test.$(VERSION)
 PIP := -m pip install --disable-pip-version-check --no-deps
 
-.PHONY: help demo test lint image image-gpu sdk-v2 sdk-v3 clean
+.PHONY: help demo test lint bench image image-gpu sdk-v2 sdk-v3 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile
@@ -22,6 +22,10 @@ test: $(TESTING) ## run the test suite
 lint: $(TESTING) ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+bench: $(TESTING) ## measure everything beside its peers, which are installed for it; DATA=/path/to/oxford-iiit-pet, STAGES="engine server"
+	$(VENV)/bin/python $(PIP) --quiet --require-hashes -r benchmarks/requirements.txt
+	$(if $(DATA),GLUONSEG_BENCH_DATA="$(DATA)") $(VENV)/bin/python -m benchmarks $(STAGES)
 
 image: ## build the Docker image gluonseg; BASE=gluonseg-base takes another base image
 	docker/build.sh $(if $(BASE),--base $(BASE))

@@ -24,6 +24,9 @@ setup(
         "jinja2>=3.1",
         "mxnet==1.9.1",
         "numpy>=1.24",
+        # Serving: the network is exported to ONNX, and runs there without MXNet.
+        "onnx>=1.17",
+        "onnxruntime>=1.20",
         "matplotlib>=3.8",
         "opencv-python-headless>=4.10",
         "pillow>=12.1",

@@ -83,9 +83,9 @@ def main(arguments: Sequence[str]) -> None:
     if not (folder / CARD_FILE).is_file():
         _write_model(folder, algorithm, backbone, int(num_classes))
     if "--onnx" in arguments:
-        from gluonseg.export import export_folder
+        from gluonseg.export import export_model
 
-        export_folder(folder)
+        export_model(folder)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from types import TracebackType
 from benchmarks.variant import ROOT
 
 START_LIMIT_S = 180
-_POLL_S = 0.01
+_POLL_S = 0.02
 _PORTS = range(20_000, 30_000)
 _STOP_LIMIT_S = 40
 

@@ -67,7 +67,10 @@ def _build_rows(series: Series) -> list[Row]:
             f"{stage}, cold, 2 workers", theirs, "photos/s", walls["cold, 2 workers"], walls["gluoncv, 2 workers"],
             None, note="by the clock: threads beside GluonCV's processes",
         ),
-        build_ratio_row(f"{stage}, a batch", theirs, "bytes", *sizes, 0.27, AT_MOST, note="uint8, as the loader yields it"),
+        build_ratio_row(
+            f"{stage}, a batch", theirs, "bytes", sizes[0], sizes[1], 0.27, AT_MOST,
+            note="uint8, as the loader yields it",
+        ),
     ]  # fmt: skip
 
 

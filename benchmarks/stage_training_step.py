@@ -21,9 +21,9 @@ _SETTINGS = ("240", "8", "1")  # crop, batch, steps a round
 _ROUNDS = 5
 _PEER = "the steps of GluonCV's script"
 _PEER_NOTE = (
-    "GluonCV's script is not in its package: its steps and settings are rebuilt on GluonCV's public API, the FCN of its "
-    "resnet-18 and its head, since its own FCN cannot be built for that; the batch is loaded, ours is normalised within "
-    "the step"
+    "GluonCV's script is not in its package: its steps and settings are rebuilt on GluonCV's public API, the FCN of "
+    "GluonCV's resnet-18 and head, since its own FCN cannot be built for that backbone; the batch is loaded, and "
+    "normalised within our step"
 )
 _MB = 1e6
 

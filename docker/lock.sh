@@ -36,6 +36,8 @@ printf 'pip\nsetuptools\n' > "$scratch/build.in"
 compile docker/requirements-build.txt "$scratch/build.in" --constraint docker/requirements-test.txt --no-annotate
 # MXNet for GPUs and the CUDA libraries it needs; everything else is as in requirements.txt.
 compile docker/requirements-gpu.txt docker/requirements-gpu.in --no-deps --no-annotate "$@"
+# What is measured beside gluonseg, in its own environment.
+compile benchmarks/requirements.txt benchmarks/requirements.in --no-deps --no-annotate "$@"
 # The environments of SageMaker's two SDKs.
 compile local_mode/sdk_v2/requirements.txt local_mode/sdk_v2/requirements.in --no-annotate "$@"
 compile local_mode/sdk_v3/requirements.txt local_mode/sdk_v3/requirements.in --no-annotate "$@"

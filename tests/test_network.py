@@ -21,6 +21,7 @@ from gluonseg.models.card import build_card
 from gluonseg.models.network import SegmentationNetwork, load_params
 from gluonseg.models.params_file import read_params
 from gluonseg.models.registry import build_network, get_model, get_segmentation_model
+from gluonseg.predict.mxnet_engine import MXNetEngine
 from gluonseg.predict.predictor import Predictor
 from picture import draw_noise
 
@@ -76,6 +77,11 @@ def network(algorithm: str) -> SegmentationNetwork:
 
 
 @pytest.mark.parametrize("algorithm", list(GLUONCV), scope="class")
+def _build_predictor(network: SegmentationNetwork, algorithm: str) -> Predictor:
+    card = build_card(algorithm, "resnet-18", CLASSES)
+    return Predictor(MXNetEngine(network, card), card)
+
+
 class TestArchitecture:
     """What holds for every architecture."""
 
@@ -130,7 +136,7 @@ class TestArchitecture:
     def test_the_smallest_pictures_are_predicted(
         self, network: SegmentationNetwork, algorithm: str, size: tuple[int, int]
     ) -> None:
-        predictor = Predictor(network, build_card(algorithm, "resnet-18", CLASSES))
+        predictor = _build_predictor(network, algorithm)
         image = draw_noise(*size, seed=1)
         probabilities = predictor.predict_probabilities(image)
         assert probabilities.shape == (CLASSES, *size)
@@ -141,7 +147,7 @@ class TestArchitecture:
         assert (probabilities.argmax(axis=0) == mask).all()
 
     def test_threads_do_not_disturb_one_another(self, network: SegmentationNetwork, algorithm: str) -> None:
-        predictor = Predictor(network, build_card(algorithm, "resnet-18", CLASSES))
+        predictor = _build_predictor(network, algorithm)
         rng = np.random.default_rng(2)
         images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((24, 40), (57, 33))] * 4
         alone = [predictor.predict_probabilities(image) for image in images]

@@ -9,22 +9,29 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from gluonseg.predict import predictor as module
-from gluonseg.predict.predictor import Predictor, compute_mask, load_predictor
+from gluonseg.predict import enlarge
+from gluonseg.predict.enlarge import compute_mask, compute_probabilities
+from gluonseg.predict.predictor import Predictor, load_predictor
 from picture import draw_noise
 
 
 @pytest.fixture(scope="module")
 def tiny(trained_model: Path) -> Predictor:
-    return load_predictor(trained_model, mx.cpu())
+    return load_predictor(trained_model)
 
 
-@pytest.mark.parametrize("limit", [1, 33 * 21, 2 * 33 * 21, 1 << 25])
-def test_a_few_classes_at_a_time_give_the_same_mask(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(module, "MAX_LOGITS", limit)
-    logits = mx.nd.array(np.random.default_rng(3).normal(size=(1, 5, 5, 3)).round(1))
-    whole = mx.nd.contrib.BilinearResize2D(logits, height=33, width=21).argmax(axis=1)[0].asnumpy()
-    np.testing.assert_array_equal(compute_mask(logits, 33, 21), whole)
+@pytest.mark.parametrize("limit", [1, 5 * 90, 1 << 22])
+@pytest.mark.parametrize("size", [(33, 21), (5, 3), (1, 1), (2, 40), (64, 7)])
+@pytest.mark.parametrize("coarse", [(5, 3), (1, 1), (1, 6), (8, 2)])
+def test_enlarging_follows_mxnet_and_a_few_cells_at_a_time_give_the_same_mask(
+    monkeypatch: pytest.MonkeyPatch, limit: int, size: tuple[int, int], coarse: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(enlarge, "MAX_VALUES", limit)
+    logits = np.random.default_rng(3).normal(size=(5, *coarse)).astype(np.float32)
+    whole = mx.nd.contrib.BilinearResize2D(mx.nd.array(logits[None]), height=size[0], width=size[1])
+    np.testing.assert_array_equal(compute_mask(logits, *size), whole.argmax(axis=1)[0].asnumpy())
+    wanted = mx.nd.softmax(whole, axis=1)[0].asnumpy()
+    np.testing.assert_allclose(compute_probabilities(logits, *size), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (7, 7), (33, 47), (64, 8)])
@@ -36,19 +43,20 @@ def test_mask_and_probabilities_agree_at_the_size_of_the_picture(tiny: Predictor
     np.testing.assert_array_equal(tiny.predict_mask(picture), probabilities.argmax(axis=0))
 
 
-def test_a_large_picture_is_shrunk_for_the_network_only(tiny: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_picture_is_shrunk_for_the_network_only(tiny: Predictor) -> None:
     assert tiny.compute_input_size(2000, 1500) == (2000, 1500)
     height, width = tiny.compute_input_size(6000, 3000)
     assert 3_900_000 < height * width <= 4_000_000
     assert height / width == pytest.approx(2, rel=1e-3)
-    monkeypatch.setattr(module, "MAX_NETWORK_PIXELS", 400)
-    assert tiny.predict_mask(draw_noise(60, 50)).shape == (60, 50)
+    small = Predictor(tiny.engine, tiny.card, max_network_pixels=400)
+    assert small.compute_input_size(60, 50) == (21, 18)
+    assert small.predict_mask(draw_noise(60, 50)).shape == (60, 50)
 
 
 def test_prediction_size_is_the_long_side_in_the_network(tiny: Predictor) -> None:
     card = dataclasses.replace(tiny.card, prediction_size=32)
-    assert Predictor(tiny._network, card).compute_input_size(50, 100) == (16, 32)
-    assert Predictor(tiny._network, card).predict_mask(draw_noise(50, 100)).shape == (50, 100)
+    assert Predictor(tiny.engine, card).compute_input_size(50, 100) == (16, 32)
+    assert Predictor(tiny.engine, card).predict_mask(draw_noise(50, 100)).shape == (50, 100)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4), (0, 8, 3)])

@@ -1,8 +1,8 @@
 """Steps of GluonCV's segmentation training on a batch that is loaded already.
 
-``python -m benchmarks.variants.gluoncv_step BACKBONE CLASSES CROP BATCH STEPS``. GluonCV's training script is not in its
-package; what it does in a step, and its settings on a CPU with the auxiliary loss, are rebuilt here on GluonCV's and
-MXNet's public API: a network that is not compiled, enlarged logits of a fixed size, ``MixSoftmaxCrossEntropyLoss``,
+``python -m benchmarks.variants.gluoncv_step BACKBONE CLASSES CROP BATCH STEPS``. GluonCV's training script is not in
+its package; what it does in a step, and its settings on a CPU with the auxiliary loss, are rebuilt here on GluonCV's
+and MXNet's public API: a network that is not compiled, enlarged logits of a fixed size, ``MixSoftmaxCrossEntropyLoss``,
 ``DataParallelModel`` and ``DataParallelCriterion`` over ``[mx.cpu(0)]``, SGD with the poly schedule in a ``local``
 kvstore, and twice a step a wait for everything. GluonCV's FCN is made for ResNets of 50 and more layers; on the smaller
 ones its backbone, its head and its enlargement are put together in the same way.
@@ -80,7 +80,7 @@ def _build_trainer(network: Any) -> Any:
             LRScheduler("poly", base_lr=LEARNING_RATE, nepochs=EPOCHS, power=0.9, **each),
         ]
     )
-    arguments = {"lr_scheduler": schedule, "wd": WEIGHT_DECAY, "momentum": MOMENTUM, "learning_rate": LEARNING_RATE}
+    arguments = {"lr_scheduler": schedule, "wd": WEIGHT_DECAY, "momentum": MOMENTUM}
     return mx.gluon.Trainer(network.collect_params(), "sgd", arguments, kvstore=mx.kv.create("local"))
 
 

@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     model, port, times = arguments
 
-    def load_timed(path: Path) -> MaskPredictor:
+    def load_timed(settings: Settings) -> MaskPredictor:
         from gluonseg.predict.predictor import load_predictor
 
-        return TimedPredictor(load_predictor(path), Path(times).open("w", buffering=1, encoding="ascii"))
+        return TimedPredictor(load_predictor(settings.model_path), Path(times).open("w", buffering=1, encoding="ascii"))
 
     return run_server(Settings(model_path=Path(model), host="127.0.0.1", port=int(port)), load_timed)
 

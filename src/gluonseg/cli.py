@@ -11,8 +11,10 @@ from typing import Any
 
 from gluonseg import __version__, command
 from gluonseg.compare.plan import VARIED, describe_unknown_option
+from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
+from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
 from gluonseg.parameter import format_value, parse_value
 
 Handler = Callable[[argparse.Namespace], int]
@@ -137,13 +139,36 @@ def _add_use(commands: Any) -> None:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     _add_hyperparameter(predict, "max_pixels")
     _add_data_options(evaluate)
+    for parser in (predict, evaluate):
+        _add_prediction_options(parser)
     serve = _add_command(commands, "serve", command.run_serve, "Serve a model over HTTP: /ping and /invocations.")
     serve.add_argument("--model", type=Path, help="model folder or model.tar.gz (default /opt/ml/model)")
     serve.add_argument("--host", help="address to listen on (default 0.0.0.0)")
     serve.add_argument("--port", type=_parse_port, help="port (default 8080, or SAGEMAKER_BIND_TO_PORT)")
 
 
+def _add_prediction_options(parser: argparse.ArgumentParser) -> None:
+    scales = "scales to predict and average, such as 0.75,1,1.25 (default: the model's, mostly 1)"
+    parser.add_argument("--scales", metavar="LIST", help=scales)
+    parser.add_argument("--flip", action="store_true", default=None, help="predict each scale mirrored, too")
+    text = "int8 needs a model that gluonseg export --int8 has converted (default float32)"
+    parser.add_argument("--precision", choices=tuple(ONNX_FILES), default=FLOAT32, help=text)
+    limit = "larger pictures are shrunk to this for the network (default 4000000)"
+    parser.add_argument("--max_network_pixels", type=_parse_pixels, metavar="PIXELS", help=limit)
+
+
+def _parse_pixels(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 4096 <= int(text) <= LARGEST_MAX_PIXELS):
+        raise argparse.ArgumentTypeError(f"it is a number of pixels, at least 4096, got {text!r}")
+    return int(text)
+
+
 def _add_tools(commands: Any) -> None:
+    export = _add_command(commands, "export", command.run_export, "Write a model as ONNX, checked against MXNet.")
+    export.add_argument("model", type=Path, help="model folder or model.tar.gz")
+    export.add_argument("--output", type=Path, help="folder for model.onnx (default: the model folder)")
+    export.add_argument("--int8", action="store_true", help="also write model_int8.onnx, unless it loses too much mIoU")
+    export.add_argument("--channels", type=Path, help="folder with train, validation and their masks, for --int8")
     text = "Turn public backbone weights (safetensors) into .params."
     convert = _add_command(commands, "convert", command.run_convert, text)
     convert.add_argument("source", type=Path)

@@ -15,7 +15,7 @@ from gluonseg.cores import set_thread_count
 from gluonseg.data.channel import NEEDED_CHANNELS
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import match_pairs
-from gluonseg.errors import DataError, join_names
+from gluonseg.errors import DataError, UserError, join_names
 from gluonseg.hyperparameters import get_specs
 from gluonseg.labels import default_label_map, parse_label_map
 from gluonseg.metrics import describe_confusion
@@ -172,18 +172,21 @@ def _report_failed_stop(error: Exception) -> int:
     return 1
 
 
-def _load(model: Path) -> Any:
+def _load(arguments: argparse.Namespace) -> Any:
     set_thread_count()
     from gluonseg.predict.predictor import load_predictor
+    from gluonseg.predict.view import parse_scales
 
-    return load_predictor(model)
+    scales = parse_scales(arguments.scales) if arguments.scales is not None else None
+    limit = {"max_network_pixels": arguments.max_network_pixels} if arguments.max_network_pixels else {}
+    return load_predictor(arguments.model, precision=arguments.precision, scales=scales, flip=arguments.flip, **limit)
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
     from gluonseg.predict.batch import find_images, iter_written
 
     images = find_images(arguments.images)
-    predictor = _load(arguments.model)
+    predictor = _load(arguments)
     problems = []
     with _bar(len(images), "predicting") as bar:
         outcomes = iter_written(
@@ -214,7 +217,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     for title, names in left_out.items():
         if names:
             print(f"gluonseg: left out, {title}: {join_names(names)}", file=sys.stderr)
-    predictor = _load(arguments.model)
+    predictor = _load(arguments)
     card: ModelCard = predictor.card
     label_map = default_label_map(arguments.ignore_label)
     if arguments.label_map:
@@ -253,6 +256,23 @@ def run_serve(arguments: argparse.Namespace) -> int:
     settings = read_settings(os.environ)
     changes = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
     return run_server(dataclasses.replace(settings, **{k: v for k, v in changes.items() if v is not None}))
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    set_thread_count()
+    from gluonseg.export import export_model
+
+    if arguments.int8 and arguments.channels is None:
+        raise UserError("--int8 needs --channels: it is calibrated on training photos and scored on validation photos")
+    if arguments.output is None and not arguments.model.is_dir():
+        raise UserError(f"{arguments.model} is no folder; name one for the file with --output")
+    print(f"wrote {export_model(arguments.model, arguments.output)}")
+    if arguments.int8:
+        from gluonseg.quantize import export_model_int8
+
+        channels = find_channels(arguments.channels)
+        print(f"wrote {export_model_int8(arguments.model, channels, arguments.output, _CountingBar)}")
+    return 0
 
 
 def run_convert(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.atomic import replacing_file
-from gluonseg.digest import hash_file
+from gluonseg.atomic import replacing_file, write_text
 from gluonseg.errors import ModelError
-from gluonseg.models.artifact import ModelArtifact, read_folder
+from gluonseg.models.artifact import ModelArtifact, read_artifact
+from gluonseg.models.card import CARD_FILE, encode_card
 from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
 from gluonseg.models.onnx_graph import build_graph
 from gluonseg.predict.engine import Engine
@@ -48,7 +48,7 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
     """The network of an artifact as an ONNX file in memory; ModelError when it does not give what MXNet gives."""
     import mxnet as mx
 
-    graph = build_graph(artifact.card, artifact.arrays, hash_file(artifact.weights))
+    graph = build_graph(artifact.card, artifact.arrays, artifact.weights_sha256)
     file = OnnxFile(graph.SerializeToString(), ONNX_FILE)
     reference = build_mxnet_engine(artifact, mx.cpu())
     difference = compute_difference(OnnxEngine(file, artifact.card), reference)
@@ -68,11 +68,20 @@ def write_onnx(file: OnnxFile, path: Path) -> Path:
     return path
 
 
-def export_folder(folder: Path, output: Path | None = None) -> Path:
-    """Write ``model.onnx`` of a model folder into ``output`` (the folder itself by default); returns its path.
+def export_model(source: Path, output: Path | None = None) -> Path:
+    """Write ``model.onnx`` of a model folder or a model.tar.gz into ``output``; returns its path.
+
+    ``output`` is the model folder itself by default; the model's card is copied beside the file where it is not, so
+    that the folder is a model of its own.
 
     Raises:
         ModelError: there is no usable model, or the file would not give what MXNet gives.
         OSError: the file cannot be written.
     """
-    return write_onnx(build_checked_file(read_folder(folder)), (output or folder) / ONNX_FILE)
+    artifact = read_artifact(source)
+    file = build_checked_file(artifact)
+    folder = output or source
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CARD_FILE).is_file():
+        write_text(folder / CARD_FILE, encode_card(artifact.card))
+    return write_onnx(file, folder / ONNX_FILE)

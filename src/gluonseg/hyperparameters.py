@@ -15,6 +15,7 @@ from typing import Any
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, find_nearest, join_names
 from gluonseg.labels import MAX_CLASSES
+from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
 from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
 
 CROP_MULTIPLE = 8
@@ -68,6 +69,11 @@ class Hyperparameters:
     prediction_size: int = spec(
         int, 0, low=0, high=16384, beyond=True, help="Long side photos are resized to for prediction; 0 = as they are."
     )
+    prediction_scales: tuple[float, ...] = spec(
+        tuple, (), item=float, low=SMALLEST_SCALE, high=LARGEST_SCALE, beyond=True,
+        help='Scales of a photo that are predicted and averaged, as "0.75, 1, 1.25"; none is 1 alone.',
+    )  # fmt: skip
+    prediction_flip: bool = spec(bool, False, beyond=True, help="Predict each scale mirrored, too, and average.")
     scale_min: float = spec(float, 0.5, above=0, high=10, beyond=True, help="Least random scale of base_size.")
     scale_max: float = spec(float, 2.0, above=0, high=10, beyond=True, help="Greatest random scale of base_size.")
     colour_jitter: float = spec(float, 0.0, low=0, below=1, beyond=True, help="Random change of colours, 0 = none.")
@@ -165,6 +171,8 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
             f"freeze_backbone_epochs {settings['freeze_backbone_epochs']} must be below epochs {settings['epochs']}: "
             "after them everything is trained"
         )
+    if len(settings["prediction_scales"]) > MAX_SCALES:
+        problems.append(f"prediction_scales has {len(settings['prediction_scales'])} values, at most {MAX_SCALES}")
     num_classes = settings["num_classes"]
     for name in ("class_weights", "class_names"):
         value = settings[name]

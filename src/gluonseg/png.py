@@ -34,7 +34,7 @@ def _encode_grey(pixels_hw: UInt8Array) -> bytes:
     rows[0, 1:] = pixels_hw[0]
     np.subtract(pixels_hw[1:], pixels_hw[:-1], out=rows[1:, 1:])
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    data = packer.compress(rows) + packer.flush()
+    data = packer.compress(rows.data) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, _GREY, _DEFLATE, _ADAPTIVE, _NOT_INTERLACED)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return _SIGNATURE + b"".join(_encode_chunk(kind, content) for kind, content in chunks)

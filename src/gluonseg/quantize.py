@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from gluonseg.data.dataset import Dataset
+from gluonseg.data.label_channel import LabelMaps, read_label_maps
+from gluonseg.data.pairs import match_pairs
 from gluonseg.data.transforms import resize_image
-from gluonseg.errors import ModelError
+from gluonseg.errors import DataError, ModelError
 from gluonseg.export import write_onnx
-from gluonseg.models.onnx_file import INPUT, INT8, ONNX_FILES, OnnxFile
+from gluonseg.models.card import CARD_FILE, read_card
+from gluonseg.models.onnx_file import FLOAT32, INPUT, INT8, ONNX_FILES, OnnxFile, read_onnx
 from gluonseg.predict.evaluation import Progress, evaluate_dataset
 from gluonseg.predict.onnx_engine import OnnxEngine
 from gluonseg.predict.predictor import Predictor
@@ -74,7 +77,12 @@ def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> On
 
 
 def export_int8(
-    file: OnnxFile, predictor: Predictor, training: Dataset, validation: Dataset, output: Path, progress: Progress | None
+    file: OnnxFile,
+    predictor: Predictor,
+    training: Dataset,
+    validation: Dataset,
+    output: Path,
+    progress: Progress | None = None,
 ) -> Path:
     """Write ``model_int8.onnx`` into ``output``; returns its path.
 
@@ -96,3 +104,38 @@ def export_int8(
             f"({exact:.4f} to {fast:.4f}), at most {100 * MAX_LOSS:.1f} is allowed; serve it in float32"
         )
     return write_onnx(quantized, output / ONNX_FILES[INT8])
+
+
+def _open_dataset(channels: Mapping[str, Path], split: str, maps: LabelMaps) -> Dataset:
+    folders = split, f"{split}_annotation"
+    for name in folders:
+        if name not in channels:
+            raise DataError(f"the channel {name} is missing; int8 is calibrated and scored on photos with masks")
+    pairs = match_pairs(*(channels[name] for name in folders)).pairs
+    if not pairs:
+        raise DataError(f"no picture in {channels[split]} has a mask of its name")
+    return Dataset(pairs, maps.train if split == "train" else maps.validation, cache_bytes=0)
+
+
+def export_model_int8(
+    source: Path,
+    channels: Mapping[str, Path],
+    output: Path | None = None,
+    build_progress: Callable[[str], Progress] | None = None,
+) -> Path:
+    """Write ``model_int8.onnx`` of a model that has its ``model.onnx`` into ``output``, see :func:`export_int8`.
+
+    Raises:
+        ModelError: there is no ``model.onnx``, or too much mIoU would be lost.
+        DataError: there are no photos with masks in the channels ``train`` and ``validation``.
+    """
+    folder = output or source
+    file = read_onnx(folder)
+    if file is None:
+        raise ModelError(f"there is no {ONNX_FILES[FLOAT32]} in {folder}; gluonseg export writes it")
+    card = read_card(folder / CARD_FILE)
+    predictor = Predictor(OnnxEngine(file, card), card)
+    maps = read_label_maps(channels.get("label_map"))
+    training, validation = (_open_dataset(channels, split, maps) for split in ("train", "validation"))
+    progress = build_progress("scoring") if build_progress else None
+    return export_int8(file, predictor, training, validation, folder, progress)

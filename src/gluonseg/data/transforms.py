@@ -107,7 +107,8 @@ def _pick_pixels(label_hw: UInt8Array, rows: IndexArray, columns: IndexArray) ->
     """``label_hw[rows][:, columns]``: transposed, so that both picks copy whole lines of memory."""
     band = np.ascontiguousarray(label_hw[rows[0] : rows[-1] + 1])
     picked = np.asarray(cv2.transpose(cv2.transpose(band)[columns]), dtype=np.uint8)
-    return picked[rows - rows[0]]
+    found: UInt8Array = picked[rows - rows[0]]
+    return found
 
 
 def resize_smoothly(image_hwc: UInt8Array, height: int, width: int) -> UInt8Array:

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy.typing as npt
 
+from gluonseg.digest import hash_file
 from gluonseg.errors import ModelError
 from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
 from gluonseg.models.onnx_file import ONNX_FILE, ONNX_FILES
@@ -51,6 +52,7 @@ class ModelArtifact:
     card: ModelCard
     arrays: Mapping[str, npt.NDArray[Any]]
     weights: Path
+    weights_sha256: str
 
     @property
     def params(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def read_folder(folder: Path) -> ModelArtifact:
                 f"{CARD_FILE} says {card.algorithm} on {card.backbone} with {card.num_classes} classes, "
                 f"{weights.name} holds {algorithm} on {backbone} with {num_classes}"
             )
-        return ModelArtifact(card, arrays, weights)
+        return ModelArtifact(card, arrays, weights, hash_file(weights))
     found = _read_hyperparameters(folder / HYPERPARAMETERS_FILE)
     card = build_card(
         algorithm,
@@ -124,7 +126,7 @@ def read_folder(folder: Path) -> ModelArtifact:
         crop_size=_as_size(found.get("crop_size"), 240),
         hyperparameters={str(name): str(value) for name, value in found.items()},
     )
-    return ModelArtifact(card, arrays, weights)
+    return ModelArtifact(card, arrays, weights, hash_file(weights))
 
 
 @contextmanager

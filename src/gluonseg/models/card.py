@@ -20,6 +20,8 @@ CARD_FILE = "model_card.json"
 FORMAT_VERSION = 1
 MAX_SIDE = 1 << 20
 """No picture has a longer side, in pixels."""
+MAX_SCALES, SMALLEST_SCALE, LARGEST_SCALE = 10, 0.1, 4.0
+"""Limits of prediction_scales: every scale is a pass through the network, and costs by its square."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -30,7 +32,10 @@ class ModelCard:
 
     ``colours`` are RGB 0..255 by class id; ``mean`` and ``std`` are of RGB scaled to 0..1;
     ``prediction_size`` is the long side in pixels that photos are resized to before the network, 0 for
-    none. ``metrics``, ``data``, ``versions`` and ``hyperparameters`` are for people, nothing depends on them.
+    none. ``prediction_scales`` and ``prediction_flip`` are the views whose probabilities are averaged, see
+    :mod:`gluonseg.predict.view`.
+
+    ``metrics``, ``data``, ``versions`` and ``hyperparameters`` are for people, nothing depends on them.
     """
 
     algorithm: str
@@ -42,6 +47,8 @@ class ModelCard:
     base_size: int = 520
     crop_size: int = 240
     prediction_size: int = 0
+    prediction_scales: tuple[float, ...] = ()
+    prediction_flip: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -97,6 +104,11 @@ def _is_triple(value: Any) -> bool:
     )
 
 
+def _is_scale(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and SMALLEST_SCALE <= value <= LARGEST_SCALE
+
+
 def _is_colour(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 3 and all(_is_size(item) and item <= 255 for item in value)
 
@@ -111,6 +123,10 @@ def _check_card(card: ModelCard, source: str) -> None:
     checks |= {
         "num_classes": _is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
         "aux": isinstance(card.aux, bool),
+        "prediction_flip": isinstance(card.prediction_flip, bool),
+        "prediction_scales": isinstance(card.prediction_scales, tuple)
+        and len(card.prediction_scales) <= MAX_SCALES
+        and all(_is_scale(scale) for scale in card.prediction_scales),
         "class_names": isinstance(card.class_names, tuple)
         and len(card.class_names) == card.num_classes
         and all(isinstance(name, str) for name in card.class_names),

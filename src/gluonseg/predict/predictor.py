@@ -19,12 +19,10 @@ from gluonseg.models.card import CARD_FILE, ModelCard, read_card
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, read_onnx
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
-from gluonseg.predict.tile import MAX_WHOLE_PIXELS, compute_tiled_logits
-from gluonseg.predict.view import ONE_VIEW, Views, compute_view_logits
+from gluonseg.predict.tile import MAX_NETWORK_PIXELS, MAX_WHOLE_PIXELS, compute_tiled_logits
+from gluonseg.predict.view import Views, build_views, compute_view_logits
 
 _log = logging.getLogger(__name__)
-MAX_NETWORK_PIXELS = 4_000_000
-"""Larger pictures are shrunk to this for the network, which takes seconds a million pixels."""
 MIN_SIDE = 8
 """Smaller pictures are enlarged to this before the network, whose first stages halve a side three times."""
 
@@ -40,12 +38,12 @@ class Predictor:
         engine: Engine,
         card: ModelCard,
         *,
-        views: Views = ONE_VIEW,
+        views: Views | None = None,
         max_network_pixels: int = MAX_NETWORK_PIXELS,
     ) -> None:
         self.card = card
         self.engine = engine
-        self._views = views
+        self._views = views or build_views(card)
         self._max_network_pixels = max_network_pixels
         self._lock = threading.Lock()
 
@@ -143,14 +141,16 @@ def load_predictor(
     device: Any = None,
     *,
     precision: str = FLOAT32,
-    views: Views = ONE_VIEW,
+    scales: tuple[float, ...] | None = None,
+    flip: bool | None = None,
     max_network_pixels: int = MAX_NETWORK_PIXELS,
 ) -> Predictor:
     """Load a model folder or a model.tar.gz (ours, or the built-in's).
 
     ``device`` is one of MXNet's: the network then runs in MXNet there. Without one it runs on the first GPU that
     MXNet can use, in MXNet, and else on the CPU in ONNX Runtime: from ``model.onnx``, or converted from the parameters.
-    ``precision`` is ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
+    ``scales`` and ``flip`` take the place of the card's, see :class:`gluonseg.predict.view.Views`. ``precision`` is
+    ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
 
     Raises:
@@ -161,4 +161,4 @@ def load_predictor(
     with open_model(Path(source)) as folder:
         engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)
     _log.info("Predicting with %s", engine.name if device is None else f"{engine.name} on {device}")
-    return Predictor(engine, card, views=views, max_network_pixels=max_network_pixels)
+    return Predictor(engine, card, views=build_views(card, scales, flip), max_network_pixels=max_network_pixels)

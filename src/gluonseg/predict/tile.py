@@ -11,6 +11,8 @@ import numpy as np
 
 from gluonseg.predict.engine import STRIDE, Engine, Float32Array, UInt8Array
 
+MAX_NETWORK_PIXELS = 4_000_000
+"""Larger pictures are shrunk to this for the network, which takes seconds a million pixels, unless told otherwise."""
 MAX_WHOLE_PIXELS = 1 << 20
 """Up to this a picture goes through the network as one."""
 TILE = 768

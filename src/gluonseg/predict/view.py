@@ -13,12 +13,10 @@ import numpy as np
 
 from gluonseg.data.transforms import resize_image
 from gluonseg.errors import UserError
+from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE, ModelCard
 from gluonseg.predict.engine import Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_softmax, enlarge
 
-MAX_SCALES = 10
-LARGEST_SCALE = 4.0
-SMALLEST_SCALE = 0.1
 _LEAST_PROBABILITY = np.float32(1e-12)
 ComputeLogits = Callable[[UInt8Array], Float32Array]
 
@@ -46,7 +44,11 @@ class Views:
         return self.scales == (1.0,) and not self.flip
 
 
-ONE_VIEW = Views()
+def build_views(card: ModelCard, scales: tuple[float, ...] | None = None, flip: bool | None = None) -> Views:
+    """The views that the card asks for, but for what is given."""
+    return Views(
+        (card.prediction_scales if scales is None else scales) or (1.0,), card.prediction_flip if flip is None else flip
+    )
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

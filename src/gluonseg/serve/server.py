@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,17 +121,19 @@ def _find_writable_folder() -> str:
     return shared_memory if os.access(shared_memory, os.W_OK | os.X_OK) else find_temporary_folder()
 
 
-def _load_predictor(model_path: Path) -> MaskPredictor:
-    # Here and not at the top: MXNet must not be loaded before the fork, and is slow to.
+def _load_predictor(settings: Settings) -> MaskPredictor:
+    # Here and not at the top: engines start threads, which a fork would lose.
     from gluonseg.predict.predictor import load_predictor
 
-    return load_predictor(model_path)
+    return load_predictor(
+        settings.model_path, precision=settings.precision, max_network_pixels=settings.max_network_pixels
+    )
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn with our settings; ``load`` runs in each worker, after the fork, and so does ``load_model``."""
 
-    def __init__(self, settings: Settings, load_model: Callable[[Path], MaskPredictor] = _load_predictor) -> None:
+    def __init__(self, settings: Settings, load_model: Callable[[Settings], MaskPredictor] = _load_predictor) -> None:
         self.settings = settings
         self._load_model = load_model
         super().__init__()
@@ -158,7 +159,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load(self) -> Flask:
         """Called by gunicorn in a new worker: begin to load the model and return the application."""
         loader = ModelLoader(
-            lambda: self._load_model(self.settings.model_path), lambda exit_code: os._exit(_STOP_CODES[exit_code])
+            lambda: self._load_model(self.settings), lambda exit_code: os._exit(_STOP_CODES[exit_code])
         )
         loader.start()
         return create_app(loader.find, self.settings)
@@ -169,7 +170,7 @@ def _configure_log() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
-def run_server(settings: Settings, load_model: Callable[[Path], MaskPredictor] = _load_predictor) -> int:
+def run_server(settings: Settings, load_model: Callable[[Settings], MaskPredictor] = _load_predictor) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
     0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gluonseg.data.decode import LARGEST_MAX_PIXELS
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.errors import UserError
+from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
+from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
 
 MEBIBYTE = 1 << 20
@@ -32,10 +34,11 @@ class Settings:
     timeout_s: int = 60
     default_accept: str = RECORDIO
     max_payload_mb: int = 20
-    max_pixels: int = 16_000_000
-    """Below the limit for files: a photo goes through the network whole, at some hundred bytes a pixel."""
+    max_pixels: int = DEFAULT_MAX_PIXELS
     max_response_mb: int = 1024
     max_concurrent_transforms: int = 2
+    precision: str = FLOAT32
+    max_network_pixels: int = MAX_NETWORK_PIXELS
     idle_timeout_s: int = 20
     """A connection that neither sends nor takes a byte for this long is closed."""
 
@@ -84,6 +87,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         default_accept=reader.read_choice("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES, RECORDIO),
         max_payload_mb=payload_mb,
         max_pixels=number("GLUONSEG_MAX_PIXELS", 1, LARGEST_MAX_PIXELS, Settings.max_pixels),
+        precision=reader.read_choice("GLUONSEG_PRECISION", tuple(ONNX_FILES), FLOAT32),
+        max_network_pixels=number("GLUONSEG_MAX_NETWORK_PIXELS", 4096, LARGEST_MAX_PIXELS, MAX_NETWORK_PIXELS),
         max_response_mb=number("GLUONSEG_MAX_RESPONSE_IN_MB", 1, 2047, Settings.max_response_mb),
         max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 1, 1000, transforms),
     )

@@ -125,6 +125,8 @@ def _build_card(plan: Plan) -> ModelCard:
         base_size=hp.base_size,
         crop_size=hp.crop_size,
         prediction_size=hp.prediction_size,
+        prediction_scales=hp.prediction_scales,
+        prediction_flip=hp.prediction_flip,
         versions=describe_versions(),
         hyperparameters=hp.to_strings(),
         data={

@@ -1,0 +1,56 @@
+"""int8 beside float32, both in our engine: photos per second, and mIoU on whole validation photos.
+
+Of the model in ``GLUONSEG_BENCH_MODEL`` and the channels in ``GLUONSEG_BENCH_CHANNELS`` where these are named; else of
+an FCN resnet-18 that is trained here for a few epochs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.photo import prepare_channels
+from benchmarks.rounds import pick, run_rounds
+from benchmarks.row import AT_MOST, Row, build_ratio_row
+from benchmarks.variant import ROOT, Variant
+
+MODEL_VARIABLE, CHANNELS_VARIABLE = "GLUONSEG_BENCH_MODEL", "GLUONSEG_BENCH_CHANNELS"
+_TRAINING: Mapping[str, str] = {
+    "algorithm": "fcn", "backbone": "resnet-18", "use_pretrained_model": "false", "epochs": "4", "crop_size": "128",
+    "base_size": "160", "prediction_size": "160", "mini_batch_size": "8", "learning_rate": "0.02",
+}  # fmt: skip
+
+
+def _train(channels: Path, folder: Path) -> Path:
+    if not (folder / "model" / "model_card.json").is_file():
+        options = [part for name, value in _TRAINING.items() for part in (f"--{name}", value)]
+        classes = "4" if (channels / "label_map").is_dir() else "3"
+        command = [sys.executable, "-m", "gluonseg", "train", str(channels), "--output", str(folder), *options]
+        subprocess.run([*command, "--num_classes", classes], cwd=ROOT, stdout=sys.stderr, check=True)
+    return folder / "model"
+
+
+def measure(scratch: Path) -> list[Row]:
+    """Raises CalledProcessError when training fails."""
+    channels = Path(os.environ.get(CHANNELS_VARIABLE) or prepare_channels(scratch / "channels"))
+    named = os.environ.get(MODEL_VARIABLE)
+    model = Path(named) if named else _train(channels, scratch / "int8-job")
+    arguments = (str(model), str(channels))
+    with ExitStack() as stack:
+        variants = [
+            stack.enter_context(Variant(name, "benchmarks.variants.precision", (name, *arguments)))
+            for name in ("float32", "int8")
+        ]
+        series = run_rounds(variants, rounds=5)
+        scores = {variant.name: 100 * variant.ready["miou"] for variant in variants}
+    rates = [[1 / time for time in pick(series, name)] for name in ("int8", "float32")]
+    lost = scores["float32"] - scores["int8"]
+    note = "" if named else "FCN resnet-18, trained for a few epochs within the stage"
+    return [
+        build_ratio_row("int8", "our float32", "photos/s", rates[0], rates[1], 1.8, note=note),
+        Row("int8, mIoU lost", "our float32", "points", scores["int8"], scores["float32"], lost, 0.3, AT_MOST),
+    ]

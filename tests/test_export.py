@@ -1,0 +1,191 @@
+"""The network as ONNX: what MXNet gives, for every algorithm, backbone and size, and nothing kept that does not."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import onnx
+import pytest
+
+from gluonseg.errors import ModelError
+from gluonseg.export import TOLERANCE, build_checked_file, compute_difference, export_model
+from gluonseg.models import onnx_graph
+from gluonseg.models.artifact import read_artifact
+from gluonseg.models.card import ModelCard, build_card
+from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
+from gluonseg.models.onnx_graph import build_graph
+from gluonseg.models.registry import build_network
+from gluonseg.predict.mxnet_engine import MXNetEngine
+from gluonseg.predict.onnx_engine import OnnxEngine
+from gluonseg.predict.predictor import load_predictor
+from picture import draw_noise
+
+ALGORITHMS = ("fcn", "psp", "deeplab")
+
+
+def _draw_network(algorithm: str, backbone: str) -> tuple[ModelCard, Any, dict[str, Any]]:
+    """A network with random values everywhere, in the running statistics of its batch norms, too."""
+    rng = np.random.default_rng(4)
+    network = build_network(algorithm, backbone, 5)
+    network.initialize(mx.init.Xavier(), force_reinit=True)
+    network(mx.nd.zeros((1, 3, 16, 16)))
+    for name, parameter in network._collect_params_with_prefix().items():
+        if name.endswith(("gamma", "running_var")):
+            parameter.set_data(mx.nd.array(rng.uniform(0.7, 1.3, parameter.shape)))
+        elif name.endswith(("beta", "running_mean", "bias")):
+            parameter.set_data(mx.nd.array(rng.normal(0, 0.2, parameter.shape)))
+    arrays = {name: one.data().asnumpy() for name, one in network._collect_params_with_prefix().items()}
+    return build_card(algorithm, backbone, 5, class_names=tuple("abcde")), network, arrays
+
+
+def _find_values(model: onnx.ModelProto) -> dict[str, str]:
+    return {one.key: one.value for one in model.metadata_props}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("backbone", ["resnet-18", "resnet-34", "resnet-50"])
+def test_the_graph_gives_what_mxnet_gives_at_any_size(algorithm: str, backbone: str) -> None:
+    card, network, arrays = _draw_network(algorithm, backbone)
+    graph = build_graph(card, arrays)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [one.name for one in graph.graph.input] == ["image"]
+    assert not [node for node in graph.graph.node if node.op_type == "BatchNormalization"]
+    assert not [one for one in graph.graph.initializer if "auxlayer" in one.name]
+    assert _find_values(graph)["class_names"] == '["a", "b", "c", "d", "e"]'
+    engine = OnnxEngine(OnnxFile(graph.SerializeToString(), "the graph"), card)
+    sizes = [(8, 8), (9, 41), (64, 64), (50, 23), (8, 100)]
+    assert compute_difference(engine, MXNetEngine(network, card), sizes) < TOLERANCE
+
+
+@pytest.mark.parametrize(("algorithm", "backbone"), [("fcn", "resnet-101"), ("psp", "resnet-152")])
+def test_the_deepest_backbones_have_all_their_blocks(algorithm: str, backbone: str) -> None:
+    card, network, arrays = _draw_network(algorithm, backbone)
+    engine = OnnxEngine(OnnxFile(build_graph(card, arrays).SerializeToString(), "the graph"), card)
+    assert compute_difference(engine, MXNetEngine(network, card), [(24, 33)]) < TOLERANCE
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_mask_inside_the_graph_is_the_servers(algorithm: str) -> None:
+    import onnxruntime
+
+    from gluonseg.predict.predictor import Predictor
+
+    card, _, arrays = _draw_network(algorithm, "resnet-18")
+    content = build_graph(card, arrays).SerializeToString()
+    picture = draw_noise(45, 67)
+    (mask,) = onnxruntime.InferenceSession(content).run(["mask"], {"image": picture[None]})
+    ours = Predictor(OnnxEngine(OnnxFile(content, "the graph"), card), card).predict_mask(picture)
+    assert mask.dtype == np.uint8
+    assert (mask[0] == ours).mean() > 0.999  # two of ten thousand places are as good as equal
+
+
+def test_training_leaves_a_file_that_serves_without_mxnet(trained_model: Path) -> None:
+    program = (
+        "import sys, numpy as np; from pathlib import Path; from gluonseg.predict.predictor import load_predictor;"
+        f"p = load_predictor(Path({str(trained_model)!r})); p.predict_mask(np.zeros((20, 30, 3), np.uint8));"
+        "assert p.engine.name == 'ONNX Runtime'; wrong = {'mxnet', 'gluoncv', 'onnx', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(str(wrong) if wrong else 0)"
+    )
+    assert (trained_model / ONNX_FILE).is_file()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_without_the_file_is_converted_and_mxnet_agrees(trained_model: Path, tmp_path: Path) -> None:
+    for name in ("model_best.params", "hyperparams.json"):  # as the built-in algorithm's archives are
+        shutil.copy(trained_model / name, tmp_path)
+    converted, picture = load_predictor(tmp_path), draw_noise(40, 56)
+    reference = load_predictor(tmp_path, mx.cpu())
+    assert (converted.engine.name, reference.engine.name) == ("ONNX Runtime", "MXNet")
+    wanted = reference.predict_probabilities(picture)
+    np.testing.assert_allclose(converted.predict_probabilities(picture), wanted, atol=1e-4)
+
+
+def test_a_folder_with_the_file_and_the_card_is_enough(trained_model: Path, tmp_path: Path) -> None:
+    written = export_model(trained_model, tmp_path / "alone")
+    picture = draw_noise(33, 31)
+    assert sorted(path.name for path in written.parent.iterdir()) == [ONNX_FILE, "model_card.json"]
+    mask = load_predictor(written.parent).predict_mask(picture)
+    np.testing.assert_array_equal(mask, load_predictor(trained_model).predict_mask(picture))
+
+
+def test_a_file_of_other_parameters_is_not_used(
+    trained_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = shutil.copytree(trained_model, tmp_path / "model")
+    arrays = {name: array * 0 for name, array in read_artifact(model).arrays.items()}
+    card = read_artifact(model).card
+    (model / ONNX_FILE).write_bytes(build_graph(card, arrays, "0" * 64).SerializeToString())
+    picture = draw_noise(20, 30)
+    with caplog.at_level(logging.WARNING):
+        probabilities = load_predictor(model).predict_probabilities(picture)
+    assert "was not made of model_best.params" in caplog.text
+    wanted = load_predictor(trained_model).predict_probabilities(picture)
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-6)
+
+
+def test_nothing_is_written_when_the_graph_differs(
+    trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "_BATCH_NORM_EPSILON", 0.5)
+    with pytest.raises(ModelError, match="its logits differ from MXNet's by"):
+        export_model(trained_model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _replace_file(trained_model: Path, folder: Path, content: bytes) -> Path:
+    model = shutil.copytree(trained_model, folder)
+    (model / ONNX_FILE).write_bytes(content)
+    return model
+
+
+def _build_identity() -> bytes:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    graph = onnx.helper.make_graph([node], "g", [value], [out])
+    return bytes(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+def test_what_is_no_network_of_ours_is_refused(trained_model: Path, tmp_path: Path) -> None:
+    for number, content in enumerate([b"", b"garbage", _build_identity()]):
+        model = _replace_file(trained_model, tmp_path / str(number), content)
+        with pytest.raises(ModelError, match=r"model\.onnx (cannot be used|is no network of gluonseg)"):
+            load_predictor(model)
+
+
+def test_tensors_in_other_files_are_refused(trained_model: Path, tmp_path: Path) -> None:
+    graph = onnx.load(str(trained_model / ONNX_FILE))
+    tensor = graph.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location="../../etc/passwd")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    model = _replace_file(trained_model, tmp_path / "model", graph.SerializeToString())
+    with pytest.raises(ModelError, match="tensors in other files, which are not read"):
+        load_predictor(model)
+
+
+def test_int8_that_was_not_exported_says_how(trained_model: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no model_int8\.onnx in .*gluonseg export makes it"):
+        load_predictor(trained_model, precision="int8")
+
+
+def test_a_missing_parameter_is_named() -> None:
+    card, _, arrays = _draw_network("psp", "resnet-18")
+    del arrays["head.psp.conv2.1.gamma"]
+    with pytest.raises(ModelError, match=r"the parameter head\.psp\.conv2\.1\.gamma is missing"):
+        build_graph(card, arrays)
+
+
+def test_the_digest_of_the_parameters_travels_with_the_file(trained_model: Path) -> None:
+    artifact = read_artifact(trained_model)
+    model = onnx.load_model_from_string(build_checked_file(artifact).content)
+    assert _find_values(model)["params_sha256"] == artifact.weights_sha256

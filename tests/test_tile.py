@@ -1,0 +1,94 @@
+"""Tiles and views: a large picture in parts, a picture seen several times."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gluonseg.errors import UserError
+from gluonseg.predict.engine import STRIDE, Float32Array, UInt8Array
+from gluonseg.predict.predictor import Predictor, load_predictor
+from gluonseg.predict.tile import compute_tiled_logits, find_spans
+from gluonseg.predict.view import Views, parse_scales
+from picture import draw_noise
+
+
+class LocalEngine:
+    """Every place of its logits depends on one pixel, so that tiles must not make a difference."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:
+        self.largest = max(self.largest, images_nhwc.size)
+        return images_nhwc[:, ::STRIDE, ::STRIDE].astype(np.float32).transpose(0, 3, 1, 2)
+
+
+@given(st.integers(1, 5000), st.sampled_from([(192, 64), (768, 128), (64, 8)]))
+def test_spans_cover_a_side_and_share_the_overlap(length: int, setting: tuple[int, int]) -> None:
+    tile, overlap = setting
+    spans = find_spans(length, tile, overlap)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == length
+    assert all(start % STRIDE == 0 and 0 < end - start <= tile for start, end in spans)
+    assert all(one[1] - other[0] >= overlap - STRIDE for one, other in pairwise(spans))
+
+
+@pytest.mark.parametrize("size", [(450, 282), (1000, 77), (8, 8), (193, 192), (200, 601)])
+def test_tiles_are_put_together_in_place_and_none_is_large(size: tuple[int, int]) -> None:
+    engine, picture = LocalEngine(), draw_noise(*size)
+    tiled = compute_tiled_logits(engine, picture, 192, 64)
+    assert engine.largest <= 192 * 192 * 3
+    np.testing.assert_allclose(tiled, LocalEngine().compute_logits(picture[None])[0], atol=1e-4)
+
+
+def test_a_large_picture_goes_through_the_network_in_tiles(trained_model: Path) -> None:
+    card = load_predictor(trained_model).card
+    engine = LocalEngine()
+    card = dataclasses.replace(card, num_classes=3, prediction_size=0)
+    mask = Predictor(engine, card).predict_mask(draw_noise(1500, 1100))
+    assert mask.shape == (1500, 1100)
+    assert engine.largest <= 768 * 768 * 3
+
+
+def test_views_are_the_mean_of_their_probabilities(trained_model: Path) -> None:
+    picture = draw_noise(48, 64)  # sides that mirrored give the same grid
+    plain, both = load_predictor(trained_model), load_predictor(trained_model, flip=True)
+    mirrored = plain.predict_probabilities(np.ascontiguousarray(picture[:, ::-1]))[:, :, ::-1]
+    mean = (plain.predict_probabilities(picture) + mirrored) / 2
+    found = both.predict_probabilities(picture)
+    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
+    # At the places of the logits it is exactly the mean; between them both are interpolated, in different order.
+    np.testing.assert_allclose(found[:, 0, 0], mean[:, 0, 0], atol=1e-5)
+    assert np.abs(found - mean).mean() < 0.02
+    scaled = load_predictor(trained_model, scales=(0.5, 1.0, 1.5), flip=True).predict_mask(picture)
+    assert scaled.shape == (48, 64)
+
+
+def test_the_card_says_which_views_a_model_has(trained_model: Path) -> None:
+    plain = load_predictor(trained_model)
+    card = dataclasses.replace(plain.card, prediction_scales=(0.5, 1.0), prediction_flip=True)
+    picture = draw_noise(40, 40)
+    found = Predictor(plain.engine, card).predict_probabilities(picture)
+    wanted = load_predictor(trained_model, scales=(0.5, 1.0), flip=True).predict_probabilities(picture)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("scales", [(), (0.01,), (5.0,), (1.0,) * 11, (float("nan"),)])
+def test_impossible_scales_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="scale"):
+        Views(scales)
+
+
+def test_scales_are_numbers() -> None:
+    assert parse_scales("0.75,1, 1.25") == (0.75, 1.0, 1.25)
+    with pytest.raises(UserError, match=r"got '1,big'"):
+        parse_scales("1,big")
