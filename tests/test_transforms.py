@@ -6,6 +6,7 @@ import dataclasses
 import random
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -21,8 +22,10 @@ from gluonseg.data.transforms import (
     compute_long_side_size,
     compute_short_side_size,
     resize_image,
+    resize_smoothly,
 )
 from gluonseg.labels import IGNORE
+from real_photo import find_pet_photos
 
 UInt8Array = npt.NDArray[np.uint8]
 DRAWS = 3000
@@ -132,6 +135,57 @@ def test_a_crop_is_near_pillows(size: tuple[int, int]) -> None:
     difference = np.abs(transform.apply_image(image).astype(int) - _pillow_crop(image, transform).astype(int))
     assert difference.mean() <= 2
     assert np.quantile(difference, 0.99) <= 4
+
+
+@pytest.mark.parametrize("scale", [0.13, 0.24, 0.26, 0.49, 0.52, 0.6, 0.75, 0.9, 0.99, 1.01, 1.5, 2.08])
+def test_real_photos_are_resized_nearly_as_pillow_does(scale: float) -> None:
+    files = sorted((find_pet_photos() / "images").glob("*.jpg"))[::100]
+    for file in files:
+        image = np.asarray(Image.open(file).convert("RGB"))
+        height, width = (round(size * scale) for size in image.shape[:2])
+        reference = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        difference = np.abs(resize_smoothly(image, height, width).astype(int) - reference)
+        assert difference.mean() <= 2, file.name
+
+
+def test_shrinking_leaves_no_moire() -> None:
+    """Stripes finer than the target's pixels become their mean."""
+    stripes = np.zeros((120, 120, 3), np.uint8)
+    stripes[:, ::2] = 255
+    for size in (61, 70, 47, 30, 21):
+        shrunk = resize_smoothly(stripes, size, size).astype(int)
+        reference = np.asarray(Image.fromarray(stripes).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(shrunk - reference)[:, 2:-2].mean() <= 10
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90))
+def test_a_flat_colour_stays_flat_at_any_size(height: int, width: int, new_height: int, new_width: int) -> None:
+    image = np.full((height, width, 3), (7, 130, 255), np.uint8)
+    resized = resize_smoothly(image, new_height, new_width)
+    assert resized.shape == (new_height, new_width, 3)
+    assert (np.abs(resized.astype(int) - image[0, 0]) <= 1).all()
+
+
+@given(sizes, sizes, st.integers(0, 10**6))
+def test_a_mirrored_crop_is_the_crop_of_the_mirrored_picture(height: int, width: int, seed: int) -> None:
+    image = _draw_smooth(height, width)
+    mask = image[..., 0].copy()
+    transform = TrainingPolicy(40, 24).draw(np.random.default_rng(seed), height, width)
+    mirrored, plain = (dataclasses.replace(transform, mirror=mirror) for mirror in (True, False))
+    assert (mirrored.apply_label(mask) == plain.apply_label(mask[:, ::-1])).all()
+    difference = mirrored.apply_image(image).astype(int) - plain.apply_image(image[:, ::-1])
+    assert np.abs(difference).max() <= 2
+
+
+def test_the_blur_is_that_of_the_whole_padded_crop() -> None:
+    """It is confined to the picture and what the kernel reaches beyond it."""
+    image = _draw_smooth(20, 30)
+    sharp = Transform(20, 30, 0, 0, 48).apply_image(image)
+    blurred = Transform(20, 30, 0, 0, 48, blur_sigma=0.9).apply_image(image)
+    reference = cv2.GaussianBlur(sharp, (0, 0), 0.9, borderType=cv2.BORDER_REPLICATE).astype(int)
+    assert np.abs(blurred - reference).max() <= 2
+    assert blurred[20, :30].any()
+    assert not blurred[22:].any()
 
 
 def test_blur_is_near_pillows() -> None:
