@@ -20,6 +20,7 @@ from gluonseg.errors import ModelError
 from gluonseg.models import artifact as artifact_module
 from gluonseg.models.artifact import ModelArtifact, infer_architecture, read_artifact, read_folder
 from gluonseg.models.card import CARD_FILE, parse_card
+from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.models.registry import GLUONCV_BACKBONES, NETWORKS, build_network
 from gluonseg.predict.predictor import load_predictor
 from picture import draw_noise
@@ -144,7 +145,8 @@ def test_only_known_members_are_unpacked(trained_model: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(artifact_module, "read_folder", note)
     read_artifact(archive)
-    assert {path.name for path in seen} == {"model_best.params", "model_algo-1", "hyperparams.json", CARD_FILE}
+    known = {"model_best.params", "model_algo-1", "hyperparams.json", CARD_FILE, ONNX_FILE}
+    assert {path.name for path in seen} == known
     assert list(work.iterdir()) == []
     assert not (tmp_path / "escaped").exists()
 

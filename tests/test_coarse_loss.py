@@ -1,57 +1,136 @@
-"""The loss by rows: value and gradient of the loss on enlarged logits, for every size, weight and range."""
+"""The loss that enlarges on the way, against MXNet's operators at full size; extremes, threads, memory."""
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any
+
 import mxnet as mx
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from gluonseg.coarse_loss import CoarseLoss, build_enlargement
 from gluonseg.labels import IGNORE
-from gluonseg.losses import MixedLoss
+from gluonseg.losses import MixedLoss, build_weight_table
+
+Array = npt.NDArray[Any]
 
 
-def _compare(coarse: tuple[int, int], size: tuple[int, int], classes: int, spread: float) -> None:
-    rng = np.random.default_rng(7)
-    outputs = [mx.nd.array(rng.normal(0, spread, (2, classes, *coarse))) for _ in range(2)]
-    class_ids = rng.integers(0, classes, (2, *size)).astype(np.uint8)
-    class_ids[:, :1] = IGNORE
-    weights = rng.uniform(0.5, 2, (2, *size)).astype(np.float32)
-    weights[class_ids == IGNORE] = 0
-    loss = CoarseLoss(MixedLoss(classes, 0.5))
-    value, gradients = loss.differentiate_by_rows(class_ids, weights, outputs)
-    wanted, wanted_gradients = loss.differentiate_at_once(class_ids, weights, outputs)
-    np.testing.assert_allclose(value.asnumpy(), wanted.asnumpy(), rtol=1e-5)
-    for found, other in zip(gradients, wanted_gradients, strict=True):
-        assert found.shape == other.shape
-        assert np.abs((found - other).asnumpy()).max() <= 1e-5 * np.abs(other.asnumpy()).max()
+def _draw(
+    classes: int, coarse: tuple[int, int], size: tuple[int, int], spread: float = 2.0, count: int = 3
+) -> tuple[Array, Array, list[Any]]:
+    """Class ids with ignored pixels, weights that differ from class to class, outputs of two heads."""
+    rng = np.random.default_rng(classes)
+    class_ids = rng.integers(0, classes, (count, *size)).astype(np.uint8)
+    class_ids[rng.random(class_ids.shape) < 0.2] = IGNORE
+    weights = build_weight_table(classes, tuple(rng.uniform(0.5, 2, classes)))[class_ids]
+    outputs = [mx.nd.array(rng.normal(0, spread, (count, classes, *coarse))) for _ in range(2)]
+    return class_ids, weights, outputs
 
 
-@pytest.mark.parametrize("size", [(40, 40), (33, 57), (8, 120), (1, 9)])
-@pytest.mark.parametrize("classes", [2, 21])
-def test_value_and_gradient_are_those_of_enlarged_logits(size: tuple[int, int], classes: int) -> None:
-    _compare((-(-size[0] // 8), -(-size[1] // 8)), size, classes, spread=2.0)
+def _assert_same(found: tuple[Any, list[Any]], expected: tuple[Any, list[Any]], tolerance: float = 1e-6) -> None:
+    assert found[0].shape == (1,)
+    assert found[0].asscalar() == pytest.approx(expected[0].asscalar(), rel=1e-5)
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        reference = other.asnumpy()
+        assert np.abs(one.asnumpy() - reference).max() <= tolerance * np.abs(reference).max()
 
 
-def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
-    _compare((5, 4), (40, 32), 6, spread=60.0)
+@pytest.mark.parametrize(
+    ("classes", "coarse", "size", "spread"),
+    [
+        (21, (30, 30), (240, 240), 2),
+        (150, (15, 20), (120, 160), 3),
+        (5, (3, 4), (17, 31), 2),
+        (5, (1, 1), (8, 8), 2),
+        (4, (1, 5), (1, 40), 2),
+        (4, (2, 1), (9, 3), 2),
+        (3, (5, 5), (5, 5), 1),
+        (3, (6, 7), (4, 3), 1),
+        # Between places whose logits lie far apart, no class is near the greatest of either.
+        (6, (8, 8), (64, 64), 300),
+        (2, (8, 8), (64, 64), 1e5),
+    ],
+)
+def test_equal_to_the_loss_of_enlarged_logits(
+    classes: int, coarse: tuple[int, int], size: tuple[int, int], spread: float
+) -> None:
+    class_ids, weights, outputs = _draw(classes, coarse, size, spread)
+    loss = CoarseLoss(MixedLoss(classes, 0.3))
+    expected = loss.differentiate_at_once(class_ids, weights, outputs)
+    _assert_same(loss.differentiate_by_rows(class_ids, weights, outputs), expected)
+    head = loss.differentiate_by_rows(class_ids, weights, outputs[:1])
+    _assert_same(head, loss.differentiate_at_once(class_ids, weights, outputs[:1]))
 
 
-def test_150_classes_in_blocks() -> None:
-    _compare((12, 12), (96, 96), 150, spread=1.0)
+def test_the_way_is_chosen_by_the_device() -> None:
+    class_ids, weights, outputs = _draw(3, (2, 2), (9, 9))
+    loss = CoarseLoss(MixedLoss(3, 0.5))
+    moved = [output.as_in_context(mx.cpu(1)) for output in outputs]
+    total, gradients = loss.differentiate(class_ids, weights, moved)
+    assert [one.context for one in (total, *gradients)] == [mx.cpu(1)] * 3
+    by_rows = loss.differentiate_by_rows(class_ids, weights, outputs)
+    assert [(one.asnumpy() == other.asnumpy()).all() for one, other in zip(gradients, by_rows[1], strict=True)]
+    assert total.asscalar() == by_rows[0].asscalar()
+
+
+@pytest.mark.parametrize(("coarse", "fine"), [(30, 240), (3, 17), (1, 8), (2, 2), (60, 473), (7, 3)])
+def test_enlargement_is_mxnets(coarse: int, fine: int) -> None:
+    first, matrix = build_enlargement(coarse, fine)
+    line = np.random.default_rng(0).normal(0, 1, (1, 1, 1, coarse)).astype(np.float32)
+    expected = mx.nd.contrib.BilinearResize2D(mx.nd.array(line), height=1, width=fine).asnumpy().ravel()
+    np.testing.assert_allclose(matrix @ line.ravel(), expected, atol=1e-6)
+    used = [set(np.flatnonzero(row)) for row in matrix]
+    assert all(places <= {start, start + 1} for places, start in zip(used, first, strict=True))
 
 
 def test_without_a_scored_pixel_loss_and_gradient_are_0() -> None:
-    outputs = [mx.nd.random.normal(shape=(1, 3, 4, 4))]
-    class_ids = np.full((1, 32, 32), IGNORE, np.uint8)
-    weights = np.zeros((1, 32, 32), np.float32)
-    value, (gradient,) = CoarseLoss(MixedLoss(3, 0.5)).differentiate(class_ids, weights, outputs)
-    assert value.asscalar() == 0
-    assert not gradient.asnumpy().any()
+    class_ids, _, outputs = _draw(4, (3, 3), (20, 20))
+    class_ids[:] = IGNORE
+    loss, gradients = CoarseLoss(MixedLoss(4, 0.5)).differentiate(class_ids, build_weight_table(4)[class_ids], outputs)
+    assert loss.asscalar() == 0
+    assert not any(gradient.asnumpy().any() for gradient in gradients)
 
 
-@pytest.mark.parametrize(("coarse", "fine"), [(1, 1), (1, 9), (5, 33), (30, 240), (7, 3)])
-def test_the_matrix_enlarges_as_mxnet_does(coarse: int, fine: int) -> None:
-    values = np.random.default_rng(0).normal(size=(1, 1, 1, coarse)).astype(np.float32)
-    wanted = mx.nd.contrib.BilinearResize2D(mx.nd.array(values), height=1, width=fine).asnumpy()
-    np.testing.assert_allclose(values[0, 0] @ build_enlargement(coarse, fine)[1].T, wanted[0, 0], atol=1e-6)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_give_such_a_loss(value: float) -> None:
+    class_ids, weights, outputs = _draw(4, (3, 3), (20, 20))
+    outputs[0][1, 2, 1, 1] = value
+    loss, _ = CoarseLoss(MixedLoss(4, 0.5)).differentiate(class_ids, weights, outputs)
+    assert not np.isfinite(loss.asscalar())
+
+
+@pytest.mark.parametrize("way", ["differentiate_by_rows", "differentiate_at_once"])
+def test_float16_outputs(way: str) -> None:
+    class_ids, weights, outputs = _draw(4, (6, 6), (48, 48))
+    weights /= weights.sum()
+    halves = [output.astype("float16") for output in outputs]
+    loss = CoarseLoss(MixedLoss(4, 0.5))
+    total, gradients = getattr(loss, way)(class_ids, weights, halves)
+    assert total.dtype == np.float32
+    assert {gradient.dtype for gradient in gradients} == {np.float16}
+    expected = loss.differentiate_by_rows(class_ids, weights, [half.astype("float32") for half in halves])
+    _assert_same((total, [one.astype("float32") for one in gradients]), expected, 1e-3)
+
+
+@pytest.mark.parametrize("threads", ["1", "4", "3,1", ""])
+def test_the_number_of_threads_changes_nothing(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class_ids, weights, outputs = _draw(21, (10, 10), (80, 80), count=5)
+    expected = CoarseLoss(MixedLoss(21, 0.5)).differentiate(class_ids, weights, outputs)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    _assert_same(CoarseLoss(MixedLoss(21, 0.5)).differentiate(class_ids, weights, outputs), expected, 0)
+
+
+def test_full_size_logits_are_never_held() -> None:
+    class_ids, weights, outputs = _draw(64, (16, 16), (128, 128), count=4)
+    loss = CoarseLoss(MixedLoss(64, 0.5))
+    loss.differentiate(class_ids, weights, outputs)  # what is imported and kept the first time is not meant
+    tracemalloc.start()
+    loss.differentiate(class_ids, weights, outputs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    full = 4 * 64 * 128 * 128 * 4
+    assert peak < 0.6 * full

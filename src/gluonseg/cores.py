@@ -41,17 +41,25 @@ def count_usable_cores(cgroup: Path = _CGROUP) -> int:
     return max(1, math.ceil(min(allowed, compute_quota_cores(cgroup))))
 
 
+def read_thread_count() -> int | None:
+    """What ``OMP_NUM_THREADS`` says, None when it is not set; UserError when it is no number."""
+    given = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not given:
+        return None
+    first = given.split(",")[0]
+    if not first.isdigit() or int(first) < 1:
+        raise UserError(f"OMP_NUM_THREADS must be a whole number of at least 1, got {given!r}")
+    return int(first)
+
+
 def set_thread_count(count: int | None = None) -> int:
     """Settle the OpenMP threads of MXNet and return their number; call it before MXNet is imported.
 
     An ``OMP_NUM_THREADS`` that is set already wins over ``count``; without both, the usable cores.
     """
-    given = os.environ.get("OMP_NUM_THREADS", "").strip()
-    if given:
-        first = given.split(",")[0]
-        if not first.isdigit() or int(first) < 1:
-            raise UserError(f"OMP_NUM_THREADS must be a whole number of at least 1, got {given!r}")
-        return int(first)
+    given = read_thread_count()
+    if given is not None:
+        return given
     chosen = count or count_usable_cores()
     if "mxnet" in sys.modules:
         raise RuntimeError("the thread count has to be set before mxnet is imported")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnxruntime
 
-from gluonseg.cores import set_thread_count
+from gluonseg.cores import count_usable_cores, read_thread_count
 from gluonseg.errors import ModelError
 from gluonseg.models.card import ModelCard
 from gluonseg.models.onnx_file import INPUT, LOGITS, OnnxFile
@@ -22,7 +22,7 @@ class OnnxEngine:
     def __init__(self, file: OnnxFile, card: ModelCard) -> None:
         self.name = "ONNX Runtime" if file.precision == "float32" else f"ONNX Runtime {file.precision}"
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = set_thread_count()
+        options.intra_op_num_threads = read_thread_count() or count_usable_cores()
         options.log_severity_level = _ONLY_ERRORS
         # The pattern is that of one picture size; kept for each, they would add up.
         options.enable_mem_pattern = False

@@ -79,8 +79,8 @@ class ModelLoader:
             LOGGER.error("the model cannot be served: %s", text, exc_info=None if exit_code == 2 else error)
             self._stop(exit_code)
             return
-        self._predictor = predictor
         LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
+        self._predictor = predictor
 
 
 def _encode_raw_error(status: int, reason: str, text: str) -> bytes:

@@ -109,7 +109,6 @@ def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listene
         epochs=hp.epochs,
         listener=listener,
         device=plan.devices[0],
-        dtype=hp.precision_dtype,
         seed=hp.seed,
         early_stopping=EarlyStopping(*patience) if hp.early_stopping else None,
         freeze=Freeze(network, hp.freeze_backbone_epochs) if hp.freeze_backbone_epochs else None,

@@ -6,12 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import mxnet as mx
-import numpy as np
-
 from gluonseg.data.loader import Loader
 from gluonseg.metrics import Confusion, compute_confusion
-from gluonseg.predict.preprocess import normalise_images
 from gluonseg.schedules import Schedule
 from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.early_stop import EarlyStopping
@@ -35,7 +31,6 @@ class Loop:
     epochs: int
     listener: Listener
     device: Any
-    dtype: str = "float32"
     seed: int = 0
     early_stopping: EarlyStopping | None = None
     freeze: Freeze | None = None
@@ -125,9 +120,7 @@ class Loop:
         start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self.num_classes)
         for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
             self.stop.check()
-            images = mx.nd.array(normalise_images(batch.images), ctx=self.device, dtype=self.dtype)
-            predicted = self.network(images)[0].argmax(axis=1).asnumpy().astype(np.int64)
-            confusion += compute_confusion(batch.class_ids, predicted, self.num_classes)
+            confusion += compute_confusion(batch.class_ids, self.stepper.predict(batch.images), self.num_classes)
             samples += len(batch.images)
             self.listener.on_validation_batch(epoch, iteration, len(batch.images))
         return confusion, samples / (time.perf_counter() - start)

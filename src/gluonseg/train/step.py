@@ -17,10 +17,11 @@ from gluonseg.data.loader import Batch
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.losses import MixedLoss
 from gluonseg.models.network import CoarseNetwork
+from gluonseg.predict.enlarge import compute_mask
 from gluonseg.predict.preprocess import normalise_images
 
 Float32Array = npt.NDArray[np.float32]
-
+UInt8Array = npt.NDArray[np.uint8]
 
 _FLOAT16_SCALE = 1024.0
 """What the loss is multiplied by in float16, where the gradient of one pixel of many would become 0."""
@@ -31,7 +32,7 @@ class _Part:
     """One device's share of a batch."""
 
     images: Any
-    class_ids: npt.NDArray[np.uint8]
+    class_ids: UInt8Array
     pixel_weights: Float32Array
 
 
@@ -78,6 +79,13 @@ class Stepper:
         self.trainer.set_learning_rate(learning_rate)
         self.trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
         return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
+
+    def predict(self, images_nhwc: UInt8Array) -> UInt8Array:
+        """Class ids (N, H, W) of RGB images (N, H, W, 3), as the network is now; on the first device."""
+        # The compiled network of the training, auxiliary head included: it works in the memory that it has already.
+        images = mx.nd.array(normalise_images(images_nhwc), ctx=self._devices[0], dtype=self._dtype)
+        coarse = self._network(images)[0].asnumpy().astype(np.float32, copy=False)
+        return np.stack([compute_mask(logits, *images_nhwc.shape[1:3]) for logits in coarse])
 
     def forget_compiled(self) -> None:
         """To be called when the network has changed and has to be compiled again."""

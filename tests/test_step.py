@@ -1,0 +1,121 @@
+"""One update beside the same one made of whole parts: gradients, repetition; class ids as the network is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from conftest import TINY
+from gluonseg.data.loader import Batch
+from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.labels import IGNORE
+from gluonseg.losses import MixedLoss, build_weight_table
+from gluonseg.predict.preprocess import normalise_images
+from gluonseg.train.freeze import Freeze
+from gluonseg.train.start import build_start_network
+from gluonseg.train.step import Stepper
+
+WEIGHTS = build_weight_table(4, (1, 2, 1, 0.5))
+RATE = 0.01
+
+
+def _parse(**changes: str) -> Hyperparameters:
+    return parse_hyperparameters({**TINY, **changes})
+
+
+def _draw_batch(count: int = 3, size: int = 56) -> Batch:
+    rng = np.random.default_rng(count)
+    class_ids = rng.integers(0, 4, (count, size, size)).astype(np.uint8)
+    class_ids[0, : size // 2] = IGNORE
+    return Batch(rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), class_ids)
+
+
+def _build(hp: Hyperparameters) -> tuple[Any, Stepper]:
+    network = build_start_network(hp, [mx.cpu()])
+    trainer = mx.gluon.Trainer(network.collect_params(), "sgd", {"momentum": 0.9}, kvstore=None)
+    return network, Stepper(network, MixedLoss(4, hp._aux_weight), trainer, [mx.cpu()], WEIGHTS)
+
+
+def _read_gradients(network: Any) -> Mapping[str, npt.NDArray[np.float32]]:
+    parameters = network._collect_params_with_prefix().items()
+    return {name: parameter.grad().asnumpy() for name, parameter in parameters if parameter.grad_req != "null"}
+
+
+def _differentiate_at_full_size(network: Any, batch: Batch, aux_weight: float) -> float:
+    """The mean loss, of the outputs at the size of the masks, and its gradients, left in the network."""
+    weights = WEIGHTS[batch.class_ids]
+    with mx.autograd.record():
+        outputs = network(mx.nd.array(normalise_images(batch.images)))
+        total = MixedLoss(4, aux_weight)(
+            mx.nd.array(batch.class_ids.astype(np.float32)), mx.nd.array(weights), *outputs
+        )
+        loss = total / weights.sum()
+    loss.backward()
+    return float(loss.asscalar())
+
+
+@pytest.mark.parametrize("changes", [{}, {"algorithm": "psp"}, {"algorithm": "deeplab"}, {"_aux_loss": "False"}])
+def test_gradients_are_those_of_the_outputs_at_full_size(changes: Mapping[str, str]) -> None:
+    hp, batch = _parse(**changes), _draw_batch()
+    network, _ = _build(hp)
+    mx.random.seed(1)  # dropout
+    expected_loss = _differentiate_at_full_size(network, batch, hp._aux_weight)
+    expected = _read_gradients(network)
+    network, stepper = _build(hp)
+    mx.random.seed(1)
+    assert float(stepper.update(batch, RATE).asscalar()) == pytest.approx(expected_loss, rel=1e-5)
+    found = _read_gradients(network)
+    greatest = max(np.abs(gradient).max() for gradient in expected.values())
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert np.abs(gradient - expected[name]).max() <= 1e-5 * greatest, name
+
+
+def test_repeated_updates_are_bit_equal() -> None:
+    runs = []
+    for _ in range(2):
+        network, stepper = _build(_parse())
+        losses = [float(stepper.update(_draw_batch(count), RATE).asscalar()) for count in (3, 2, 3)]
+        parameters = network._collect_params_with_prefix()
+        runs.append((losses, {name: parameter.data().asnumpy() for name, parameter in parameters.items()}))
+    assert runs[0][0] == runs[1][0]
+    assert [name for name, value in runs[0][1].items() if (value != runs[1][1][name]).any()] == []
+
+
+def test_a_stepper_leaves_the_networks_outputs_at_full_size() -> None:
+    network, stepper = _build(_parse())
+    batch = _draw_batch()
+    stepper.update(batch, RATE).wait_to_read()
+    assert [output.shape for output in network(mx.nd.zeros((1, 3, 40, 24)))] == [(1, 4, 40, 24)] * 2
+    stepper.update(batch, RATE).wait_to_read()
+
+
+def test_predict_is_the_greatest_of_the_outputs_as_they_are_now() -> None:
+    network, stepper = _build(_parse())
+    batch = _draw_batch(4)
+    seen = []
+    for _ in range(2):
+        stepper.update(batch, 0.1).wait_to_read()
+        seen.append(stepper.predict(batch.images))
+        expected = network(mx.nd.array(normalise_images(batch.images)))[0].argmax(axis=1).asnumpy()
+        assert seen[-1].dtype == np.uint8
+        assert (seen[-1] == expected).all()
+    assert (seen[0] != seen[1]).any()
+
+
+def test_what_is_frozen_after_the_first_update_stays() -> None:
+    network, stepper = _build(_parse())
+    batch, name = _draw_batch(), "layer4.1.bn2.running_mean"
+    parameters = network._collect_params_with_prefix()
+    stepper.update(batch, RATE).wait_to_read()
+    assert Freeze(network, 1).begin_epoch(0)
+    stepper.forget_compiled()
+    before = {key: parameters[key].data().asnumpy() for key in (name, "layer4.1.conv2.weight", "head.block.4.weight")}
+    stepper.update(batch, RATE).wait_to_read()
+    changed = [key for key, value in before.items() if (parameters[key].data().asnumpy() != value).any()]
+    assert changed == ["head.block.4.weight"]
