@@ -17,24 +17,41 @@ from benchmarks.variant import Variant
 from gluonseg.cores import count_usable_cores
 
 _MODULE = "benchmarks.variants.engine"
-_SIZE = ("480", "480")
+_SQUARE, _PHOTO = ("480", "480"), ("375", "500")
+"""Height and width; the first is the size that GluonCV's networks are trained at."""
 _PEER = "GluonCV predict"
-_ROUNDS = 5
+_ROUNDS, _PHOTO_ROUNDS = 5, 3
 _MB = 1e6
 
 
-def _start(stack: ExitStack, scratch: Path, engine: str, model: Path, threads: str) -> Variant:
-    mask = scratch / f"mask-{engine}.npy"
-    arguments = (engine, str(model), *_SIZE, "--save", str(mask))
+def _start(
+    stack: ExitStack, scratch: Path, engine: str, model: Path, threads: str, size: tuple[str, str] = _SQUARE
+) -> Variant:
+    arguments = (engine, str(model), *size, "--save", str(_find_mask(scratch, engine, size)))
     return stack.enter_context(
         Variant(f"{engine} {threads}", _MODULE, arguments, environ={THREADS: threads})
     )
 
 
-def _build_agreement(scratch: Path) -> Row:
-    ours, theirs = (np.load(scratch / f"mask-{engine}.npy") for engine in ("ours", "gluoncv"))
+def _find_mask(scratch: Path, engine: str, size: tuple[str, str]) -> Path:
+    return scratch / f"mask-{engine}-{'x'.join(size)}.npy"
+
+
+def _build_agreement(scratch: Path, size: tuple[str, str]) -> Row:
+    ours, theirs = (np.load(_find_mask(scratch, engine, size)) for engine in ("ours", "gluoncv"))
     share = 100 * float((ours == theirs).mean())
-    return Row("prediction, same class", _PEER, "% of pixels", share, None, share, 99.99)
+    note = f"of {len(np.unique(theirs))} classes in their mask"
+    return Row(f"prediction, same class, {'x'.join(size)}", _PEER, "% of pixels", share, None, share, 99.99, note=note)
+
+
+def _measure_photo(scratch: Path, model: Path, cores: str) -> list[Row]:
+    """The same for a photo that is no square, whose sides are no multiples of the stride."""
+    with ExitStack() as stack:
+        variants = [_start(stack, scratch, engine, model, cores, _PHOTO) for engine in ("gluoncv", "ours")]
+        series = run_rounds(variants, rounds=_PHOTO_ROUNDS)
+    compared = _compare(series, f"ours {cores}", f"gluoncv {cores}")
+    stage = f"prediction, {cores} threads, {'x'.join(_PHOTO)}"
+    return [build_ratio_row(stage, _PEER, "photos/s", *compared, None), _build_agreement(scratch, _PHOTO)]
 
 
 def _compare(series: Series, name: str, other: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -57,7 +74,8 @@ def measure(scratch: Path) -> list[Row]:
     rows = [
         build_ratio_row("prediction, out of the box", _PEER, unit, *_compare(series, "ours ", "gluoncv "), 1.7),
         build_ratio_row(same, _PEER, unit, *_compare(series, f"ours {cores}", f"gluoncv {cores}"), 1.12),
-        _build_agreement(scratch),
+        _build_agreement(scratch, _SQUARE),
+        *_measure_photo(scratch, model, cores),
     ]
     for engine, _ in settings[4:]:
         name = f"{engine} {cores}"

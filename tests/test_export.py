@@ -6,6 +6,8 @@ import logging
 import shutil
 import subprocess
 import sys
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ def test_the_graph_gives_what_mxnet_gives_at_any_size(algorithm: str, backbone: 
     assert compute_difference(engine, MXNetEngine(network, card), sizes) < TOLERANCE
 
 
-@pytest.mark.parametrize(("algorithm", "backbone"), [("fcn", "resnet-101"), ("psp", "resnet-152")])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("backbone", ["resnet-101", "resnet-152"])
 def test_the_deepest_backbones_have_all_their_blocks(algorithm: str, backbone: str) -> None:
     card, network, arrays = _draw_network(algorithm, backbone)
     engine = OnnxEngine(OnnxFile(build_graph(card, arrays).SerializeToString(), "the graph"), card)
@@ -86,16 +89,36 @@ def test_the_mask_inside_the_graph_is_the_servers(algorithm: str) -> None:
     assert (mask[0] == ours).mean() > 0.999  # two of ten thousand places are as good as equal
 
 
-def test_training_leaves_a_file_that_serves_without_mxnet(trained_model: Path) -> None:
+def _check_imports(source: Path, unwanted: set[str]) -> None:
+    """Predict with the model of ``source`` in a process of its own, which must not import any of ``unwanted``."""
     program = (
         "import sys, numpy as np; from pathlib import Path; from gluonseg.predict.predictor import load_predictor;"
-        f"p = load_predictor(Path({str(trained_model)!r})); p.predict_mask(np.zeros((20, 30, 3), np.uint8));"
-        "assert p.engine.name == 'ONNX Runtime'; wrong = {'mxnet', 'gluoncv', 'onnx', 'matplotlib'} & set(sys.modules);"
+        f"p = load_predictor(Path({str(source)!r})); p.predict_mask(np.zeros((20, 30, 3), np.uint8));"
+        f"assert p.engine.name == 'ONNX Runtime'; wrong = {unwanted!r} & set(sys.modules);"
         "sys.exit(str(wrong) if wrong else 0)"
     )
-    assert (trained_model / ONNX_FILE).is_file()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def _pack(folder: Path, names: Sequence[str], archive: Path) -> Path:
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
+        for name in names:
+            tar.add(folder / name, name)
+    return archive
+
+
+def test_training_leaves_a_file_that_serves_without_mxnet(trained_model: Path, tmp_path: Path) -> None:
+    assert (trained_model / ONNX_FILE).is_file()
+    unwanted = {"mxnet", "gluoncv", "onnx", "matplotlib"}
+    _check_imports(trained_model, unwanted)
+    names = [path.name for path in trained_model.iterdir()]
+    _check_imports(_pack(trained_model, names, tmp_path / "model.tar.gz"), unwanted)
+
+
+def test_the_builtins_archive_is_converted_without_mxnet(trained_model: Path, tmp_path: Path) -> None:
+    names = ("model_best.params", "model_algo-1", "hyperparams.json")
+    _check_imports(_pack(trained_model, names, tmp_path / "model.tar.gz"), {"mxnet", "gluoncv"})
 
 
 def test_a_model_without_the_file_is_converted_and_mxnet_agrees(trained_model: Path, tmp_path: Path) -> None:
@@ -170,6 +193,13 @@ def test_tensors_in_other_files_are_refused(trained_model: Path, tmp_path: Path)
     tensor.ClearField("raw_data")
     model = _replace_file(trained_model, tmp_path / "model", graph.SerializeToString())
     with pytest.raises(ModelError, match="tensors in other files, which are not read"):
+        load_predictor(model)
+
+
+def test_a_network_of_other_classes_is_refused(trained_model: Path, tmp_path: Path) -> None:
+    card, _, arrays = _draw_network("fcn", "resnet-18")
+    model = _replace_file(trained_model, tmp_path / "model", build_graph(card, arrays).SerializeToString())
+    with pytest.raises(ModelError, match=r"model\.onnx has 5 classes, the model card says 4"):
         load_predictor(model)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
 import pytest
 
 from gluonseg import quantize
 from gluonseg.cli import main
+from gluonseg.data.dataset import Dataset
+from gluonseg.data.label_channel import read_label_maps
+from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import ModelError
-from gluonseg.models.onnx_file import ONNX_FILES
+from gluonseg.models.onnx_file import ONNX_FILES, read_onnx
 from gluonseg.predict.predictor import load_predictor
 from picture import draw_noise
 
@@ -42,6 +50,60 @@ def test_int8_is_written_and_served_on_request(
     picture = draw_noise(48, 48)
     found, wanted = (one.predict_probabilities(picture) for one in (fast, exact))
     assert 0 < np.abs(found - wanted).mean() < 0.1
+
+
+def _quantize(model: Path, channels: Path) -> tuple[onnx.ModelProto, Dataset]:
+    file, predictor = read_onnx(model), load_predictor(model)
+    assert file is not None
+    maps = read_label_maps(channels / "label_map")
+    pairs = match_pairs(channels / "train", channels / "train_annotation").pairs
+    training = Dataset(pairs, maps.train, cache_bytes=0)
+    return onnx.load_model_from_string(quantize.quantize_file(file, predictor, training).content), training
+
+
+def _find_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
+    return {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+
+
+def test_no_sum_of_two_products_leaves_16_bits(model: Path, channels: Path) -> None:
+    """As processors with AVX2 and without VNNI add them up: an activation of 8 bits, weights of 7."""
+    graph = _quantize(model, channels)[0].graph
+    constants = _find_constants(graph)
+    weights = [value for value in constants.values() if value.dtype == np.int8 and value.ndim == 4]
+    assert len(weights) == sum(node.op_type == "Conv" for node in graph.node) > 20
+    largest = max(int(np.abs(value.astype(int)).max()) for value in weights)
+    assert 32 < largest <= 64
+    assert 2 * 255 * largest <= np.iinfo(np.int16).max
+    # A scale for each output channel; the zero of all weights is 0, so that what is stored is what is multiplied.
+    zeros = [constants[node.input[2]] for node in graph.node if node.op_type == "DequantizeLinear"]
+    assert all((zero == 0).all() for zero in zeros if zero.dtype == np.int8)
+
+
+def test_ranges_are_the_mean_of_the_photos(model: Path, channels: Path) -> None:
+    """So that one odd photo does not take the levels of all others."""
+    quantized, training = _quantize(model, channels)
+    constants = _find_constants(quantized.graph)
+    name = "layer4.1.conv1.relu"
+    node = next(one for one in quantized.graph.node if one.op_type == "QuantizeLinear" and name in one.input[0])
+    exact = onnx.load(str(model / ONNX_FILES["float32"]))
+    exact.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    session = onnxruntime.InferenceSession(exact.SerializeToString())
+    photos = [training.read(index)[0] for index in range(len(training))]
+    greatest = [float(session.run([name], {"image": photo[None]})[0].max()) for photo in photos]
+    assert max(greatest) > 1.02 * np.mean(greatest)
+    assert 255 * constants[node.input[1]] == pytest.approx(np.mean(greatest), rel=1e-3)
+
+
+def test_the_file_says_what_the_exact_one_says_and_nothing_is_warned_of(
+    model: Path, channels: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantized, _ = _quantize(model, channels)
+    found, wanted = (
+        {one.key: one.value for one in file.metadata_props}
+        for file in (quantized, onnx.load(str(model / ONNX_FILES["float32"])))
+    )
+    assert found == wanted
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_int8_that_loses_too_much_is_refused(

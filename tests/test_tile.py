@@ -73,6 +73,16 @@ def test_views_are_the_mean_of_their_probabilities(trained_model: Path) -> None:
     assert scaled.shape == (48, 64)
 
 
+def test_with_flip_a_mirrored_picture_has_the_mirrored_mask(trained_model: Path) -> None:
+    """Exactly so where the logits' grid is its own mirror image: one place."""
+    both, picture = load_predictor(trained_model, flip=True), draw_noise(8, 8)
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    found = both.predict_probabilities(mirrored)[:, :, ::-1]
+    np.testing.assert_allclose(found, both.predict_probabilities(picture), atol=1e-6)
+    plain = load_predictor(trained_model)
+    assert np.abs(plain.predict_probabilities(mirrored) - plain.predict_probabilities(picture)).max() > 1e-4
+
+
 def test_the_card_says_which_views_a_model_has(trained_model: Path) -> None:
     plain = load_predictor(trained_model)
     card = dataclasses.replace(plain.card, prediction_scales=(0.5, 1.0), prediction_flip=True)

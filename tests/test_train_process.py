@@ -86,6 +86,7 @@ def test_a_good_job_ends_with_0_and_leaves_the_artifacts(trained: tuple[Job, Job
         "model_card.json",
         "curves.json",
         "curves.png",
+        "model.onnx",
     }
     assert {path.name for path in job.model.iterdir()} == artifacts
     output = {"curves.json", "curves.png", "report.html", "report.json", "report.csv", "report.md"}

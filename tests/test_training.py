@@ -58,6 +58,7 @@ def _parse(**changes: str) -> Hyperparameters:
 def test_artifacts_are_complete_and_readable(trained_model: Path) -> None:
     names = {path.name for path in trained_model.iterdir()}
     files = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "curves.json", "curves.png"}
+    files.add("model.onnx")
     assert names == files
     settings = json.loads((trained_model / "hyperparams.json").read_text(encoding="utf-8"))
     assert all(isinstance(value, str) for value in settings.values())
@@ -120,7 +121,9 @@ def test_log_lines_in_the_builtins_order(run_tiny: RunJob, caplog: pytest.LogCap
         *_expect_epochs(2, best),
         "#metrics .*totaltime.*",
         r"Serializing model to .*/model_algo-1",
+        r"model\.onnx gives MXNet's logits up to \S+ of the largest one",
         r"Evaluating the best epoch on 3 whole validation images",
+        r"Predicting with ONNX Runtime",
     ]
     kept = [line for line in logged if not line.startswith("1 training images have a side")]
     assert len(kept) == len(expected)

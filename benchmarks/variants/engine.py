@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.training_batch import forget_empty_thread_count
 from benchmarks.variant import serve_rounds
 from gluonseg.cores import set_thread_count
 from gluonseg.data.synthetic import draw_example
@@ -85,6 +86,7 @@ _LOADERS = {"ours": _load_ours, "mxnet": _load_mxnet, "gluoncv": _load_gluoncv, 
 
 def main() -> None:
     """Load, warm up, serve rounds."""
+    forget_empty_thread_count()
     engine, model, height, width = sys.argv[1:5]
     image, _ = draw_example(np.random.default_rng(1), "disc", 480)
     image = np.ascontiguousarray(resize_image(image, int(height), int(width)))

@@ -17,10 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http.errors import ParseException
@@ -29,13 +28,18 @@ from gunicorn.workers.gthread import ThreadWorker
 from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.sagemaker.contract import find_temporary_folder
-from gluonseg.serve.app import LOGGER, create_app
-from gluonseg.serve.codec import MaskPredictor
 from gluonseg.serve.settings import Settings, read_settings
 
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from gluonseg.serve.codec import MaskPredictor
+
+LOGGER = logging.getLogger("gluonseg.serve")
 _GRACE_S = 25
 """SageMaker kills a container 30 seconds after SIGTERM."""
-_WARM_UP_SHAPE = (96, 128, 3)
+_WARM_UP_SHAPE = (32, 32, 3)
+"""What a first prediction prepares does not depend on the picture's size."""
 
 # A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
 _STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
@@ -162,6 +166,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             lambda: self._load_model(self.settings), lambda exit_code: os._exit(_STOP_CODES[exit_code])
         )
         loader.start()
+        # Here and not at the top: Flask takes its time to import, and has it while the model is being loaded.
+        from gluonseg.serve.app import create_app
+
         return create_app(loader.find, self.settings)
 
 
