@@ -42,9 +42,10 @@ def main() -> None:
     confusion = evaluate_dataset(predictor, validation, predictor.card.num_classes)
     photos = [validation.read(index)[0] for index in range(min(8, len(validation)))]
 
-    def run() -> None:
+    def run() -> dict[str, float]:
         for photo in photos:
             predictor.predict_mask(photo)
+        return {"photos": len(photos)}
 
     serve_rounds(run, {"miou": confusion.compute_miou()})
 
