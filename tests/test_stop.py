@@ -144,7 +144,7 @@ def job(data: Path, tmp_path: Path) -> Job:
 def _check_model(job: Job, epochs: int | None = None, *, is_drawn: bool = True) -> Mapping[str, object]:
     """The model folder is complete, and its model predicts; returns the card's metrics."""
     names = {path.name for path in job.model.iterdir()}
-    assert names - {"curves.png"} == FILES
+    assert names - {"curves.png", "model.onnx"} == FILES
     metrics: Mapping[str, object] = json.loads((job.model / "model_card.json").read_text())["metrics"]
     curves = json.loads((job.model / "curves.json").read_text())
     assert len(curves) == metrics["epochs"]
