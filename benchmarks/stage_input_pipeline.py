@@ -18,8 +18,7 @@ _ALL_BYTES = str(1 << 32)
 _UNIT = "photos/CPU-s"
 _RULE = "normalised and in an array of MXNet's on both sides"
 _WARM_PASSES = "4"
-_PLACING = "copied"
-"""As :meth:`gluonseg.train.step.Stepper.update` hands a batch to MXNet."""
+_PLACED = "--placed"
 
 
 def _build_variants(images: Path, masks: Path, count: int, stack: ExitStack) -> list[Variant]:
@@ -33,11 +32,11 @@ def _build_variants(images: Path, masks: Path, count: int, stack: ExitStack) -> 
         start("gluoncv", "gluoncv_pipeline", "0"),
         start("gluoncv decoded", "gluoncv_pipeline", "0", "decoded"),
         start("gluoncv, 2 workers", "gluoncv_pipeline", "2"),
-        start("cold", "our_pipeline", "1", "1", "0", _PLACING),
+        start("cold", "our_pipeline", "1", "1", "0", _PLACED),
         start("cold uint8", "our_pipeline", "1", "1", "0"),
-        start("warm", "our_pipeline", "1", _WARM_PASSES, _ALL_BYTES, _PLACING),
+        start("warm", "our_pipeline", "1", _WARM_PASSES, _ALL_BYTES, _PLACED),
         start("warm uint8", "our_pipeline", "1", _WARM_PASSES, _ALL_BYTES),
-        start("cold, 2 workers", "our_pipeline", "2", "1", "0", _PLACING),
+        start("cold, 2 workers", "our_pipeline", "2", "1", "0", _PLACED),
     ]
 
 

@@ -1,8 +1,7 @@
 """Passes over pictures and masks as gluonseg's training prepares them.
 
-``python -m benchmarks.variants.our_pipeline IMAGES MASKS COUNT WORKERS PASSES CACHE_BYTES [PLACING]``: batches as the
-loader yields them (uint8), or as the network takes them (float32) in an array of MXNet's: with ``copied`` in memory
-of its own, with ``shared`` in that of the normalised batch.
+``python -m benchmarks.variants.our_pipeline IMAGES MASKS COUNT WORKERS PASSES CACHE_BYTES [--placed]``: batches as the
+loader yields them (uint8), or with ``--placed`` as the network takes them (float32 in an array of MXNet's).
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from gluonseg.predict.preprocess import normalise_images
 BASE_SIZE, CROP_SIZE, BATCH_SIZE = 520, 480, 8
 
 
-def _place(batch: Batch, placing: str) -> None:
-    """Pictures only: masks are compared as they come."""
+def _place(batch: Batch) -> None:
+    """As a training step does. Pictures only: masks are compared as they come."""
     import mxnet as mx
 
-    values = normalise_images(batch.images)
-    placed = mx.nd.array(values) if placing == "copied" else mx.nd.from_numpy(values)
-    placed.wait_to_read()
+    from gluonseg.train.step import place_array
+
+    place_array(normalise_images(batch.images), mx.cpu()).wait_to_read()
 
 
 def main(arguments: list[str]) -> None:
     """Serve rounds of some passes each."""
     images, masks = (Path(argument) for argument in arguments[:2])
     count, workers, passes, cache_bytes = (int(argument) for argument in arguments[2:6])
-    placing = arguments[6] if len(arguments) > 6 else ""
+    is_placed = "--placed" in arguments
     cv2.setNumThreads(1)  # as training does
     data = Dataset(match_pairs(images, masks).pairs[:count], default_label_map(), cache_bytes=cache_bytes)
     policy = TrainingPolicy(BASE_SIZE, CROP_SIZE)
@@ -49,8 +48,8 @@ def main(arguments: list[str]) -> None:
             for batch in loader.iter_batches(next(epochs)):
                 done += len(batch.images)
                 batch_bytes = batch.images.nbytes + batch.class_ids.nbytes
-                if placing:
-                    _place(batch, placing)
+                if is_placed:
+                    _place(batch)
         return {"photos": done, "batch_bytes": batch_bytes}
 
     run()

@@ -38,7 +38,8 @@ class LabelMap:
 
     def apply(self, label_hw: UInt8Array) -> UInt8Array:
         """Map raw labels (H, W) uint8 to class ids of the same shape."""
-        return self.table[label_hw]
+        # take is twice as fast as an index
+        return self.table.take(label_hw)
 
 
 def _identity() -> UInt8Array:
