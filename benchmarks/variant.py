@@ -51,7 +51,11 @@ class Variant:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.ready = self._read()
+        try:
+            self.ready = self._read()
+        except BaseException:
+            self.close()
+            raise
 
     def run(self) -> dict[str, float]:
         """Measure one round; what the keys mean is up to the variant, ``seconds`` and ``cpu_seconds`` are there."""
