@@ -14,6 +14,7 @@ import pytest
 from gluonseg import device
 from gluonseg.errors import UserError
 from gluonseg.gpu import Gpu, GpuReport, has_code_for, judge_gpus
+from gluonseg.predict import predictor
 from libcuda_build import Gpus, build_driver, needs_compiler, run_python
 
 T4 = ("Tesla T4", 7, 5)
@@ -198,3 +199,30 @@ def test_code_for_a_generation(capability: tuple[int, int], runs: bool) -> None:
     assert has_code_for(capability) is runs
     report = judge_gpus([Gpu(0, "one", capability)])
     assert (len(report.usable), bool(report.problem)) == (int(runs), not runs)
+
+
+@pytest.mark.parametrize(
+    ("is_cuda", "report", "lines"),
+    [
+        (False, GpuReport(note="no driver"), ["Number of GPUs being used: 0: this build of MXNet has no CUDA"]),
+        (True, GpuReport(note="no driver"), ["Number of GPUs being used: 0: no driver"]),
+        (
+            True,
+            GpuReport(problem="too new"),
+            ["too new; the CPU is used, many times slower", "Number of GPUs being used: 0: see above"],
+        ),
+    ],
+)
+def test_predictor_tells_why_it_is_on_the_cpu(
+    is_cuda: bool,
+    report: GpuReport,
+    lines: Sequence[str],
+    trained_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(predictor, "is_cuda_build", lambda: is_cuda)
+    monkeypatch.setattr(predictor, "find_gpus", lambda: report)
+    with caplog.at_level(logging.INFO):
+        predictor.load_predictor(trained_model)
+    assert caplog.messages == [*lines, "Predicting with ONNX Runtime"]

@@ -9,10 +9,9 @@ from typing import Any
 import mxnet as mx
 
 from gluonseg.errors import HyperparameterError, UserError
-from gluonseg.gpu import VISIBLE_VARIABLE, GpuReport, find_gpus
+from gluonseg.gpu import COUNT_LINE, NO_CUDA, VISIBLE_VARIABLE, GpuReport, find_gpus, log_report
 
 _log = logging.getLogger(__name__)
-_PREFIX = "Number of GPUs being used: "
 
 
 def find_devices(*, strict: bool = False) -> list[Any]:
@@ -21,12 +20,10 @@ def find_devices(*, strict: bool = False) -> list[Any]:
     GPUs that are there and cannot be used are a warning, and with ``strict`` (for training, which takes many
     times longer on a CPU) a UserError if no other GPU is left.
     """
-    report = _check_runtime(find_gpus()) if _has_cuda() else GpuReport(note="this build of MXNet has no CUDA")
+    report = _check_runtime(find_gpus()) if _has_cuda() else GpuReport(note=NO_CUDA)
     if report.problem and strict and not report.usable:
         raise UserError(f"{report.problem}; to train on the CPU all the same, set {VISIBLE_VARIABLE}=-1")
-    if report.problem:
-        _log.warning("%s%s", report.problem, "" if report.usable else "; the CPU is used, many times slower")
-    _log.info("%s", describe_report(report))
+    log_report(report)
     return [mx.gpu(gpu.number) for gpu in report.usable] or [mx.cpu()]
 
 
@@ -34,16 +31,8 @@ def settle_devices(given: Sequence[Any]) -> list[Any]:
     """The devices of a training: those that are given, or else what ``find_devices(strict=True)`` finds."""
     if not given:
         return find_devices(strict=True)
-    _log.info("%s%d", _PREFIX, sum(device.device_type == "gpu" for device in given))
+    _log.info("%s%d", COUNT_LINE, sum(device.device_type == "gpu" for device in given))
     return list(given)
-
-
-def describe_report(report: GpuReport) -> str:
-    """The built-in's line, and after it which GPUs these are, or why there is none."""
-    line = f"{_PREFIX}{len(report.usable)}"
-    if report.usable:
-        return f"{line} ({'; '.join(str(gpu) for gpu in report.usable)})"
-    return f"{line}: {report.note or 'see above'}"
 
 
 def _has_cuda() -> bool:

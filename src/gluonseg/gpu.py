@@ -7,12 +7,18 @@ The driver's own library is asked, through ctypes: it is there wherever a GPU ca
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import NamedTuple
 
 from gluonseg.cuda_library import open_driver, read_driver_version
 
+_log = logging.getLogger(__name__)
+COUNT_LINE = "Number of GPUs being used: "
+"""How the built-in's line begins."""
+NO_CUDA = "this build of MXNet has no CUDA"
 CODE_FOR = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 """Compute capabilities of the machine code in mxnet-cu112 1.9.1; it has no PTX, which newer GPUs could compile."""
 OLDEST_DRIVER = 11000
@@ -51,6 +57,23 @@ class GpuReport(NamedTuple):
     usable: tuple[Gpu, ...] = ()
     note: str = ""
     problem: str = ""
+
+
+def is_cuda_build() -> bool:
+    """Whether MXNet's package with CUDA is installed, told without importing it."""
+    try:
+        metadata.distribution("mxnet-cu112")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def log_report(report: GpuReport) -> None:
+    """The built-in's line, and after it which GPUs these are, or why there is none; before it a warning of others."""
+    if report.problem:
+        _log.warning("%s%s", report.problem, "" if report.usable else "; the CPU is used, many times slower")
+    used = f" ({'; '.join(str(gpu) for gpu in report.usable)})" if report.usable else f": {report.note or 'see above'}"
+    _log.info("%s%d%s", COUNT_LINE, len(report.usable), used)
 
 
 def has_code_for(capability: tuple[int, int]) -> bool:

@@ -36,7 +36,8 @@ def test_every_block_runs(image: str, tmp_path: Path) -> None:
     try:
         done = run_program(["bash", "-euxc", text], build_environment(OMP_NUM_THREADS="1"), cwd=tmp_path)
     finally:
-        call_docker("rm", "--force", name)
+        for container in (name, f"{name}-locked"):
+            call_docker("rm", "--force", container)
     assert done.returncode == 0, done.stdout
     photo = tmp_path / "job/input/data/validation/disc_1.jpg"
     assert read_label(tmp_path / "mask.png").shape == read_image(photo).shape[:2]

@@ -13,7 +13,7 @@ import numpy as np
 from gluonseg.data.transforms import compute_long_side_size, resize_image
 from gluonseg.digest import hash_file
 from gluonseg.errors import ModelError
-from gluonseg.gpu import find_gpus
+from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
 from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, read_onnx
@@ -128,7 +128,9 @@ def _load_in_mxnet(folder: Path, device: Any) -> tuple[Engine, ModelCard]:
 
 def _find_gpu() -> Any:
     """The first GPU that MXNet can use, or None; MXNet is not imported where the driver shows none."""
-    if not find_gpus().usable:
+    report = find_gpus()
+    if not report.usable:
+        log_report(report if is_cuda_build() else GpuReport(note=NO_CUDA))
         return None
     from gluonseg.device import find_devices
 
@@ -140,6 +142,7 @@ def load_predictor(
     source: Path,
     device: Any = None,
     *,
+    search_gpu: bool = True,
     precision: str = FLOAT32,
     scales: tuple[float, ...] | None = None,
     flip: bool | None = None,
@@ -149,6 +152,7 @@ def load_predictor(
 
     ``device`` is one of MXNet's: the network then runs in MXNet there. Without one it runs on the first GPU that
     MXNet can use, in MXNet, and else on the CPU in ONNX Runtime: from ``model.onnx``, or converted from the parameters.
+    Without ``search_gpu`` it is the CPU.
     ``scales`` and ``flip`` take the place of the card's, see :class:`gluonseg.predict.view.Views`. ``precision`` is
     ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
@@ -156,7 +160,7 @@ def load_predictor(
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
     """
-    if device is None and precision == FLOAT32:
+    if device is None and search_gpu and precision == FLOAT32:
         device = _find_gpu()
     with open_model(Path(source)) as folder:
         engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)

@@ -173,7 +173,7 @@ def _score(
 
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
     try:
-        predictor = load_predictor(settings.model_folder, _get_gpu(plan))
+        predictor = load_predictor(settings.model_folder, _get_gpu(plan), search_gpu=False)
         report.watch(predictor)
         confusion = Confusion.empty(folder.card.num_classes)
         for done, prediction in enumerate(iter_predictions(predictor, validation, folder.card.num_classes), 1):
