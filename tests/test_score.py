@@ -21,9 +21,10 @@ from PIL import Image
 from gluonseg.boundary import compute_boundary_f
 from gluonseg.compare.record import PhotoScore, Score
 from gluonseg.compare.score import main, score_model
+from gluonseg.data.decode import read_image
 from gluonseg.models.card import encode_card, read_card
 from gluonseg.predict import evaluation
-from gluonseg.predict.predictor import Predictor
+from gluonseg.predict.predictor import Predictor, load_predictor
 
 Channels = Mapping[str, Path]
 Array = npt.NDArray[Any]
@@ -134,6 +135,19 @@ def test_cost_is_of_the_median_photo_as_the_network_gets_it(
     assert max(half.gmacs_size) == 20
     assert half.parameters == scored.parameters
     assert 0.15 < half.gmacs / scored.gmacs < 0.4
+
+
+def test_views_of_the_card_are_scored_and_counted(
+    scored: Score, drawn_channels: Channels, model: Path, tmp_path: Path
+) -> None:
+    both = score_model(change_card(model, tmp_path, prediction_flip=True), drawn_channels)
+    assert both.gmacs == pytest.approx(2 * scored.gmacs, rel=1e-12)
+    predictor = load_predictor(model, flip=True)
+    cells = np.zeros((CLASSES, CLASSES), int)
+    for path in sorted(drawn_channels["validation_annotation"].glob("*.png")):
+        (picture,) = drawn_channels["validation"].glob(f"{path.stem}.*")
+        cells += count_cells(read_pixels(path), predictor.predict_mask(read_image(picture)))
+    assert both.confusion == cells.tolist() != scored.confusion
 
 
 def change_card(model: Path, folder: Path, **changes: Any) -> Path:

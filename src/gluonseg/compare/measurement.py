@@ -51,7 +51,7 @@ def build_score(
     """The score of a model from at least one photo and the ``confusion`` of all; by default outlines and memory were
     not measured.
 
-    ``gmacs_size`` is the size at which the photo of median area goes through the network. Photos without a scored pixel
+    ``gmacs`` is what the photo of median area takes in all its views, ``gmacs_size`` the size of scale 1. Photos without a scored pixel
     are not in ``photos``, but count for the times.
     """
     # MXNet loads here: who starts a comparison never needs it.
@@ -60,15 +60,15 @@ def build_score(
     card = predictor.card
     typical = sorted((photo.size for photo in photos), key=lambda size: (size[0] * size[1], size))[len(photos) // 2]
     height, width = predictor.compute_input_size(*typical)
-    cost = compute_served_cost(card, height, width)
+    costs = [compute_served_cost(card, *size) for size in predictor.compute_pass_sizes(*typical)]
     seconds = [photo.seconds for photo in photos]
     return Score(
         class_names=list(card.class_names),
         confusion=confusion.matrix.tolist(),
         boundary_f=boundary_f,
         photos=[photo.score for photo in photos if photo.score],
-        parameters=cost.parameters,
-        gmacs=cost.macs / 1e9,
+        parameters=costs[0].parameters,
+        gmacs=sum(cost.macs for cost in costs) / 1e9,
         gmacs_size=[height, width],
         latency_ms=1000 * statistics.median(seconds),
         images_per_second=len(seconds) / sum(seconds),

@@ -20,7 +20,7 @@ from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS, MAX_WHOLE_PIXELS, compute_tiled_logits
-from gluonseg.predict.view import Views, build_views, compute_view_logits
+from gluonseg.predict.view import Views, build_views, compute_view_logits, compute_view_sizes
 
 _log = logging.getLogger(__name__)
 MIN_SIDE = 8
@@ -55,6 +55,11 @@ class Predictor:
             shrink = math.sqrt(self._max_network_pixels / (height * width))
             height, width = int(height * shrink), int(width * shrink)
         return max(height, MIN_SIDE), max(width, MIN_SIDE)
+
+    def compute_pass_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The (height, width) of each pass through the network that a picture of that size takes: one a view."""
+        sizes = compute_view_sizes(self.compute_input_size(height, width), self._views, MIN_SIDE)
+        return sizes * (1 + self._views.flip)
 
     def compute_logits(self, image_hwc: UInt8Array) -> Float32Array:
         """Logits (C, ceil(h/8), ceil(w/8)) float32, (h, w) being the size in the network."""

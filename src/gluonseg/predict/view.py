@@ -59,6 +59,12 @@ def parse_scales(text: str) -> tuple[float, ...]:
         raise UserError(f"scales must be numbers with commas between them, such as 0.75,1,1.25; got {text!r}") from None
 
 
+def compute_view_sizes(size: tuple[int, int], views: Views, min_side: int) -> list[tuple[int, int]]:
+    """The (height, width) of each scale in the network, the largest first; ``size`` is that of scale 1."""
+    scales = sorted(views.scales, reverse=True)
+    return [(max(min_side, round(size[0] * scale)), max(min_side, round(size[1] * scale))) for scale in scales]
+
+
 def compute_view_logits(
     compute_logits: ComputeLogits, image_hwc: UInt8Array, size: tuple[int, int], views: Views, min_side: int
 ) -> Float32Array:
@@ -67,9 +73,8 @@ def compute_view_logits(
     ``size`` is the (height, width) of scale 1 in the network. The grid is that of the largest scale.
     """
     total: Float32Array | None = None
-    for scale in sorted(views.scales, reverse=True):
-        height, width = (max(min_side, round(side * scale)) for side in size)
-        resized = resize_image(image_hwc, height, width)
+    for view_size in compute_view_sizes(size, views, min_side):
+        resized = resize_image(image_hwc, *view_size)
         for probabilities in _iter_probabilities(compute_logits, resized, views.flip):
             if total is None:
                 total = probabilities
