@@ -51,7 +51,7 @@ def build_score(
     """The score of a model from at least one photo and the ``confusion`` of all; by default outlines and memory were
     not measured.
 
-    ``gmacs`` is what the photo of median area takes in all its views, ``gmacs_size`` the size of scale 1. Photos without
+    ``gmacs`` is what the photo of median area takes in all views, ``gmacs_size`` the size of scale 1. Photos without
     a scored pixel are not in ``photos``, but count for the times.
     """
     # MXNet loads here: who starts a comparison never needs it.
