@@ -76,12 +76,12 @@ def network(algorithm: str) -> SegmentationNetwork:
     return network
 
 
-@pytest.mark.parametrize("algorithm", list(GLUONCV), scope="class")
 def _build_predictor(network: SegmentationNetwork, algorithm: str) -> Predictor:
     card = build_card(algorithm, "resnet-18", CLASSES)
     return Predictor(MXNetEngine(network, card), card)
 
 
+@pytest.mark.parametrize("algorithm", list(GLUONCV), scope="class")
 class TestArchitecture:
     """What holds for every architecture."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def _load_gluoncv(model: Path) -> Predict:
     network: Any = FCN(
         artifact.card.num_classes, backbone=artifact.card.backbone.replace("-", ""), pretrained_base=False
     )
-    network.initialize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GluonCV has initialized its heads already
+        network.initialize()
     for name, parameter in network._collect_params_with_prefix().items():
         parameter._load_init(artifact.params[name], mx.cpu(), cast_dtype=True, dtype_source="current")
 
