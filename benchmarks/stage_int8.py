@@ -6,6 +6,7 @@ an FCN resnet-18 that is trained here for a few epochs.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,11 +26,18 @@ _TRAINING: Mapping[str, str] = {
 }  # fmt: skip
 
 
+def _count_classes(channels: Path) -> int:
+    path = channels / "label_map" / "class_names.json"
+    if not path.is_file():
+        raise SystemExit(f"there is no {path}, so no model can be trained here: name one in {MODEL_VARIABLE}")
+    return len(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _train(channels: Path, folder: Path) -> Path:
     if not (folder / "model" / "model_card.json").is_file():
         options = [part for name, value in _TRAINING.items() for part in (f"--{name}", value)]
-        classes = "4" if (channels / "label_map").is_dir() else "3"
         command = [sys.executable, "-m", "gluonseg", "train", str(channels), "--output", str(folder), *options]
+        classes = str(_count_classes(channels))
         subprocess.run([*command, "--num_classes", classes], cwd=ROOT, stdout=sys.stderr, check=True)
     return folder / "model"
 

@@ -81,6 +81,29 @@ def test_failing_variant_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         Variant("ours", "benchmarks.variants.our_pipeline", ["/nowhere", "/nowhere", "1", "1", "1", "0"])
 
 
+def test_other_stages_go_on_after_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    import benchmarks.__main__ as program
+    import benchmarks.stage_cold_start as later
+    import benchmarks.stage_engine as stage
+    from benchmarks.row import Row
+
+    def fail(_scratch: Path) -> list[Row]:
+        raise FileNotFoundError("no java")
+
+    monkeypatch.setattr(program, "_wait_until_idle", lambda: 0.1)
+    monkeypatch.setattr(stage, "measure", fail)
+    monkeypatch.setattr(later, "measure", lambda _scratch: [Row("a stage", "-", "ms", 3.0, None, 3.0, 2.0)])
+    target = tmp_path / "results.json"
+    assert program.main(["engine", "cold_start", "--json", str(target)]) == 1
+    printed = capsys.readouterr()
+    assert "| a stage | - | 3 |" in printed.out
+    assert printed.err.splitlines()[-1] == "not measured, see the messages above: engine"
+    assert json.loads(target.read_text("utf-8"))["stages"]["engine"] == {"error": "no java"}
+
+
 def test_results_are_kept_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
     import benchmarks.__main__ as program
