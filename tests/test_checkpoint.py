@@ -31,6 +31,7 @@ from gluonseg.errors import UserError
 from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import read_card
+from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.models.params_file import read_arrays
 from gluonseg.train.checkpoint import Identity, _parse_results
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, CheckpointFolder, find_resumed, open_checkpoints
@@ -444,6 +445,16 @@ def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
     assert {path.name: path.stat().st_mtime_ns for path in (*model.iterdir(), *folder.iterdir())} == before
     assert f"This training is finished, and its model is in {model}: nothing is left to do" in caplog.text
     assert "LRScheduler" not in caplog.text
+
+
+def test_a_finished_job_without_its_onnx_file_writes_it(
+    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path
+) -> None:
+    """The disk was full when the training ended, say."""
+    model = shutil.copytree(finished / "model", tmp_path / "model")
+    (model / ONNX_FILE).unlink()
+    run_tiny(checkpoint_folder=folder)
+    assert (model / ONNX_FILE).read_bytes() == (finished / "model" / ONNX_FILE).read_bytes()
 
 
 def test_a_finished_job_whose_report_is_missing_writes_it(

@@ -73,7 +73,7 @@ def test_the_way_is_chosen_by_the_device() -> None:
     total, gradients = loss.differentiate(class_ids, weights, moved)
     assert [one.context for one in (total, *gradients)] == [mx.cpu(1)] * 3
     by_rows = loss.differentiate_by_rows(class_ids, weights, outputs)
-    assert [(one.asnumpy() == other.asnumpy()).all() for one, other in zip(gradients, by_rows[1], strict=True)]
+    assert all((one.asnumpy() == other.asnumpy()).all() for one, other in zip(gradients, by_rows[1], strict=True))
     assert total.asscalar() == by_rows[0].asscalar()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from gluonseg.errors import ModelError
 from gluonseg.export import TOLERANCE, build_checked_file, compute_difference, export_model
 from gluonseg.models import onnx_graph
 from gluonseg.models.artifact import read_artifact
-from gluonseg.models.card import ModelCard, build_card
+from gluonseg.models.card import ModelCard, build_card, encode_card, read_card
 from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
 from gluonseg.models.onnx_graph import build_graph
 from gluonseg.models.registry import build_network
@@ -61,7 +62,7 @@ def test_the_graph_gives_what_mxnet_gives_at_any_size(algorithm: str, backbone: 
     assert not [node for node in graph.graph.node if node.op_type == "BatchNormalization"]
     assert not [one for one in graph.graph.initializer if "auxlayer" in one.name]
     assert _find_values(graph)["class_names"] == '["a", "b", "c", "d", "e"]'
-    engine = OnnxEngine(OnnxFile(graph.SerializeToString(), "the graph"), card)
+    engine = OnnxEngine(OnnxFile("the graph", graph.SerializeToString()), card)
     sizes = [(8, 8), (9, 41), (64, 64), (50, 23), (8, 100)]
     assert compute_difference(engine, MXNetEngine(network, card), sizes) < TOLERANCE
 
@@ -70,7 +71,7 @@ def test_the_graph_gives_what_mxnet_gives_at_any_size(algorithm: str, backbone: 
 @pytest.mark.parametrize("backbone", ["resnet-101", "resnet-152"])
 def test_the_deepest_backbones_have_all_their_blocks(algorithm: str, backbone: str) -> None:
     card, network, arrays = _draw_network(algorithm, backbone)
-    engine = OnnxEngine(OnnxFile(build_graph(card, arrays).SerializeToString(), "the graph"), card)
+    engine = OnnxEngine(OnnxFile("the graph", build_graph(card, arrays).SerializeToString()), card)
     assert compute_difference(engine, MXNetEngine(network, card), [(24, 33)]) < TOLERANCE
 
 
@@ -84,7 +85,7 @@ def test_the_mask_inside_the_graph_is_the_servers(algorithm: str) -> None:
     content = build_graph(card, arrays).SerializeToString()
     picture = draw_noise(45, 67)
     (mask,) = onnxruntime.InferenceSession(content).run(["mask"], {"image": picture[None]})
-    ours = Predictor(OnnxEngine(OnnxFile(content, "the graph"), card), card).predict_mask(picture)
+    ours = Predictor(OnnxEngine(OnnxFile("the graph", content), card), card).predict_mask(picture)
     assert mask.dtype == np.uint8
     assert (mask[0] == ours).mean() > 0.999  # two of ten thousand places are as good as equal
 
@@ -154,6 +155,44 @@ def test_a_file_of_other_parameters_is_not_used(
     np.testing.assert_allclose(probabilities, wanted, atol=1e-6)
 
 
+def test_an_archive_needs_a_folder_for_the_file(trained_model: Path, tmp_path: Path) -> None:
+    """Beside the archive it would be taken for the model, also once another archive lies there."""
+    archive = _pack(trained_model, ["model_best.params", "model_card.json"], tmp_path / "model.tar.gz")
+    for source in (archive, tmp_path):
+        with pytest.raises(ModelError, match=r"say with --output where model\.onnx shall be written"):
+            export_model(source)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tar.gz"]
+    assert export_model(tmp_path, tmp_path / "out").is_file()
+
+
+def test_a_second_export_leaves_nothing_of_the_first(trained_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_model(trained_model, out)
+    (out / "model_int8.onnx").write_bytes(b"of the first")
+    other = shutil.copytree(trained_model, tmp_path / "other")
+    card = dataclasses.replace(read_card(other / "model_card.json"), class_names=("a", "b", "c", "d"))
+    (other / "model_card.json").write_text(encode_card(card))
+    export_model(other, out)
+    assert read_card(out / "model_card.json").class_names == ("a", "b", "c", "d")
+    assert not (out / "model_int8.onnx").exists()
+
+
+def test_what_cannot_be_converted_runs_in_mxnet(
+    trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(trained_model / "model_best.params", tmp_path)
+
+    def fail(*_arguments: object) -> None:
+        raise ValueError("no such operator")
+
+    monkeypatch.setattr(onnx_graph, "build_graph", fail)
+    predictor, picture = load_predictor(tmp_path), draw_noise(20, 30)
+    assert predictor.engine.name == "MXNet"
+    assert "model_best.params cannot be converted for ONNX Runtime, MXNet is used" in caplog.text
+    wanted = load_predictor(trained_model).predict_probabilities(picture)
+    np.testing.assert_allclose(predictor.predict_probabilities(picture), wanted, atol=1e-4)
+
+
 def test_nothing_is_written_when_the_graph_differs(
     trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +243,7 @@ def test_a_network_of_other_classes_is_refused(trained_model: Path, tmp_path: Pa
 
 
 def test_int8_that_was_not_exported_says_how(trained_model: Path) -> None:
-    with pytest.raises(ModelError, match=r"there is no model_int8\.onnx in .*gluonseg export makes it"):
+    with pytest.raises(ModelError, match=r"there is no .*/model_int8\.onnx that fits .*; gluonseg export --int8 --chan"):
         load_predictor(trained_model, precision="int8")
 
 
@@ -217,5 +256,5 @@ def test_a_missing_parameter_is_named() -> None:
 
 def test_the_digest_of_the_parameters_travels_with_the_file(trained_model: Path) -> None:
     artifact = read_artifact(trained_model)
-    model = onnx.load_model_from_string(build_checked_file(artifact).content)
+    model = onnx.load_model_from_string(build_checked_file(artifact).read())
     assert _find_values(model)["params_sha256"] == artifact.weights_sha256

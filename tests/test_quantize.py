@@ -20,7 +20,7 @@ from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import ModelError
-from gluonseg.models.onnx_file import ONNX_FILES, read_onnx
+from gluonseg.models.onnx_file import ONNX_FILES, find_onnx
 from gluonseg.predict.predictor import load_predictor
 from picture import draw_noise
 
@@ -53,12 +53,12 @@ def test_int8_is_written_and_served_on_request(
 
 
 def _quantize(model: Path, channels: Path) -> tuple[onnx.ModelProto, Dataset]:
-    file, predictor = read_onnx(model), load_predictor(model)
+    file, predictor = find_onnx(model), load_predictor(model)
     assert file is not None
     maps = read_label_maps(channels / "label_map")
     pairs = match_pairs(channels / "train", channels / "train_annotation").pairs
     training = Dataset(pairs, maps.train, cache_bytes=0)
-    return onnx.load_model_from_string(quantize.quantize_file(file, predictor, training).content), training
+    return onnx.load_model_from_string(quantize.quantize_file(file, predictor, training).read()), training
 
 
 def _find_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:

@@ -45,7 +45,7 @@ def test_spans_cover_a_side_and_share_the_overlap(length: int, setting: tuple[in
 @pytest.mark.parametrize("size", [(450, 282), (1000, 77), (8, 8), (193, 192), (200, 601)])
 def test_tiles_are_put_together_in_place_and_none_is_large(size: tuple[int, int]) -> None:
     engine, picture = LocalEngine(), draw_noise(*size)
-    tiled = compute_tiled_logits(engine, picture, 192, 64)
+    tiled = compute_tiled_logits(engine.compute_logits, picture, 192, 64)
     assert engine.largest <= 192 * 192 * 3
     np.testing.assert_allclose(tiled, LocalEngine().compute_logits(picture[None])[0], atol=1e-4)
 
@@ -69,8 +69,23 @@ def test_views_are_the_mean_of_their_probabilities(trained_model: Path) -> None:
     # At the places of the logits it is exactly the mean; between them both are interpolated, in different order.
     np.testing.assert_allclose(found[:, 0, 0], mean[:, 0, 0], atol=1e-5)
     assert np.abs(found - mean).mean() < 0.02
-    scaled = load_predictor(trained_model, scales=(0.5, 1.0, 1.5), flip=True).predict_mask(picture)
-    assert scaled.shape == (48, 64)
+
+
+def test_scales_are_averaged(trained_model: Path) -> None:
+    """In the corner, where all grids have a place: the mean of what each scale gives by itself."""
+    picture = draw_noise(48, 64)
+    scales = (0.5, 1.0, 1.5)
+    alone = [load_predictor(trained_model, scales=(scale,)).predict_probabilities(picture) for scale in scales]
+    found = load_predictor(trained_model, scales=scales).predict_probabilities(picture)
+    np.testing.assert_allclose(found[:, 0, 0], np.mean(alone, axis=0)[:, 0, 0], atol=1e-5)
+    assert np.abs(alone[0] - alone[2]).max() > 1e-3
+
+
+def test_no_view_is_larger_than_the_limit(trained_model: Path) -> None:
+    limited = load_predictor(trained_model, scales=(0.5, 1.0, 4.0), flip=True, max_network_pixels=6400)
+    sizes = limited.compute_pass_sizes(80, 80)
+    assert sizes == [(80, 80), (80, 80), (40, 40)] * 2
+    assert limited.predict_mask(draw_noise(80, 80)).shape == (80, 80)
 
 
 def test_with_flip_a_mirrored_picture_has_the_mirrored_mask(trained_model: Path) -> None:

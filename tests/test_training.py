@@ -105,6 +105,21 @@ def _expect_epochs(epochs: int, best: list[int]) -> list[str]:
     return lines
 
 
+def test_a_model_that_is_refused_as_onnx_is_scored_in_mxnet(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_artifact: Any) -> Any:
+        raise ModelError("the logits differ")
+
+    monkeypatch.setattr("gluonseg.train.run.build_checked_file", refuse)
+    caplog.set_level(logging.INFO)
+    outcome = run_tiny()
+    assert outcome.confusion is not None
+    assert "The model is complete, but model.onnx could not be written" in caplog.text
+    assert "Predicting with MXNet on cpu(0)" in caplog.text
+    assert not (tmp_path / "model" / "model.onnx").exists()
+
+
 def test_log_lines_in_the_builtins_order(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     outcome = run_tiny()

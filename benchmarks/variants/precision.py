@@ -25,7 +25,7 @@ def main() -> None:
     """Load, score on the validation photos, serve rounds of eight photos."""
     precision, model, channels = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     set_thread_count()
-    from gluonseg.models.onnx_file import read_onnx
+    from gluonseg.models.onnx_file import find_onnx
     from gluonseg.predict.evaluation import evaluate_dataset
     from gluonseg.predict.onnx_engine import OnnxEngine
     from gluonseg.predict.predictor import Predictor, load_predictor
@@ -33,7 +33,7 @@ def main() -> None:
 
     predictor = load_predictor(model)
     if precision == "int8":
-        file = read_onnx(model)
+        file = find_onnx(model)
         if file is None:
             raise SystemExit(f"there is no ONNX file in {model}: run gluonseg export")
         quantized = quantize_file(file, predictor, _open(channels, "train"))

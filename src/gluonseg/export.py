@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from gluonseg.atomic import replacing_file, write_text
 from gluonseg.errors import ModelError
-from gluonseg.models.artifact import ModelArtifact, read_artifact
+from gluonseg.models.artifact import ModelArtifact, find_weights, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
-from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
+from gluonseg.models.onnx_file import ONNX_FILE, ONNX_FILES, OnnxFile
 from gluonseg.models.onnx_graph import build_graph
 from gluonseg.predict.engine import Engine
 from gluonseg.predict.mxnet_engine import build_mxnet_engine
@@ -49,7 +49,7 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
     import mxnet as mx
 
     graph = build_graph(artifact.card, artifact.arrays, artifact.weights_sha256)
-    file = OnnxFile(graph.SerializeToString(), ONNX_FILE)
+    file = OnnxFile(ONNX_FILE, graph.SerializeToString())
     reference = build_mxnet_engine(artifact, mx.cpu())
     difference = compute_difference(OnnxEngine(file, artifact.card), reference)
     if not difference <= TOLERANCE:
@@ -64,24 +64,28 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
 def write_onnx(file: OnnxFile, path: Path) -> Path:
     """Write an ONNX file to ``path`` in one step."""
     with replacing_file(path) as partial:
-        partial.write_bytes(file.content)
+        partial.write_bytes(file.read())
     return path
 
 
 def export_model(source: Path, output: Path | None = None) -> Path:
     """Write ``model.onnx`` of a model folder or a model.tar.gz into ``output``; returns its path.
 
-    ``output`` is the model folder itself by default; the model's card is copied beside the file where it is not, so
-    that the folder is a model of its own.
+    ``output`` is the model folder itself by default. The model's card is written beside the file, so that the folder
+    is a model of its own; what an earlier export has left there is of another model, perhaps, and removed.
 
     Raises:
-        ModelError: there is no usable model, or the file would not give what MXNet gives.
+        ModelError: there is no usable model, ``output`` is needed, or the file would not give what MXNet gives.
         OSError: the file cannot be written.
     """
+    folder = output or source
+    if output is None and (not source.is_dir() or find_weights(source) is None):
+        raise ModelError(f"{source} is no folder with parameters: say with --output where {ONNX_FILE} shall be written")
     artifact = read_artifact(source)
     file = build_checked_file(artifact)
-    folder = output or source
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / CARD_FILE).is_file():
+    for name in ONNX_FILES.values():
+        (folder / name).unlink(missing_ok=True)
+    if folder != source or not (folder / CARD_FILE).is_file():
         write_text(folder / CARD_FILE, encode_card(artifact.card))
     return write_onnx(file, folder / ONNX_FILE)

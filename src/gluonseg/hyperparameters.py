@@ -107,6 +107,13 @@ class Hyperparameters:
         return {name: format_value(value) for name, value in values.items() if value not in (None, ())}
 
 
+def read_integer(hyperparameters: Mapping[str, str], name: str) -> int:
+    """A whole number as a model was trained with it; its default where the model's card does not tell."""
+    field = get_specs()[name]
+    value = parse_value(name, hyperparameters.get(name), field)
+    return int(field.default if value is None else value)
+
+
 def get_specs() -> dict[str, Spec]:
     """The table: name -> specification, in order of declaration."""
     return {field.name: get_spec(field) for field in dataclasses.fields(Hyperparameters)}

@@ -26,8 +26,9 @@ from gluonseg.data.pairs import match_pairs
 from gluonseg.data.transforms import resize_image
 from gluonseg.errors import DataError, ModelError
 from gluonseg.export import write_onnx
+from gluonseg.hyperparameters import read_integer
 from gluonseg.models.card import CARD_FILE, read_card
-from gluonseg.models.onnx_file import FLOAT32, INPUT, INT8, ONNX_FILES, OnnxFile, read_onnx
+from gluonseg.models.onnx_file import FLOAT32, INPUT, INT8, ONNX_FILES, OnnxFile, find_onnx
 from gluonseg.predict.evaluation import Progress, evaluate_dataset
 from gluonseg.predict.onnx_engine import OnnxEngine
 from gluonseg.predict.predictor import Predictor
@@ -60,7 +61,7 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> OnnxFile:
     """The network of ``file`` in int8, calibrated on photos of ``training``."""
-    model = onnx.load_model_from_string(file.content)
+    model = onnx.load_model_from_string(file.read())
     properties = {prop.key: prop.value for prop in model.metadata_props}
     # Batch norms are folded already: without this mark ONNX Runtime warns that they should be.
     add_pre_process_metadata(model)
@@ -81,7 +82,7 @@ def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> On
         )
         quantized = onnx.load_model(str(target))
     onnx.helper.set_model_props(quantized, properties)
-    return OnnxFile(quantized.SerializeToString(), ONNX_FILES[INT8], INT8)
+    return OnnxFile(ONNX_FILES[INT8], quantized.SerializeToString(), precision=INT8)
 
 
 def export_int8(
@@ -138,12 +139,12 @@ def export_model_int8(
         DataError: there are no photos with masks in the channels ``train`` and ``validation``.
     """
     folder = output or source
-    file = read_onnx(folder)
+    file = find_onnx(folder)
     if file is None:
         raise ModelError(f"there is no {ONNX_FILES[FLOAT32]} in {folder}; gluonseg export writes it")
     card = read_card(folder / CARD_FILE)
     predictor = Predictor(OnnxEngine(file, card), card)
-    maps = read_label_maps(channels.get("label_map"))
+    maps = read_label_maps(channels.get("label_map"), read_integer(card.hyperparameters, "ignore_label"))
     training, validation = (_open_dataset(channels, split, maps) for split in ("train", "validation"))
     progress = build_progress("scoring") if build_progress else None
     return export_int8(file, predictor, training, validation, folder, progress)

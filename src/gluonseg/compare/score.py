@@ -24,10 +24,9 @@ from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError
-from gluonseg.hyperparameters import get_specs
+from gluonseg.hyperparameters import read_integer
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import ModelCard
-from gluonseg.parameter import parse_value
 from gluonseg.predict.batch import write_png
 from gluonseg.predict.evaluation import MaskPredictor, iter_predictions
 
@@ -35,13 +34,6 @@ SCORE_FILE = "score.json"
 MODEL_FOLDER = "model"
 _WARM_UPS = 2
 _PROCESS_STATUS = Path("/proc/self/status")
-
-
-def _read_setting(card: ModelCard, name: str) -> int:
-    """A hyperparameter as the model was trained with it; its default where the card does not tell."""
-    spec = get_specs()[name]
-    value = parse_value(name, card.hyperparameters.get(name), spec)
-    return int(spec.default if value is None else value)
 
 
 def _open_dataset(channels: Mapping[str, Path], card: ModelCard) -> Dataset:
@@ -53,8 +45,9 @@ def _open_dataset(channels: Mapping[str, Path], card: ModelCard) -> Dataset:
     pairs = match_pairs(*folders).pairs
     if not pairs:
         raise DataError(f"no picture in {folders[0]} has a mask of its name in {folders[1]}")
-    label_map = read_label_maps(channels.get("label_map"), _read_setting(card, "ignore_label")).validation
-    return Dataset(pairs, label_map, max_pixels=_read_setting(card, "max_pixels"), cache_bytes=0)
+    ignore_label, max_pixels = (read_integer(card.hyperparameters, name) for name in ("ignore_label", "max_pixels"))
+    label_map = read_label_maps(channels.get("label_map"), ignore_label).validation
+    return Dataset(pairs, label_map, max_pixels=max_pixels, cache_bytes=0)
 
 
 def _warm_up(predictor: MaskPredictor, dataset: Dataset) -> None:

@@ -27,7 +27,9 @@ class OnnxEngine:
         # The pattern is that of one picture size; kept for each, they would add up.
         options.enable_mem_pattern = False
         try:
-            self._session = onnxruntime.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                file.path or file.read(), options, providers=["CPUExecutionProvider"]
+            )
         except _get_load_errors() as error:
             raise ModelError(f"{file.source} cannot be used: {str(error).splitlines()[0]}") from None
         self._check(file, card)

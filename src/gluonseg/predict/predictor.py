@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from gluonseg.errors import ModelError
 from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
 from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
-from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, read_onnx
+from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS, MAX_WHOLE_PIXELS, compute_tiled_logits
-from gluonseg.predict.view import Views, build_views, compute_view_logits, compute_view_sizes
+from gluonseg.predict.view import Views, build_views, compute_view_logits, compute_view_sizes, fit_size
 
 _log = logging.getLogger(__name__)
 MIN_SIDE = 8
@@ -51,31 +51,35 @@ class Predictor:
         """The (height, width) at which a picture of that size goes through the network."""
         if self.card.prediction_size:
             height, width = compute_long_side_size(height, width, self.card.prediction_size)
-        if height * width > self._max_network_pixels:
-            shrink = math.sqrt(self._max_network_pixels / (height * width))
-            height, width = int(height * shrink), int(width * shrink)
-        return max(height, MIN_SIDE), max(width, MIN_SIDE)
+        return fit_size(height, width, MIN_SIDE, self._max_network_pixels)
 
     def compute_pass_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """The (height, width) of each pass through the network that a picture of that size takes: one a view."""
-        sizes = compute_view_sizes(self.compute_input_size(height, width), self._views, MIN_SIDE)
-        return sizes * (1 + self._views.flip)
+        return self._compute_view_sizes(height, width) * (1 + self._views.flip)
+
+    def _compute_view_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        size = self.compute_input_size(height, width)
+        return compute_view_sizes(size, self._views, MIN_SIDE, self._max_network_pixels)
 
     def compute_logits(self, image_hwc: UInt8Array) -> Float32Array:
         """Logits (C, ceil(h/8), ceil(w/8)) float32, (h, w) being the size in the network."""
         if image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or image_hwc.dtype != np.uint8 or not image_hwc.size:
             raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
-        size = self.compute_input_size(*image_hwc.shape[:2])
+        sizes = self._compute_view_sizes(*image_hwc.shape[:2])
         if self._views.is_single:
-            return self._compute_one_view(resize_image(image_hwc, *size))
-        return compute_view_logits(self._compute_one_view, image_hwc, size, self._views, MIN_SIDE)
+            return self._compute_one_view(resize_image(image_hwc, *sizes[0]))
+        return compute_view_logits(self._compute_one_view, image_hwc, sizes, flip=self._views.flip)
 
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
-        with self._lock:
-            if resized_hwc.shape[0] * resized_hwc.shape[1] > MAX_WHOLE_PIXELS:
-                return compute_tiled_logits(self.engine, resized_hwc)
-            logits: Float32Array = self.engine.compute_logits(resized_hwc[None])[0]
+        if resized_hwc.shape[0] * resized_hwc.shape[1] > MAX_WHOLE_PIXELS:
+            return compute_tiled_logits(self._compute_in_turn, resized_hwc)
+        logits: Float32Array = self._compute_in_turn(resized_hwc[None])[0]
         return logits
+
+    def _compute_in_turn(self, images_nhwc: UInt8Array) -> Float32Array:
+        """One call of the engine: between the tiles of a large picture others have their turn."""
+        with self._lock:
+            return self.engine.compute_logits(images_nhwc)
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         """Softmax probabilities (num_classes, H, W) float32 of an RGB picture (H, W, 3) uint8."""
@@ -93,20 +97,23 @@ def _build_onnx_engine(artifact: ModelArtifact) -> Engine:
     from gluonseg.predict.onnx_engine import OnnxEngine
 
     graph = build_graph(artifact.card, artifact.arrays)
-    return OnnxEngine(OnnxFile(graph.SerializeToString(), f"the graph of {artifact.weights}"), artifact.card)
+    return OnnxEngine(OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString()), artifact.card)
 
 
 def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
     """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
     from gluonseg.predict.onnx_engine import OnnxEngine
 
-    file = read_onnx(folder, precision) if (folder / CARD_FILE).is_file() else None
+    file = find_onnx(folder, precision) if (folder / CARD_FILE).is_file() else None
     if file is None:
         return None
     card = read_card(folder / CARD_FILE)
-    engine = OnnxEngine(file, card)
     weights = find_weights(folder)
-    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != hash_file(weights):
+    # Side by side: both take as long, and a server is being waited for.
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(hash_file, weights) if weights else None
+        engine = OnnxEngine(file, card)
+    if digest and weights and engine.read_metadata().get(WEIGHTS_KEY) != digest.result():
         _log.warning("%s was not made of %s and is not used; gluonseg export makes it anew", file.source, weights.name)
         return None
     return engine, card
@@ -118,10 +125,19 @@ def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
         return found
     if precision != FLOAT32:
         raise ModelError(
-            f"there is no {ONNX_FILES[precision]} in {folder} that fits its parameters; gluonseg export makes it"
+            f"there is no {folder}/{ONNX_FILES[precision]} that fits the parameters; "
+            "gluonseg export --int8 --channels DATA makes it"
         )
     artifact = read_folder(folder)
-    return _build_onnx_engine(artifact), artifact.card
+    try:
+        return _build_onnx_engine(artifact), artifact.card
+    except Exception:  # whatever is wrong with the graph or the runtime, MXNet knows the network
+        _log.warning("%s cannot be converted for ONNX Runtime, MXNet is used", artifact.weights.name, exc_info=True)
+    import mxnet as mx
+
+    from gluonseg.predict.mxnet_engine import build_mxnet_engine
+
+    return build_mxnet_engine(artifact, mx.cpu()), artifact.card
 
 
 def _load_in_mxnet(folder: Path, device: Any) -> tuple[Engine, ModelCard]:
@@ -132,10 +148,10 @@ def _load_in_mxnet(folder: Path, device: Any) -> tuple[Engine, ModelCard]:
 
 
 def _find_gpu() -> Any:
-    """The first GPU that MXNet can use, or None; MXNet is not imported where the driver shows none."""
-    report = find_gpus()
+    """The first GPU that MXNet can use, or None; MXNet is not imported where there can be none."""
+    report = find_gpus() if is_cuda_build() else GpuReport(note=NO_CUDA)
     if not report.usable:
-        log_report(report if is_cuda_build() else GpuReport(note=NO_CUDA))
+        log_report(report)
         return None
     from gluonseg.device import find_devices
 
@@ -165,9 +181,10 @@ def load_predictor(
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
     """
-    if device is None and search_gpu and precision == FLOAT32:
-        device = _find_gpu()
     with open_model(Path(source)) as folder:
+        # A folder with an ONNX file alone has nothing for MXNet.
+        if device is None and search_gpu and precision == FLOAT32 and find_weights(folder):
+            device = _find_gpu()
         engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)
     _log.info("Predicting with %s", engine.name if device is None else f"{engine.name} on {device}")
     return Predictor(engine, card, views=build_views(card, scales, flip), max_network_pixels=max_network_pixels)

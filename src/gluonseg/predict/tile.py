@@ -7,9 +7,11 @@ it knows least of what is around it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from gluonseg.predict.engine import STRIDE, Engine, Float32Array, UInt8Array
+from gluonseg.predict.engine import STRIDE, Float32Array, UInt8Array
 
 MAX_NETWORK_PIXELS = 4_000_000
 """Larger pictures are shrunk to this for the network, which takes seconds a million pixels, unless told otherwise."""
@@ -43,16 +45,22 @@ def _build_ramp(start: int, end: int, length: int, overlap: int) -> Float32Array
 
 
 def compute_tiled_logits(
-    engine: Engine, image_hwc: UInt8Array, tile: int = TILE, overlap: int = OVERLAP
+    compute_logits: Callable[[UInt8Array], Float32Array],
+    image_hwc: UInt8Array,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
 ) -> Float32Array:
-    """Logits (C, ceil(H/8), ceil(W/8)) float32 of an RGB picture (H, W, 3) uint8, a tile at a time."""
+    """Logits (C, ceil(H/8), ceil(W/8)) float32 of an RGB picture (H, W, 3) uint8, a tile at a time.
+
+    ``compute_logits`` is that of an engine.
+    """
     height, width = image_hwc.shape[:2]
     total: Float32Array | None = None
     weight = np.zeros((-(-height // STRIDE), -(-width // STRIDE)), dtype=np.float32)
     for top, bottom in find_spans(height, tile, overlap):
         down = _build_ramp(top, bottom, height, overlap)
         for left, right in find_spans(width, tile, overlap):
-            logits = engine.compute_logits(np.ascontiguousarray(image_hwc[None, top:bottom, left:right]))[0]
+            logits = compute_logits(np.ascontiguousarray(image_hwc[None, top:bottom, left:right]))[0]
             share = down[:, None] * _build_ramp(left, right, width, overlap)
             if total is None:
                 total = np.zeros((len(logits), *weight.shape), dtype=np.float32)

@@ -6,7 +6,8 @@ The probabilities of all views are averaged, as the multi-scale evaluation of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,29 +60,39 @@ def parse_scales(text: str) -> tuple[float, ...]:
         raise UserError(f"scales must be numbers with commas between them, such as 0.75,1,1.25; got {text!r}") from None
 
 
-def compute_view_sizes(size: tuple[int, int], views: Views, min_side: int) -> list[tuple[int, int]]:
+def fit_size(height: int, width: int, min_side: int, max_pixels: int) -> tuple[int, int]:
+    """The (height, width), shrunk to at most ``max_pixels``, each side at least ``min_side``."""
+    if height * width > max_pixels:
+        shrink = math.sqrt(max_pixels / (height * width))
+        height, width = int(height * shrink), int(width * shrink)
+    return max(height, min_side), max(width, min_side)
+
+
+def compute_view_sizes(
+    size: tuple[int, int], views: Views, min_side: int, max_pixels: int
+) -> list[tuple[int, int]]:
     """The (height, width) of each scale in the network, the largest first; ``size`` is that of scale 1."""
     scales = sorted(views.scales, reverse=True)
-    return [(max(min_side, round(size[0] * scale)), max(min_side, round(size[1] * scale))) for scale in scales]
+    return [fit_size(round(size[0] * scale), round(size[1] * scale), min_side, max_pixels) for scale in scales]
 
 
 def compute_view_logits(
-    compute_logits: ComputeLogits, image_hwc: UInt8Array, size: tuple[int, int], views: Views, min_side: int
+    compute_logits: ComputeLogits, image_hwc: UInt8Array, sizes: Sequence[tuple[int, int]], *, flip: bool
 ) -> Float32Array:
     """Logarithm of the mean probabilities of all views, (C, h, w) float32: what logits of one view would be.
 
-    ``size`` is the (height, width) of scale 1 in the network. The grid is that of the largest scale.
+    ``sizes`` are the (height, width) of the views in the network; the grid is that of the first.
     """
     total: Float32Array | None = None
-    for view_size in compute_view_sizes(size, views, min_side):
-        resized = resize_image(image_hwc, *view_size)
-        for probabilities in _iter_probabilities(compute_logits, resized, views.flip):
+    for size in sizes:
+        resized = resize_image(image_hwc, *size)
+        for probabilities in _iter_probabilities(compute_logits, resized, flip):
             if total is None:
                 total = probabilities
             else:
                 total += enlarge(probabilities, *total.shape[1:])
     assert total is not None  # there is at least one scale
-    total /= len(views.scales) * (1 + views.flip)
+    total /= len(sizes) * (1 + flip)
     found: Float32Array = np.log(np.maximum(total, _LEAST_PROBABILITY))
     return found
 

@@ -99,6 +99,8 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         checkpoint = Checkpoint(checkpoints, identity, network, loop.stepper.trainer, writer)
         loop.resume(checkpoint)
         if loop.is_finished and folder.holds_scored(checkpoint.best):
+            if not (settings.model_folder / ONNX_FILE).is_file():
+                _export(settings, writer.lock)  # the disk was full then, perhaps
             _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
             return JobOutcome(folder.card, tuple(loop.results), None)
     # Only now: up to here a job can still be refused, and then nothing is lost.
@@ -173,7 +175,10 @@ def _score(
 
     _log.info("Evaluating the best epoch on %d whole validation images", len(validation))
     try:
-        predictor = load_predictor(settings.model_folder, _get_gpu(plan), search_gpu=False)
+        # Without its file the network was refused as ONNX.
+        has_file = (settings.model_folder / ONNX_FILE).is_file()
+        device = _get_gpu(plan) or (None if has_file else plan.devices[0])
+        predictor = load_predictor(settings.model_folder, device, search_gpu=False)
         report.watch(predictor)
         confusion = Confusion.empty(folder.card.num_classes)
         for done, prediction in enumerate(iter_predictions(predictor, validation, folder.card.num_classes), 1):
