@@ -39,7 +39,7 @@ sdk-v3: .venv-sdk-v3/requirements.$(VERSION) ## SageMaker's SDK v3 for local mod
 
 clean: ## remove .venv and everything else that the targets made
 	rm -rf $(VENV) .venv-sdk-v2 .venv-sdk-v3 build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
-	find src tests container local_mode -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests container local_mode benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # requirements.txt for running, requirements-test.txt for developing. Nothing is fetched that the locks do not name:
 # setuptools comes first, so that the packages that exist only as source are built with it.

@@ -9,13 +9,15 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
+from benchmarks.photo import describe_data, find_pets
 from benchmarks.row import Row, describe_row, format_table
 from benchmarks.variant import ROOT
+from gluonseg.errors import DataError
 
 STAGES = ("input_pipeline", "training_step", "engine", "int8", "server", "cold_start", "model_server")
 """Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[Row]``."""
@@ -41,6 +43,12 @@ def _measure(stage: str) -> tuple[list[Row], dict[str, Any]]:
     return rows, {"load": load, "seconds": round(time.monotonic() - start, 1)}
 
 
+def _format_loads(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each stage that something else may have slowed down."""
+    loads = {stage: facts["load"] for stage, facts in stages.items() if facts.get("load", 0) > BUSY_LOAD}
+    return "".join(f"- {stage}: measured at load {load:.2f}: the machine was busy\n" for stage, load in loads.items())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the stages named, or all; returns 0 when every stage ran and every bar is met, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -50,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(parsed.stages) - set(STAGES))
     if unknown:
         parser.error(f"unknown stage {unknown[0]}; there are {', '.join(STAGES)}")
+    try:
+        find_pets()
+    except DataError as error:
+        parser.error(str(error))
     SCRATCH.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     stages: dict[str, Any] = {}
@@ -64,9 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed.append(stage)
         rows += found
         # After each stage: a whole run takes long, and what is measured is measured.
-        content = {"machine": describe_machine(), "stages": stages, "rows": [describe_row(row) for row in rows]}
+        content = {
+            "machine": describe_machine(),
+            "data": describe_data(SCRATCH),
+            "stages": stages,
+            "rows": [describe_row(row) for row in rows],
+        }
         parsed.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(format_table(rows))
+    print(_format_loads(stages), end="")
     if failed:
         print(f"not measured, see the messages above: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed or any(row.is_met is False for row in rows) else 0

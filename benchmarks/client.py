@@ -18,18 +18,17 @@ from statistics import median, quantiles
 import numpy as np
 from PIL import Image
 
-from benchmarks.photo import find_pets
+from benchmarks.photo import DRAWN, find_pets, name_source
 from benchmarks.variant import serve_rounds
 
 PHOTO_SIZE = (600, 400)
 _HEADERS: Mapping[str, str] = {"Content-Type": "image/jpeg", "Accept": "image/png"}
-_TIMEOUT_S = 120
 
 
-def prepare_photo(scratch: Path, size: tuple[int, int] = PHOTO_SIZE) -> Path:
-    """A JPEG file of ``size`` (width, height): a pet's photo where there is one, else smooth noise."""
-    path = scratch / "photo-{}x{}.jpg".format(*size)
-    pets = find_pets()
+def prepare_photo(scratch: Path, size: tuple[int, int] = PHOTO_SIZE, *, is_drawn: bool = False) -> Path:
+    """A JPEG file of ``size`` (width, height): a pet's photo where pets are named, else, or asked for, smooth noise."""
+    pets = None if is_drawn else find_pets()
+    path = scratch / "photo-{}-{}x{}.jpg".format(name_source() if pets else DRAWN, *size)
     if pets:
         picture = Image.open(sorted((pets / "images").glob("*.jpg"))[0]).convert("RGB")
     else:
@@ -51,9 +50,10 @@ class Client:
     port: int
     path: str
     body: bytes
+    timeout_s: float = 120
 
     def __post_init__(self) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
+        self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout_s)
 
     def ask(self) -> tuple[float, bytes]:
         """Send the photo once; return the seconds until the whole answer was there, and the answer."""

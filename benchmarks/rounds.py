@@ -11,14 +11,14 @@ from benchmarks.variant import Variant
 
 Series = Mapping[str, Sequence[Mapping[str, float]]]
 ROUNDS = 7
-"""Counted rounds; one more comes first and is dropped."""
+"""Counted rounds; one more comes first and is dropped. Of fewer than about six no 95 % interval can be given."""
 _RESAMPLES = 2000
 
 
-def run_rounds(variants: Sequence[Variant], rounds: int = ROUNDS) -> Series:
+def run_rounds(variants: Sequence[Variant]) -> Series:
     """A B C, A B C, ...: measurements of each variant by its name, without those of the first round."""
     found: dict[str, list[Mapping[str, float]]] = {variant.name: [] for variant in variants}
-    for number in range(rounds + 1):
+    for number in range(ROUNDS + 1):
         for variant in variants:
             measurement = variant.run()
             if number:

@@ -59,7 +59,8 @@ def build_ratio_row(
 
 
 def _format_number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    """Five digits: a share of 99.996 % is not 100."""
+    return "-" if value is None else f"{value:.5g}"
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from benchmarks.variant import ROOT
 
@@ -20,10 +22,16 @@ START_LIMIT_S = 180
 _POLL_S = 0.02
 _PORTS = range(20_000, 30_000)
 _STOP_LIMIT_S = 40
+_MEMORY_POLL_S = 0.2
+_PROC = Path("/proc")
+NO_CONNECTION, NO_STATUS = 0, -1
+"""In place of a status: nobody has answered; what was answered is not HTTP."""
+
+T = TypeVar("T")
 
 
 class ServiceError(RuntimeError):
-    """A server has ended, or not come up."""
+    """A server has ended, or not come up, or cannot be measured."""
 
 
 def find_free_port() -> int:
@@ -39,39 +47,58 @@ def find_free_port() -> int:
 
 
 def _ping(port: int) -> int:
-    """Status of GET /ping; 0 while nobody answers. By hand: a client that is heavy would take from the server."""
+    """Status of GET /ping, or what stands for it. By hand: a client that is heavy would take from the server."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
             one.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return int(one.recv(12).split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
+            answer = one.recv(12)
+    except OSError:
+        return NO_CONNECTION
+    words = answer.split()
+    if not words:
+        return NO_CONNECTION
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else NO_STATUS
 
 
 def _iter_tree(pid: int) -> Iterator[int]:
-    """The process and all its descendants."""
+    """The process and all its descendants; raises ServiceError where /proc does not tell them."""
     yield pid
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = thread.read_text(encoding="ascii").split()
-        except OSError:
-            continue
-        for child in children:
+    folder = _PROC / str(pid) / "task"
+    try:
+        threads = os.listdir(folder)
+    except OSError:  # it has just ended
+        return
+    for thread in threads:
+        for child in _read_proc(folder / thread, "children").split():
             yield from _iter_tree(int(child))
 
 
-def _read_pss(pid: int) -> int:
+def _read_proc(folder: Path, name: str) -> str:
+    """A file about a process or thread; empty when that has just ended.
+
+    Raises ServiceError where there is no such file or it may not be read: the memory would be counted as none.
+    """
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:  # it has ended meanwhile
-        return 0
+        return (folder / name).read_text(encoding="ascii")
+    except ProcessLookupError:
+        return ""
+    except OSError as error:
+        # Looked for afterwards: what is there now was there when its file was not.
+        if folder.is_dir():
+            raise ServiceError(f"the memory of a server cannot be told on this system: {error}") from error
+        return ""
+
+
+def _read_pss(pid: int) -> int:
+    lines = _read_proc(_PROC / str(pid), "smaps_rollup").splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 class Service:
     """A running server, in a process group of its own, started in ``folder``; a context manager that stops it.
 
-    ``ready_s`` is the time from its start to the first 200 of /ping, ``early`` the statuses that it sent before.
+    ``ready_s`` is the time from its start to the first 200 of /ping, ``early`` what it said before that: statuses,
+    :data:`NO_CONNECTION`, :data:`NO_STATUS`.
     """
 
     def __init__(
@@ -116,8 +143,25 @@ class Service:
         raise ServiceError(f"the server did not come up; the end of its log:\n{tail}")
 
     def read_pss(self) -> int:
-        """Bytes of memory of all its processes, shared pages counted once."""
-        return sum(_read_pss(pid) for pid in _iter_tree(self._process.pid))
+        """Bytes of memory of all its processes, shared pages counted once.
+
+        Raises ServiceError when it has ended, or when this system does not tell the memory of each of its processes.
+        """
+        if self._process.poll() is not None:
+            raise ServiceError(f"the server has ended with code {self._process.returncode}; its log is {self._log}")
+        found = sum(_read_pss(pid) for pid in _iter_tree(self._process.pid))
+        if not found:
+            raise ServiceError("the memory of a server cannot be told on this system, or it has just ended")
+        return found
+
+    def watch_pss(self, work: Callable[[], T]) -> tuple[T, int]:
+        """What ``work`` returns, and the most memory that is seen while it runs."""
+        with ThreadPoolExecutor(1) as pool:
+            running, most = pool.submit(work), self.read_pss()
+            while not running.done():
+                wait([running], _MEMORY_POLL_S)
+                most = max(most, self.read_pss())
+        return running.result(), most
 
     def read_idle_pss(self, patience_s: float = 60) -> int:
         """The same, once it has stayed within a hundredth for two seconds: no process loads anything any more."""

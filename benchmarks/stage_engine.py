@@ -20,7 +20,6 @@ _MODULE = "benchmarks.variants.engine"
 _SQUARE, _PHOTO = ("480", "480"), ("375", "500")
 """Height and width; the first is the size that GluonCV's networks are trained at."""
 _PEER = "GluonCV predict"
-_ROUNDS, _PHOTO_ROUNDS = 5, 3
 _MB = 1e6
 
 
@@ -48,7 +47,7 @@ def _measure_photo(scratch: Path, model: Path, cores: str) -> list[Row]:
     """The same for a photo that is no square, whose sides are no multiples of the stride."""
     with ExitStack() as stack:
         variants = [_start(stack, scratch, engine, model, cores, _PHOTO) for engine in ("gluoncv", "ours")]
-        series = run_rounds(variants, rounds=_PHOTO_ROUNDS)
+        series = run_rounds(variants)
     compared = _compare(series, f"ours {cores}", f"gluoncv {cores}")
     stage = f"prediction, {cores} threads, {'x'.join(_PHOTO)}"
     return [build_ratio_row(stage, _PEER, "photos/s", *compared, None), _build_agreement(scratch, _PHOTO)]
@@ -68,7 +67,7 @@ def measure(scratch: Path) -> list[Row]:
         settings.append(("openvino", cores))
     with ExitStack() as stack:
         variants = [_start(stack, scratch, engine, model, threads) for engine, threads in settings]
-        series = run_rounds(variants, rounds=_ROUNDS)
+        series = run_rounds(variants)
         loads = {variant.name: variant.ready["load_s"] for variant in variants}
     unit, same = "photos/s", f"prediction, {cores} threads"
     rows = [

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.photo import prepare_channels
+from benchmarks.photo import describe_channels, name_folder, name_source, prepare_channels
 from benchmarks.rounds import pick, run_rounds
 from benchmarks.row import AT_MOST, Row, build_ratio_row
 from benchmarks.variant import ROOT, Variant
+from gluonseg.models.onnx_file import ONNX_FILE
 
 MODEL_VARIABLE, CHANNELS_VARIABLE = "GLUONSEG_BENCH_MODEL", "GLUONSEG_BENCH_CHANNELS"
 _TRAINING: Mapping[str, str] = {
@@ -29,12 +30,13 @@ _TRAINING: Mapping[str, str] = {
 def _count_classes(channels: Path) -> int:
     path = channels / "label_map" / "class_names.json"
     if not path.is_file():
-        raise SystemExit(f"there is no {path}, so no model can be trained here: name one in {MODEL_VARIABLE}")
+        raise FileNotFoundError(f"there is no {path}, so no model can be trained here: name one in {MODEL_VARIABLE}")
     return len(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _train(channels: Path, folder: Path) -> Path:
-    if not (folder / "model" / "model_card.json").is_file():
+    # What training writes last, of what is needed here: the card is there from the first epoch that is the best so far.
+    if not (folder / "model" / ONNX_FILE).is_file():
         options = [part for name, value in _TRAINING.items() for part in (f"--{name}", value)]
         command = [sys.executable, "-m", "gluonseg", "train", str(channels), "--output", str(folder), *options]
         classes = str(_count_classes(channels))
@@ -43,17 +45,19 @@ def _train(channels: Path, folder: Path) -> Path:
 
 
 def measure(scratch: Path) -> list[Row]:
-    """Raises CalledProcessError when training fails."""
-    channels = Path(os.environ.get(CHANNELS_VARIABLE) or prepare_channels(scratch / "channels"))
+    """Raises CalledProcessError when training fails, FileNotFoundError when it cannot be started."""
+    given = os.environ.get(CHANNELS_VARIABLE)
+    channels = Path(given).resolve() if given else prepare_channels(scratch)
+    source = name_folder("named", channels) if given else name_source()
     named = os.environ.get(MODEL_VARIABLE)
-    model = Path(named) if named else _train(channels, scratch / "int8-job")
+    model = Path(named) if named else _train(channels, scratch / f"int8-job-{source}")
     arguments = (str(model), str(channels))
     with ExitStack() as stack:
         variants = [
             stack.enter_context(Variant(name, "benchmarks.variants.precision", (name, *arguments)))
             for name in ("float32", "int8")
         ]
-        series = run_rounds(variants, rounds=5)
+        series = run_rounds(variants)
         scores = {variant.name: 100 * variant.ready["miou"] for variant in variants}
     rates = [
         [photos / time for photos, time in zip(pick(series, name, "photos"), pick(series, name), strict=True)]
@@ -64,6 +68,9 @@ def measure(scratch: Path) -> list[Row]:
         "below 0 is a gain: of so short a training chance moves the score by more than the bar; "
         f"name a trained model in {MODEL_VARIABLE} for a figure that tells something"
     )
+    if given:
+        data = describe_channels(channels)
+        note = f"{note}{'; ' if note else ''}of {CHANNELS_VARIABLE}: {data['count']} files, sha256 {data['sha256']}"
     int8, float32 = scores["int8"], scores["float32"]
     return [
         build_ratio_row("int8", "our float32", "photos/s", rates[0], rates[1], 1.8, note=note),

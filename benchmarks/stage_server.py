@@ -24,12 +24,14 @@ from gluonseg.labels import voc_colours
 from gluonseg.models.artifact import BEST_FILE
 from gluonseg.models.params_file import read_arrays
 from gluonseg.png import encode_png
+from gluonseg.serve.settings import Settings
 
 MODEL = ("fcn", "resnet-50", 21)
 CLIENTS = 8
 INVOCATIONS = "/invocations"
 MEGABYTE = 1e6
-_SMALL, _TINY = (300, 200), (96, 64)
+_SMALL, _TINY, _HUGE = (300, 200), (96, 64), (6000, 4000)
+_HUGE_LIMIT_S = 600
 _LARGE_MASK = (720, 960)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -54,19 +56,20 @@ def _measure_overhead(model: Path, scratch: Path, count: int = 16) -> Row:
     )  # fmt: skip
 
 
-def _run_clients(service: Service, photo: Path, count: int, requests: int) -> Variant:
-    arguments = (str(service.port), INVOCATIONS, str(photo), str(count), str(requests))
-    return Variant(f"{count} clients", "benchmarks.client", arguments)
+def _run_clients(service: Service, photo: Path) -> Variant:
+    arguments = (str(service.port), INVOCATIONS, str(photo), str(CLIENTS), "1")
+    return Variant(f"{CLIENTS} clients", "benchmarks.client", arguments)
 
 
-def _measure_throughput(service: Service, model: Path, scratch: Path, requests: int = 2) -> Row:
-    photo, count = prepare_photo(scratch), CLIENTS * requests
+def _measure_throughput(service: Service, model: Path, scratch: Path) -> Row:
+    """A round is one request of each client; more rounds tell more than longer ones."""
+    photo = prepare_photo(scratch)
     with ExitStack() as stack:
-        clients = stack.enter_context(_run_clients(service, photo, CLIENTS, requests))
-        arguments = (str(model), str(photo), str(count))
+        clients = stack.enter_context(_run_clients(service, photo))
+        arguments = (str(model), str(photo), str(CLIENTS))
         engine = stack.enter_context(Variant("engine", "benchmarks.variants.engine_loop", arguments))
-        series: Series = run_rounds([clients, engine], rounds=3)
-    rates = {name: [count / seconds for seconds in pick(series, name)] for name in series}
+        series: Series = run_rounds([clients, engine])
+    rates = {name: [CLIENTS / seconds for seconds in pick(series, name)] for name in series}
     return build_ratio_row(
         f"server: {CLIENTS} clients", "engine loop", "photos/s", rates[clients.name], rates[engine.name], 0.97
     )
@@ -116,6 +119,22 @@ def _measure_memory(service: Service, model: Path, scratch: Path) -> list[Row]:
     ]
 
 
+def _measure_huge(model: Path, scratch: Path) -> Row:
+    """What a photo of 24 megapixels, JPEG to PNG, adds to a server that has answered nothing yet."""
+    body = prepare_photo(scratch, _HUGE, is_drawn=True).read_bytes()
+    with start_gluonseg(model, scratch / "serve-huge.log") as service:
+        idle = service.read_idle_pss() / MEGABYTE
+        client = Client(service.port, INVOCATIONS, body, _HUGE_LIMIT_S)
+        (seconds, _), most_bytes = service.watch_pss(client.ask)
+        client.close()
+    most = most_bytes / MEGABYTE
+    note = (
+        f"most PSS of all processes while it answers, beyond that at rest; the answer took {seconds:.1f} s; "
+        f"above {Settings.max_network_pixels / 1e6:.1f} million pixels a photo is shrunk for the network by default"
+    )
+    return Row("server: 24 megapixels", "itself at rest", "MB", most, idle, most - idle, 1000, AT_MOST, note=note)
+
+
 def _draw_mask(height: int, width: int) -> UInt8Array:
     """21 classes in smooth regions."""
     draw = np.random.default_rng(0)
@@ -158,4 +177,5 @@ def measure(scratch: Path) -> list[Row]:
         rows.append(_measure_throughput(service, model, scratch))
         rows.append(_measure_fairness(service, scratch))
         rows += _measure_memory(service, model, scratch)
+    rows.append(_measure_huge(model, scratch))
     return [*rows, *_measure_encoding([_draw_mask(*_LARGE_MASK)])]

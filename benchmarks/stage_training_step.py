@@ -18,7 +18,6 @@ from benchmarks.variant import Variant
 from gluonseg.cores import count_usable_cores
 
 _SETTINGS = ("240", "8", "1")  # crop, batch, steps a round
-_ROUNDS = 5
 _PEER = "the steps of GluonCV's script"
 _PEER_NOTE = (
     "GluonCV's script is not in its package: its steps and settings are rebuilt on GluonCV's public API, the FCN of "
@@ -37,7 +36,7 @@ def _start(stack: ExitStack, module: str, num_classes: int, threads: str) -> Var
 
 def _run(settings: Sequence[tuple[str, int, str]]) -> Series:
     with ExitStack() as stack:
-        return run_rounds([_start(stack, *setting) for setting in settings], rounds=_ROUNDS)
+        return run_rounds([_start(stack, *setting) for setting in settings])
 
 
 def _compute_rates(series: Series, module: str, num_classes: int, threads: str) -> list[float]:

@@ -30,7 +30,7 @@ class Variant:
     """A running variant; a context manager that ends it.
 
     ``module`` is run as ``python -m module arguments...`` from the repository's root, with ``environ`` on top of the
-    environment; ``python`` may be that of another virtual environment.
+    environment.
     """
 
     def __init__(
@@ -40,11 +40,10 @@ class Variant:
         arguments: Sequence[str] = (),
         *,
         environ: Mapping[str, str] | None = None,
-        python: str = sys.executable,
     ) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [python, "-m", module, *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.PIPE,

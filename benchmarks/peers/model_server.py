@@ -42,7 +42,10 @@ def _find_python() -> str:
         return sys.executable
     found = next((path for path in map(shutil.which, _PYTHONS) if path), None)
     if not found:
-        raise PeerError("multi-model-server with MXNet needs Python 3.10 or 3.11 beside this one: apt-get install it")
+        raise PeerError(
+            "multi-model-server with MXNet needs Python 3.10 or 3.11 beside this one: "
+            "install one, with pyenv or uv for instance, and put it on the path"
+        )
     return found
 
 

@@ -8,7 +8,6 @@ is the gradient of the coarse logits. Loss and gradient are those of :class:`Mix
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +16,7 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+from gluonseg.cores import read_thread_count
 from gluonseg.losses import MixedLoss
 
 FloatArray = npt.NDArray[np.float32]
@@ -103,18 +103,13 @@ def _differentiate_rows(logits_rcw: FloatArray, class_ids: npt.NDArray[np.uint8]
     return float((weights * (np.log(sums) - found)).sum(dtype=np.float64))
 
 
-def _count_threads() -> int:
-    """As many as MXNet takes: those it is told of, or one."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return max(1, int(first)) if first.isdigit() else 1
-
-
 class CoarseLoss:
     """``loss`` of outputs (N, C, h, w) that are enlarged to the size of the class ids, and its gradient."""
 
     def __init__(self, loss: MixedLoss) -> None:
         self._loss = loss
-        self._threads = _count_threads()
+        # As many as MXNet takes: those it is told of, or one.
+        self._threads = read_thread_count() or 1
 
     def differentiate(
         self, class_ids: npt.NDArray[np.uint8], pixel_weights: FloatArray, outputs: Sequence[Any]
