@@ -6,8 +6,16 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
-from benchmarks.variant import Variant
+
+class Measurable(Protocol):
+    """What can be measured round after round, such as a :class:`benchmarks.variant.Variant`."""
+
+    name: str
+
+    def run(self) -> Mapping[str, float]: ...
+
 
 Series = Mapping[str, Sequence[Mapping[str, float]]]
 ROUNDS = 7
@@ -15,7 +23,7 @@ ROUNDS = 7
 _RESAMPLES = 2000
 
 
-def run_rounds(variants: Sequence[Variant]) -> Series:
+def run_rounds(variants: Sequence[Measurable]) -> Series:
     """A B C, A B C, ...: measurements of each variant by its name, without those of the first round."""
     found: dict[str, list[Mapping[str, float]]] = {variant.name: [] for variant in variants}
     for number in range(ROUNDS + 1):

@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,17 +63,37 @@ def _check_masks(ours: bytes, theirs: bytes) -> float:
     return same
 
 
+@dataclass
+class _Alone:
+    """Clients of one server while the other one stands still: at rest it still runs threads on the same cores."""
+
+    name: str
+    clients: Variant
+    other: Service
+
+    def run(self) -> Mapping[str, float]:
+        with self.other.paused():
+            return self.clients.run()
+
+
 def _measure_throughput(ours: Service, theirs: Service, photo: Path) -> list[Row]:
     """A round is one request of each client, to one server and then to the other."""
     with ExitStack() as stack:
         variants = []
-        for name, service, path in (("ours", ours, INVOCATIONS), ("theirs", theirs, PREDICTIONS)):
+        for name, service, path, other in (
+            ("ours", ours, INVOCATIONS, theirs),
+            ("theirs", theirs, PREDICTIONS, ours),
+        ):
             arguments = (str(service.port), path, str(photo), str(CLIENTS), "1")
-            variants.append(stack.enter_context(Variant(name, "benchmarks.client", arguments)))
+            clients = stack.enter_context(Variant(name, "benchmarks.client", arguments))
+            variants.append(_Alone(name, clients, other))
         series = run_rounds(variants)
     rate, their_rate = ([CLIENTS / seconds for seconds in pick(series, name)] for name in series)
     tail, their_tail = (pick(series, name, "max") for name in series)
-    note = "one process of ours on all cores, theirs one worker a core with a thread each: each its defaults"
+    note = (
+        "one process of ours on all cores, theirs one worker a core with a thread each: each its defaults; "
+        "the other server stands still meanwhile"
+    )
     return [
         build_ratio_row(f"stack: {CLIENTS} clients", _PEER, "photos/s", rate, their_rate, 1.15, note=note),
         build_ratio_row(f"stack: slowest of {CLIENTS}", _PEER, "s", tail, their_tail, None, AT_MOST),
