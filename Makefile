@@ -8,7 +8,7 @@ RUNTIME := $(VENV)/requirements.$(VERSION)
 TESTING := $(VENV)/requirements-test.$(VERSION)
 PIP := -m pip install --disable-pip-version-check --no-deps
 
-.PHONY: help demo test lint bench image image-gpu sdk-v2 sdk-v3 clean
+.PHONY: help demo test lint bench faults fault-table image image-gpu sdk-v2 sdk-v3 clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile
@@ -26,6 +26,12 @@ lint: $(TESTING) ## check style and types
 bench: $(TESTING) ## measure everything beside its peers, which are installed for it; DATA=/path/to/oxford-iiit-pet, STAGES="engine server"
 	$(VENV)/bin/python $(PIP) --quiet --require-hashes -r benchmarks/requirements.txt
 	$(if $(DATA),GLUONSEG_BENCH_DATA="$(DATA)") $(VENV)/bin/python -m benchmarks $(STAGES)
+
+faults: $(TESTING) ## run the tests of all faults in docs/reliability.md
+	$(VENV)/bin/pytest -m fault
+
+fault-table: $(TESTING) ## write the table of faults in docs/reliability.md anew
+	cd tests && ../$(VENV)/bin/pytest .. --collect-only -q -m fault -p fault_table --fault-table ../docs/reliability.md >/dev/null
 
 image: ## build the Docker image gluonseg; BASE=gluonseg-base takes another base image
 	docker/build.sh $(if $(BASE),--base $(BASE))
