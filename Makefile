@@ -31,7 +31,7 @@ faults: $(TESTING) ## run the tests of all faults in docs/reliability.md
 	$(VENV)/bin/pytest -m fault
 
 fault-table: $(TESTING) ## write the table of faults in docs/reliability.md anew
-	cd tests && ../$(VENV)/bin/pytest .. --collect-only -q -m fault -p fault_table --fault-table ../docs/reliability.md >/dev/null
+	PYTHONPATH=tests $(VENV)/bin/pytest --collect-only -q -m fault -p fault_table --fault-table docs/reliability.md >/dev/null
 
 image: ## build the Docker image gluonseg; BASE=gluonseg-base takes another base image
 	docker/build.sh $(if $(BASE),--base $(BASE))
