@@ -541,7 +541,7 @@ def test_no_label_channel(tmp_path: Path) -> None:
     [
         ("train_label_map.json", b"{", r"label_map.train_label_map.json is not a JSON object"),
         ("validation_label_map.json", b"[]", r"validation_label_map.json is not a JSON object: it holds a list"),
-        ("train_label_map.json", b" " * (2**20 + 1), "has more than 1048576 bytes"),
+        ("train_label_map.json", b" " * (2**20 + 1), "it has 1048577 bytes, the limit is 1048576"),
         ("class_names.json", b"\xff", "class_names.json is not JSON"),
         ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),
         ("class_names.json", b"[]", "expected a list of 1 to 254 names"),

@@ -85,9 +85,24 @@ def test_pipes_and_broken_links_do_not_block(tmp_path: Path) -> None:
     os.mkfifo(train / "pipe.jpg")
     (train / "loop.jpg").symlink_to("loop.jpg")
     (train / "gone.jpg").symlink_to("/nowhere/at/all.jpg")
-    files, other = list_folder(train, (".jpg",))
-    assert [path.name for path in files] == ["a.jpg"]
-    assert [path.name for path in other] == ["gone.jpg", "loop.jpg", "pipe.jpg"]
+    listing = list_folder(train, (".jpg",))
+    assert [path.name for path in listing.wanted] == ["a.jpg"]
+    assert [path.name for path in listing.other] == ["gone.jpg", "loop.jpg", "pipe.jpg"]
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    """Relative or absolute, in one step or two; one that stays inside is a file like any other."""
+    outside = _fill(tmp_path / "outside", "secret.jpg")
+    train = _fill(tmp_path / "train", "a.jpg")
+    (train / "inside.jpg").symlink_to("a.jpg")
+    (train / "absolute.jpg").symlink_to(outside / "secret.jpg")
+    (train / "relative.jpg").symlink_to("../outside/secret.jpg")
+    (train / "two-steps.jpg").symlink_to("absolute.jpg")
+    (tmp_path / "linked").symlink_to(train)
+    for folder in (train, tmp_path / "linked"):
+        listing = list_folder(folder, (".jpg",))
+        assert [path.name for path in listing.wanted] == ["a.jpg", "inside.jpg"]
+        assert [path.name for path in listing.links] == ["absolute.jpg", "relative.jpg", "two-steps.jpg"]
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
