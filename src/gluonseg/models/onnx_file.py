@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gluonseg.errors import ModelError
+from gluonseg.models.onnx_structure import check_structure
+from gluonseg.regular_file import read_regular
 
 FLOAT32, INT8 = "float32", "int8"
 ONNX_FILE = "model.onnx"
@@ -17,9 +19,8 @@ INPUT, LOGITS, MASK = "image", "logits", "mask"
 """Names in the graph; :mod:`gluonseg.models.onnx_graph` says what they are."""
 WEIGHTS_KEY = "params_sha256"
 """Metadata of the graph: sha256 (hex) of the ``.params`` file that it was made of."""
-
-_EXTERNAL = b"\x0a\x08location\x12"
-"""What stands before the name of another file that holds a tensor; in protobuf's encoding of such an entry."""
+_MAX_BYTES = (2 << 30) - 1
+"""Protobuf has no longer messages."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,14 @@ def read_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:
     """Read the ONNX file of a precision from a model folder; None when there is none.
 
     Raises:
-        ModelError: it cannot be read, or has tensors in other files, which could be any file of the machine.
+        ModelError: it cannot be read, or is none that this program writes: it could name any file of the machine.
     """
     path = folder / ONNX_FILES[precision]
     if not path.is_file():
         return None
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_BYTES, follow=False)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    if _EXTERNAL in content:
-        raise ModelError(f"{path} has tensors in other files, which are not read; export it as one file")
+    check_structure(content, str(path))
     return OnnxFile(content, str(path), precision)

@@ -16,6 +16,7 @@ from gluonseg.errors import ModelError
 from gluonseg.gpu import find_gpus
 from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
+from gluonseg.models.manifest import read_manifest
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, read_onnx
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
@@ -91,6 +92,11 @@ def _build_onnx_engine(artifact: ModelArtifact) -> Engine:
     return OnnxEngine(OnnxFile(graph.SerializeToString(), f"the graph of {artifact.weights}"), artifact.card)
 
 
+def _find_digest(weights: Path) -> str:
+    """sha256 (hex) of the file: what the manifest says, which it has been compared with, or computed now."""
+    return read_manifest(weights.parent).get(weights.name) or hash_file(weights)
+
+
 def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
     """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
     from gluonseg.predict.onnx_engine import OnnxEngine
@@ -101,7 +107,7 @@ def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | 
     card = read_card(folder / CARD_FILE)
     engine = OnnxEngine(file, card)
     weights = find_weights(folder)
-    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != hash_file(weights):
+    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != _find_digest(weights):
         _log.warning("%s was not made of %s and is not used; gluonseg export makes it anew", file.source, weights.name)
         return None
     return engine, card
