@@ -37,8 +37,10 @@ TINY = {
 RunJob = Callable[..., JobOutcome]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C as a terminal has it: a shell's background job, and all that it starts, would ignore it."""
+    text = "fault(family, outcome, inputs=1): the family of the fault catalogue that a test covers, and what happens"
+    config.addinivalue_line("markers", text)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

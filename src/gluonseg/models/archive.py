@@ -24,6 +24,8 @@ MAX_TOTAL_BYTES = 4 << 30
 """Of all members together, those that are passed over included, as each has to be decompressed."""
 FREE_BYTES, MAX_RATIO = 32 << 20, 50
 """Past so many bytes an archive may unpack to at most so many times its own length. Parameters shrink by a tenth."""
+MAX_STREAMS = 100_000
+"""Gzip files that may follow each other in one: programs that compress in parallel write one for each 64 kB or more."""
 _BLOCK = 1 << 16
 _HEADER = 512
 _MAX_HEADER, _MAX_LONG_HEADERS = 4096, 1 << 16
@@ -47,6 +49,7 @@ class _Unzipped:
         self._produced = 0
         self._position = 0
         self._long_headers = 0
+        self._streams = 1
 
     def tell(self) -> int:
         return self._position
@@ -68,7 +71,7 @@ class _Unzipped:
 
     def iter_blocks(self, size: int) -> Iterator[bytes]:
         """The next ``size`` bytes, or as many as there are, piece by piece."""
-        while size and (self._buffer or self._fill()):
+        while size > 0 and (self._buffer or self._fill()):
             block, self._buffer = self._buffer[:size], self._buffer[size:]
             size -= len(block)
             self._position += len(block)
@@ -86,6 +89,9 @@ class _Unzipped:
                 rest = (self._inflater.unused_data or self._read_packed()).lstrip(b"\0")
                 if not rest:
                     return False
+                self._streams += 1
+                if self._streams > MAX_STREAMS:
+                    raise ValueError("it has too many parts")
                 self._inflater, self._packed = zlib.decompressobj(_GZIP), rest
             packed = self._packed or self._read_packed()
             if not packed:
@@ -105,7 +111,7 @@ class _Unzipped:
         if self._produced > MAX_TOTAL_BYTES:
             raise ModelError(f"{self._archive} unpacks to more than {MAX_TOTAL_BYTES} bytes; that is no model archive")
         if self._produced > FREE_BYTES + MAX_RATIO * self._consumed:
-            raise ModelError(f"{self._archive} unpacks to {MAX_RATIO} times its size and more; that is no model archive")
+            raise ModelError(f"{self._archive} unpacks to over {MAX_RATIO} times its size; that is no model archive")
 
 
 def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
@@ -120,6 +126,8 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
             f"{shown} in {archive} is not a regular file; links are not followed, and devices, pipes and sparse files "
             "have no place in a model archive"
         )
+    if member.size < 0:
+        raise ModelError(f"{shown} in {archive} has no length; the archive is damaged")
     if member.isreg() and member.size > MAX_MEMBER_BYTES:
         raise ModelError(f"{shown} in {archive} has {member.size} bytes, the limit is {MAX_MEMBER_BYTES}")
 
@@ -170,6 +178,8 @@ def _opening(archive: Path) -> Iterator[BinaryIO]:
     try:
         with open_regular(archive, follow=False) as stream:
             yield stream
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ModelError(f"{archive} is not a usable model.tar.gz: its headers are too long") from None
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error) or "it is damaged").splitlines()[0]
         raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None

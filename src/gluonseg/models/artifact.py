@@ -20,8 +20,8 @@ import numpy.typing as npt
 from gluonseg.digest import hash_file
 from gluonseg.errors import ModelError, join_names
 from gluonseg.labels import MAX_CLASSES
-from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
 from gluonseg.models.archive import copy_members
+from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
 from gluonseg.models.manifest import BEST_FILE as BEST_FILE
 from gluonseg.models.manifest import HYPERPARAMETERS_FILE as HYPERPARAMETERS_FILE
 from gluonseg.models.manifest import LAST_FILE as LAST_FILE

@@ -80,7 +80,8 @@ def parse_card(text: str, source: str) -> ModelCard:
         raise ModelError(f"{source} is not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         found = content.get("format_version") if isinstance(content, dict) else None
-        raise ModelError(f"{source} has format_version {shorten(ascii(found), 80)}, this gluonseg reads {FORMAT_VERSION}")
+        shown = shorten(ascii(found), 80)
+        raise ModelError(f"{source} has format_version {shown}, this gluonseg reads {FORMAT_VERSION}")
     known = {field.name for field in dataclasses.fields(ModelCard)}
     try:
         card = ModelCard(**{name: _freeze(value) for name, value in content.items() if name in known})

@@ -40,7 +40,7 @@ def _is_digest(value: Any) -> bool:
 
 
 def parse_manifest(data: bytes, source: str) -> dict[str, str]:
-    """sha256 (hex) by file name; ModelError names ``source`` when it is not that, or names a file not of :data:`MODEL_FILES`."""
+    """sha256 (hex) by file name; ModelError names ``source`` when it is not that, or a name not of MODEL_FILES."""
     try:
         content = parse_json_object(data)
     except ValueError as error:

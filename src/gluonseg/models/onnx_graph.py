@@ -236,7 +236,7 @@ def build_graph(card: ModelCard, arrays: Arrays, weights_sha256: str = "") -> on
     _add_outputs(graph, graph.convolve(x, "head.block.4", relu=False))
     extra = [name for name in arrays if name not in graph.used and not name.startswith(_AUXILIARY)]
     if extra:
-        raise ModelError(f"the parameters do not fit: {join_names(extra, 3)} belongs to no part of the network")
+        raise ModelError(f"the parameters do not fit: no part of the network has {join_names(extra, 3)}")
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

@@ -15,11 +15,12 @@ from gluonseg.errors import ModelError
 from gluonseg.printable import shorten
 
 OPERATORS = frozenset(
-    """
-    Add And ArgMax Cast Concat Conv DequantizeLinear Div Expand GlobalAveragePool GreaterOrEqual Less MatMul MaxPool
-    Mul QuantizeLinear Range Relu Resize Shape Squeeze Sub Transpose
-    """.split()
-)
+    (
+        "Add", "And", "ArgMax", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Expand", "GlobalAveragePool",
+        "GreaterOrEqual", "Less", "MatMul", "MaxPool", "Mul", "QuantizeLinear", "Range", "Relu", "Resize", "Shape",
+        "Squeeze", "Sub", "Transpose",
+    )
+)  # fmt: skip
 MAX_FIELDS = 500_000
 """The largest network here has twenty thousand."""
 
@@ -36,7 +37,9 @@ _SCHEMA: Mapping[str, _Kinds] = MappingProxyType(
         "property": {1: "bytes", 2: "bytes"},
         "graph": {1: "node", 2: "bytes", 5: "tensor", 10: "bytes", 11: "value", 12: "value", 13: "value"},
         "node": {1: "bytes", 2: "bytes", 3: "bytes", 4: "operator", 5: "attribute", 6: "bytes", 7: "domain"},
-        "attribute": {1: "bytes", 2: "four", 3: "number", 4: "bytes", 7: "fours", 8: "numbers", 13: "bytes", 20: "number"},
+        "attribute": {
+            1: "bytes", 2: "four", 3: "number", 4: "bytes", 7: "fours", 8: "numbers", 13: "bytes", 20: "number",
+        },
         "tensor": {1: "numbers", 2: "number", 4: "fours", 5: "numbers", 7: "numbers", 8: "bytes", 9: "bytes"},
         "value": {1: "bytes", 2: "type", 3: "bytes"},
         "type": {1: "tensor type"},

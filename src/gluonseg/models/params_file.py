@@ -151,7 +151,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
         with open_regular(path) as stream:
             return _read_list(_Reader(stream, path))
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}. Check the path and its permissions.") from error
+        reason = error.strerror or error
+        raise ModelError(f"{path} cannot be read: {reason}. Check the path and its permissions.") from error
 
 
 def check_finite(arrays: Mapping[str, npt.NDArray[Any]], source: Path) -> None:

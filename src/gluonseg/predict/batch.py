@@ -58,7 +58,7 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
             listing = list_folder(path, IMAGE_EXTENSIONS)
             if listing.links:
                 names = join_names(link.name for link in listing.links)
-                raise DataError(f"links that lead out of {path} are not followed: {names}; name the pictures themselves")
+                raise DataError(f"links that lead out of {path} are not followed: {names}; give the pictures")
             if not listing.wanted:
                 raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)})")
             found += listing.wanted

@@ -10,8 +10,8 @@ from pathlib import Path
 from gluonseg.compare.hardware import describe_hardware
 from gluonseg.compare.record import MASKS_FOLDER, RUN_FILE, write_record
 from gluonseg.errors import DataError, UserError
-from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.archive import copy_members
+from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
 from gluonseg.report.page import PAGE_FILE, make_folder, write_model_report, write_report
 from gluonseg.report.single import CURVES_FILE, build_record, find_model, read_model_card

@@ -28,7 +28,7 @@ class _Formatter(LineFormatter):
     def __init__(self) -> None:
         super().__init__("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  its name in logging
+    def formatMessage(self, record: logging.LogRecord) -> str:
         return record.message if record.msg == _METRICS else super().formatMessage(record)
 
 
