@@ -46,7 +46,7 @@ def _holds_token(value: Any) -> bool:
     if isinstance(value, CodeType):
         words = (*value.co_names, *value.co_consts)
         return any(_holds_token(word) for word in words if isinstance(word, str | bytes | CodeType))
-    text = value.decode("latin-1") if isinstance(value, bytes | bytearray | memoryview) else value
+    text = bytes(value).decode("latin-1") if isinstance(value, bytes | bytearray | memoryview) else value
     return isinstance(text, str) and TOKEN in text
 
 

@@ -155,6 +155,7 @@ def test_only_known_members_are_unpacked(trained_model: Path, tmp_path: Path, mo
     assert list(work.iterdir()) == []
 
 
+@pytest.mark.fault(family=29, outcome="refused: the member, its size and the limit", inputs=2)
 def test_sizes_and_counts_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -185,6 +186,7 @@ def _zip(archive: Path) -> None:
         bundle.writestr("model_best.params", b"x")
 
 
+@pytest.mark.fault(family=29, outcome="refused: the archive is named", inputs=7)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -8,11 +8,13 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fault_case import mark_cases
 from gluonseg.data.check import check_channels, format_report
 from gluonseg.data.diagnosis import diagnose_labels
 from gluonseg.data.finding import Finding
@@ -191,7 +193,16 @@ ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "kind", "words"), [case[1:] for case in ERRORS], ids=[case[0] for case in ERRORS])
+def _find_families(cases: Sequence[tuple[Any, ...]]) -> dict[str, int]:
+    """The number in front of a case's name is that of its family in the fault catalogue."""
+    return {case[0]: int(case[0].split()[0]) for case in cases if case[0][0].isdigit()}
+
+
+def _mark(cases: Sequence[tuple[Any, ...]], outcome: str) -> list[Any]:
+    return mark_cases({case[0]: case[1:] for case in cases}, _find_families(cases), outcome)
+
+
+@pytest.mark.parametrize(("change", "kind", "words"), _mark(ERRORS, "refused: the file and the fix, before training"))
 def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
@@ -201,6 +212,7 @@ def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: st
     assert str(report.errors[0]) in format_report(report)
 
 
+@pytest.mark.fault(family=5, outcome="refused: both names are told")
 def test_names_that_only_look_alike_are_pointed_out(data: SmallData) -> None:
     data.path("train/t0.jpg").rename(data.path("train/T0.jpg"))
     report = data.check()
@@ -248,9 +260,7 @@ WARNINGS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "kind", "words"), [case[1:] for case in WARNINGS], ids=[case[0] for case in WARNINGS]
-)
+@pytest.mark.parametrize(("change", "kind", "words"), _mark(WARNINGS, "a warning that lists them"))
 def test_warnings(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
@@ -394,6 +404,7 @@ def test_another_ignore_label(data: SmallData) -> None:
     assert report.ignored == {"train": 3, "validation": 2}
 
 
+@pytest.mark.fault(family=12, outcome="refused by the header")
 def test_pixel_limit(data: SmallData) -> None:
     report = data.check(max_pixels=HEIGHT * WIDTH - 1)
     assert "train/t0.jpg has 8x6 pixels, the limit is 47" in _only(report.errors, "unreadable")
@@ -425,6 +436,7 @@ def test_the_failure_text_begins_with_every_error(data: SmallData) -> None:
     assert "and 30 more" in str(caught.value)
 
 
+@pytest.mark.fault(family=5, outcome="refused: the name is told on one printable line")
 def test_file_names_cannot_break_lines_or_the_terminal(data: SmallData) -> None:
     name = "a\n\x1b[31m" + os.fsdecode(b"\xff")
     shutil.copy(data.path("train/t0.jpg"), data.path("train", f"{name}.jpg"))

@@ -18,6 +18,7 @@ from gluonseg.data.dataset import Dataset
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import default_label_map
+from gluonseg.regular_file import read_regular
 from small_data import HEIGHT, WIDTH, SmallData
 
 
@@ -104,7 +105,7 @@ def test_files_that_change_while_they_are_used(dataset: Dataset, data: SmallData
 @pytest.mark.fault(family=17, outcome="refused: the path and what the disk says, at the first read that fails")
 def test_a_disk_that_fails_on_the_100th_read(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    real, count = decode.read_regular, 0
+    real, count = read_regular, 0
 
     def read(path: Path, max_bytes: int) -> bytes:
         nonlocal count

@@ -7,12 +7,13 @@ every library from the data, and every piece of code that is compiled or run and
 
 from __future__ import annotations
 
+import ast
 import gzip
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from picture import draw_noise, encode_picture
 from program import build_environment, run_program
 from repository import ROOT
 
+Place = Callable[[Job, Canaries], object]
 FONTS = ("subprocess.Popen", "fc-list")
 """matplotlib asks the system for its fonts, where it has not done so before."""
 
@@ -74,15 +76,12 @@ CODE_IN_TEXT = (
 )
 
 
-def _lay_out(cage: Cage, tmp_path_factory: pytest.TempPathFactory, name: str, **hyperparameters: object) -> Job:
-    return lay_out_job(cage.data / name, draw_channels(tmp_path_factory.getbasetemp()), **hyperparameters)
-
-
 @pytest.mark.fault(family=35, outcome="never run: training, with canaries in 16 places", inputs=16)
 def test_training_among_canaries(cage: Cage, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In channels known and unknown, model, output, configuration, checkpoints, home, temporary folder, and cwd."""
     names = [name.replace(",", ";") for name in CODE_IN_TEXT]
-    job = _lay_out(cage, tmp_path_factory, "ml", class_names=", ".join(names), _note=CODE_IN_TEXT[0])
+    data = draw_channels(tmp_path_factory.getbasetemp())
+    job = lay_out_job(cage.data / "ml", data, class_names=", ".join(names), _note=CODE_IN_TEXT[0])
     for folder in ("train", "train_annotation", "validation", "validation_annotation", "label_map", "code", "test"):
         cage.canaries.plant_scripts(job.channel(folder), folder)
     for folder in ("model", "output", "output/data", "input/config", "input", "checkpoints", "code"):
@@ -110,7 +109,7 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _put_in_channel(channel: str, name: str, build: Callable[[Canaries], bytes]) -> Callable[[Job, Canaries], None]:
+def _put_in_channel(channel: str, name: str, build: Callable[[Canaries], bytes]) -> Place:
     def place(job: Job, canaries: Canaries) -> None:
         _write(job.channel(channel) / name, build(canaries))
         known = ("train", "train_annotation", "validation", "validation_annotation", "label_map")
@@ -121,7 +120,7 @@ def _put_in_channel(channel: str, name: str, build: Callable[[Canaries], bytes])
     return place
 
 
-def _replace_first(channel: str, build: Callable[[Canaries], bytes]) -> Callable[[Job, Canaries], None]:
+def _replace_first(channel: str, build: Callable[[Canaries], bytes]) -> Place:
     return lambda job, canaries: _write(min(job.channel(channel).glob("*.*")), build(canaries))
 
 
@@ -132,11 +131,11 @@ def _put_checkpoint(job: Job, canaries: Canaries) -> None:
     _write(job.base / "checkpoints" / f"checkpoint-000001-{digest}.params", content)
 
 
-def _put_config(name: str) -> Callable[[Job, Canaries], None]:
+def _put_config(name: str) -> Place:
     return lambda job, canaries: job.config(name).write_bytes(canaries.build_pickle(name, 0))
 
 
-def _set(name: str, value: str) -> Callable[[Job, Canaries], None]:
+def _set(name: str, value: str) -> Place:
     return lambda job, canaries: job.set_hyperparameters(**{name: value})
 
 
@@ -152,7 +151,7 @@ def _build_npz(canaries: Canaries) -> bytes:
     return canaries.build_npz("refused")
 
 
-REFUSED_JOBS: dict[str, Callable[[Job, Canaries], None]] = {
+REFUSED_JOBS: dict[str, Place] = {
     "model: pickle for parameters": _put_in_channel("model", "model_best.params", _pickle()),
     "model: pickle for the last ones": _put_in_channel("model", "model_algo-1", _pickle(0)),
     "model: npz for parameters": _put_in_channel("model", "model_best.params", _build_npz),
@@ -335,7 +334,7 @@ def test_a_server_on_a_canary(cage: Cage, trained_model: Path, name: str) -> Non
 
 @pytest.mark.fault(family=35, outcome="never run: modules in the folder that a command is started in")
 def test_a_command_started_among_canaries(cage: Cage) -> None:
-    """The installed command, and the processes that a comparison starts; python -m looks there, if nobody stops it."""
+    """The installed command; python -m would look there."""
     program = Path(sys.executable).with_name("gluonseg")
     if not program.exists():
         pytest.skip("the command is not installed")
@@ -366,10 +365,75 @@ def test_children_of_a_comparison_do_not_look_where_they_are_started(
     cage.check_silent()
 
 
+MODULES = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "torch", "xml", "imp", "code")
+"""What runs, or can be made to run, what it reads."""
+CALLS = ("eval", "exec", "compile", "__import__")
+METHODS = (
+    "load_states",
+    "save_states",
+    "set_optimizer",
+    "extractall",
+    "unpack_archive",
+    "exec_module",
+    "run_path",
+    "find_loader",
+)
+FUNCTIONS = ("os.system", "os.popen", "np.load", "numpy.load", "nd.load", "mx.nd.load", "mxnet.nd.load")
+ALLOWED = {("sitecustomize.py", "exec_module")}
+"""It runs the next module of its own name, as Python would have without it, for a job's own script."""
+
+
+def _find_unsafe(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            yield from (name for name in names if name.partition(".")[0] in MODULES)
+        elif isinstance(node, ast.Call):
+            called = node.func
+            if isinstance(called, ast.Name) and called.id in CALLS:
+                yield called.id
+            elif isinstance(called, ast.Attribute) and called.attr in METHODS:
+                yield called.attr
+            elif ast.unparse(called) in FUNCTIONS:
+                yield ast.unparse(called)
+            yield from (word.arg or "" for word in node.keywords if word.arg == "shell")
+
+
+@pytest.mark.fault(family=35, outcome="nothing in the program can: no module, call or method that runs what it reads")
+def test_no_module_of_ours_could_run_data() -> None:
+    files = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "container").glob("*"))
+    found = {
+        (path.name, name)
+        for path in files
+        if path.is_file() and path.name not in ("entrypoint", "demo.py")
+        for name in _find_unsafe(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == ALLOWED
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from yaml import load",
+        "import xml.etree.ElementTree",
+        "eval(text)",
+        "trainer.load_states(path)",
+        "numpy.load(path)",
+        "mx.nd.load(path)",
+        "tar.extractall(folder)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+    ],
+)
+def test_what_is_looked_for_is_found(source: str) -> None:
+    assert list(_find_unsafe(ast.parse(source)))
+
+
 UNSAFE: dict[str, tuple[str, str]] = {
     "pickle": ("import pickle; pickle.load(open(data / 'model.pkl', 'rb'))", "pickle.find_class"),
     "npy": ("sys.path.pop(0); import numpy; numpy.load(data / 'model.npy', allow_pickle=True)", "pickle.find_class"),
-    "npz": ("sys.path.pop(0); import numpy; numpy.load(data / 'model.npz', allow_pickle=True)['a']", "pickle.find_class"),
+    "npz": ("sys.path.pop(0); import numpy; numpy.load(data / 'model.npz', None, True)['a']", "pickle.find_class"),
     "script": ("import runpy; runpy.run_path(str(data / 'code/inference.py'))", "exec"),
     "module": ("sys.path.insert(0, str(data)); import model_handler", "exec"),
     "source": ("exec((data / 'train.py').read_text())", "exec"),

@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -100,8 +102,8 @@ def test_a_class_called_location(good: bytes) -> None:
     check_structure(model.SerializeToString(), "model")
 
 
-def _build(nodes: list[onnx.NodeProto], *, inputs: bool = True, opset: int = 17, **fixed: np.ndarray) -> bytes:
-    """A small graph with the names of ours."""
+def _build(nodes: list[onnx.NodeProto], inputs: bool = True, opset: int = 17, **fixed: npt.NDArray[Any]) -> bytes:
+    """A small graph with the names of ours; ``fixed`` are constants."""
     picture = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4, "h", "w"])
     constants = [numpy_helper.from_array(value, name) for name, value in fixed.items()]
@@ -110,12 +112,12 @@ def _build(nodes: list[onnx.NodeProto], *, inputs: bool = True, opset: int = 17,
     return bytes(model.SerializeToString())
 
 
-def _node(kind: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, [output], **attributes)
 
 
-def _build_cast(*more: onnx.NodeProto, **fixed: np.ndarray) -> bytes:
-    return _build([_node("Cast", ["image"], "float", to=1), *more], **fixed)
+def _build_cast(*more: onnx.NodeProto, **fixed: npt.NDArray[Any]) -> bytes:
+    return _build([_node("Cast", ["image"], "float", to=1), *more], True, 17, **fixed)
 
 
 GRAPHS = {

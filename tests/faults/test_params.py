@@ -84,7 +84,7 @@ NETWORKS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "one class": (lambda arrays: _grow(arrays, 1), "has 1 classes; 2 to 254"),
     "a block is not whole": (_drop("layer4.1.conv1.weight"), r"no part of the network has layer4\.1\.bn1"),
     "nothing": (lambda _: {}, "not those of an FCN"),
-    "a name of a terminal": (lambda arrays: {**arrays, "\x1b[31m\n": np.zeros(3, np.float32)}, "no part of the network"),
+    "a name of a terminal": (lambda arrays: {**arrays, "\x1b[31m\n": np.zeros(3, np.float32)}, "no part of the net"),
 }
 
 
