@@ -324,6 +324,11 @@ CONFIG: dict[str, tuple[str, bytes | None, tuple[str, ...]]] = {
         ("hyperparameters.json is not",),
     ),
     "hyperparameters-utf-16": ("hyperparameters", '{"epochs": "1"}'.encode("utf-16"), ("hyperparameters.json is not",)),
+    "hyperparameters-long": (
+        "hyperparameters",
+        b" " * ((16 << 20) + 1),
+        ("hyperparameters.json is not a JSON object", "it has 16777217 bytes, the limit is 16777216"),
+    ),
     "channels-broken": ("inputdataconfig", b"{", ("inputdataconfig.json is not a JSON object",)),
     "channels-list": ("inputdataconfig", b'["train"]', ("inputdataconfig.json is not a JSON object",)),
     "channels-unknown": ("inputdataconfig", b'{"training": {}}', ("unknown channel 'training'", "did you mean train?")),

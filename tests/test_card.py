@@ -92,7 +92,7 @@ def test_fields_with_a_default_may_be_missing() -> None:
             pytest.param(_change(**{field: value}), f"the field {field} cannot be used", id=f"{field}-{number}")
             for field, values in {
                 "num_classes": (1, 255, "3", 3.0, True, None, 10**30, -3),
-                "class_names": ("abc", [], ["a"], ["a", "b", 3], None, {"a": 1}),
+                "class_names": ("abc", [], ["a"], ["a", "b", 3], None, {"a": 1}, ["a", "b", "\x1b[31m"]),
                 "colours": (None, [], [[0, 0]] * 3, [[0, 0, 256]] * 3, [[0, 0, -1]] * 3, [["0", 0, 0]] * 3, [0, 1, 2]),
                 "prediction_size": (-1, "x", None, 1e9, 1 << 21),
                 "mean": (None, [1, 2], "abc", [0, 0, "x"], [0, 0, None], [0, 0, float("nan")]),

@@ -18,6 +18,7 @@ from gluonseg.models.artifact import open_model, read_artifact
 from gluonseg.models.manifest import BEST_FILE, MODEL_FILES
 from gluonseg.report.source import write_source_report
 from hostile_archive import BLOCK, REFUSED_MEMBERS, build_bombs, build_header, build_repeated, pack
+from local_server import serving
 from measured import measure
 
 MAX_SECONDS, MAX_MB = 5.0, 64.0
@@ -178,3 +179,16 @@ def test_the_report_reads_archives_as_carefully(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=words):
             write_source_report(archive, out=tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.fault(family=29, outcome="refused: exit code 2, and no line of the server's log can be forged by a name")
+def test_the_name_of_an_archive_in_the_servers_log(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    name = "a\n2030-01-01 00:00:00,000 INFO the model is loaded and warm after 0.1 s\x1b[31m.tar.gz"
+    (tmp_path / "model" / name).write_bytes(b"no archive")
+    with serving(tmp_path, tmp_path / "log") as server:
+        assert server.process.wait(timeout=60) == 2
+    lines = server.read_log().split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("2030") for line in lines)
+    assert any(r"a\n2030-01-01" in line for line in lines)
