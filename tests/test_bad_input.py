@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from fault_case import mark_cases
 from file_tree import add_member
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.errors import FAILURE_LIMIT
@@ -323,6 +324,11 @@ CONFIG: dict[str, tuple[str, bytes | None, tuple[str, ...]]] = {
         ("hyperparameters.json is not",),
     ),
     "hyperparameters-utf-16": ("hyperparameters", '{"epochs": "1"}'.encode("utf-16"), ("hyperparameters.json is not",)),
+    "hyperparameters-long": (
+        "hyperparameters",
+        b" " * ((16 << 20) + 1),
+        ("hyperparameters.json is not a JSON object", "it has 16777217 bytes, the limit is 16777216"),
+    ),
     "channels-broken": ("inputdataconfig", b"{", ("inputdataconfig.json is not a JSON object",)),
     "channels-list": ("inputdataconfig", b'["train"]', ("inputdataconfig.json is not a JSON object",)),
     "channels-unknown": ("inputdataconfig", b'{"training": {}}', ("unknown channel 'training'", "did you mean train?")),
@@ -356,7 +362,52 @@ CONFIG: dict[str, tuple[str, bytes | None, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "words"), DATA.values(), ids=DATA.keys())
+FAMILIES = {
+    "channel-not-listed": 1,
+    "channel-not-there": 1,
+    "channel-misspelt": 18,
+    "channel-empty": 1,
+    "channel-hidden-files-only": 1,
+    "masks-empty": 2,
+    "masks-are-jpeg": 2,
+    "orphan-image": 3,
+    "orphan-mask": 3,
+    "names-differ-in-case": 5,
+    "two-images-of-one-name": 4,
+    "fifo-for-an-image": 16,
+    "jpeg-truncated": 7,
+    "png-truncated": 7,
+    "png-corrupt": 7,
+    "png-corrupt-header": 7,
+    "zero-bytes": 7,
+    "html-called-jpg": 8,
+    "label-out-of-range": 10,
+    "label-out-of-range-in-validation": 10,
+    "mask-of-another-size": 6,
+    "mask-transposed": 6,
+    "mask-in-colour": 9,
+    "mask-of-16-bits": 9,
+    "everything-ignored": 11,
+    "image-over-max-pixels": 12,
+    "channels-unknown": 18,
+    "channels-path": 18,
+    "channels-pipe": 18,
+    "channels-recordio": 18,
+    "absent": 29,
+    "zero-bytes-archive": 29,
+    "no-archive": 29,
+    "gzip-truncated": 29,
+    "archive-cut": 29,
+    "without-model": 35,
+    "link": 30,
+    "climbs-out": 30,
+    "not-parameters": 31,
+}
+"""The families of the fault catalogue that the cases above and below are of."""
+REFUSED = "refused: exit code 2, file and fix in one message, before training"
+
+
+@pytest.mark.parametrize(("spoil", "words"), mark_cases(DATA, FAMILIES, REFUSED))
 def test_bad_data(
     spoil: Spoil, words: tuple[str, ...], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -386,7 +437,7 @@ def test_bad_label_map(
     _run(job, words, caplog)
 
 
-@pytest.mark.parametrize(("name", "content", "words"), CONFIG.values(), ids=CONFIG.keys())
+@pytest.mark.parametrize(("name", "content", "words"), mark_cases(CONFIG, FAMILIES, REFUSED))
 def test_bad_configuration(
     name: str,
     content: bytes | None,
@@ -414,7 +465,7 @@ def _tar(name: str, content: bytes = b"", **fields: Any) -> bytes:
 
 ARCHIVES: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
     "absent": (None, ("no model_best.params", "input/data/model", "give a model folder or a model.tar.gz")),
-    "zero-bytes": (b"", ("model.tar.gz is not a usable model.tar.gz",)),
+    "zero-bytes-archive": (b"", ("model.tar.gz is not a usable model.tar.gz",)),
     "no-archive": (b"this is not an archive", ("model.tar.gz is not a usable model.tar.gz",)),
     "gzip-truncated": (gzip.compress(bytes(range(256)) * 99)[:200], ("is not a usable model.tar.gz",)),
     "archive-cut": (_tar("model_best.params", os.urandom(9999))[:5000], ("is not a usable model.tar.gz",)),
@@ -424,14 +475,14 @@ ARCHIVES: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
     ),
     "link": (
         _tar("model_best.params", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
-        ("model_best.params in ", "links are not followed"),
+        ("'model_best.params' in ", "links are not followed"),
     ),
-    "climbs-out": (_tar("../../model_best.params", b"x"), ("there is no model_best.params in ",)),
+    "climbs-out": (_tar("../../model_best.params", b"x"), ("which leads out of it",)),
     "not-parameters": (_tar("model_best.params", b"no parameters"), ("model_best.params",)),
 }
 
 
-@pytest.mark.parametrize(("content", "words"), ARCHIVES.values(), ids=ARCHIVES.keys())
+@pytest.mark.parametrize(("content", "words"), mark_cases(ARCHIVES, FAMILIES, REFUSED))
 def test_bad_model_channel(
     content: bytes | None, words: tuple[str, ...], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -445,6 +496,7 @@ def test_bad_model_channel(
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.fault(family=31, outcome=REFUSED, inputs=2)
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -11,65 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from gluonseg.data.check import CheckReport, check_channels, format_report
+from fault_case import mark_cases
+from gluonseg.data.check import check_channels, format_report
 from gluonseg.data.diagnosis import diagnose_labels
 from gluonseg.data.finding import Finding
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
 from gluonseg.errors import FAILURE_LIMIT, DataError, describe_failure
 from gluonseg.labels import default_label_map, mapped_label_map, parse_label_map, scale_label_map
-
-UInt8Array = npt.NDArray[np.uint8]
-
-HEIGHT, WIDTH = 6, 8
-CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
-
-
-class Dataset:
-    """Four channels with three training pairs and two validation pairs, labels 0, 1, 2 and some 255."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        rng = np.random.default_rng(0)
-        for split, count in (("train", 3), ("validation", 2)):
-            (root / split).mkdir()
-            (root / f"{split}_annotation").mkdir()
-            for index in range(count):
-                self.image(split, f"{split[0]}{index}.jpg", rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
-                mask = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3).astype(np.uint8)
-                mask[0, 0] = 255
-                self.mask(split, f"{split[0]}{index}.png", mask)
-
-    def image(self, split: str, name: str, pixels: UInt8Array, **options: Any) -> None:
-        Image.fromarray(pixels).save(self.root / split / name, **options)
-
-    def mask(self, split: str, name: str, labels: npt.NDArray[Any], **options: Any) -> None:
-        Image.fromarray(labels).save(self.root / f"{split}_annotation" / name, **options)
-
-    def map_masks(self, table: dict[int, int], splits: Sequence[str] = ("train", "validation")) -> None:
-        """Replace labels in every mask of ``splits``."""
-        for split in splits:
-            for path in (self.root / f"{split}_annotation").glob("*.png"):
-                labels = np.array(Image.open(path))
-                out = labels.copy()
-                for old, new in table.items():
-                    out[labels == old] = new
-                Image.fromarray(out).save(path)
-
-    def path(self, *parts: str) -> Path:
-        return self.root.joinpath(*parts)
-
-    def check(self, num_classes: int | None = 3, **options: Any) -> CheckReport:
-        channels = {path.name: path for path in self.root.iterdir() if path.is_dir() and path.name != "label_map"}
-        return check_channels(channels, num_classes=num_classes, workers=1, **options)
+from small_data import CHANNELS, HEIGHT, WIDTH, SmallData
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Dataset:
-    return Dataset(tmp_path)
+def data(tmp_path: Path) -> SmallData:
+    return SmallData(tmp_path)
 
 
 def _only(findings: Sequence[Finding], kind: str) -> str:
@@ -81,7 +38,7 @@ def _kinds(findings: Sequence[Finding]) -> list[str]:
     return [finding.kind for finding in findings]
 
 
-def test_good_data(data: Dataset) -> None:
+def test_good_data(data: SmallData) -> None:
     report = data.check()
     assert not report.errors
     assert not report.warnings
@@ -94,78 +51,78 @@ def test_good_data(data: Dataset) -> None:
     assert report.sizes == {"train": ((HEIGHT, WIDTH),) * 3, "validation": ((HEIGHT, WIDTH),) * 2}
 
 
-def _remove(*parts: str) -> Callable[[Dataset], object]:
-    def change(data: Dataset) -> None:
+def _remove(*parts: str) -> Callable[[SmallData], object]:
+    def change(data: SmallData) -> None:
         path = data.path(*parts)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return change
 
 
-def _write(content: bytes, *parts: str) -> Callable[[Dataset], object]:
+def _write(content: bytes, *parts: str) -> Callable[[SmallData], object]:
     return lambda data: data.path(*parts).write_bytes(content)
 
 
-def _cut(share: float, *parts: str) -> Callable[[Dataset], object]:
-    def change(data: Dataset) -> None:
+def _cut(share: float, *parts: str) -> Callable[[SmallData], object]:
+    def change(data: SmallData) -> None:
         content = data.path(*parts).read_bytes()
         data.path(*parts).write_bytes(content[: int(len(content) * share)])
 
     return change
 
 
-def _empty_but_hidden(data: Dataset) -> None:
+def _empty_but_hidden(data: SmallData) -> None:
     for path in data.path("train").iterdir():
         path.unlink()
     for name in (".DS_Store", "._t0.jpg", "Thumbs.db"):
         data.path("train", name).touch()
 
 
-def _jpeg_masks(data: Dataset) -> None:
+def _jpeg_masks(data: SmallData) -> None:
     for path in data.path("train_annotation").iterdir():
         path.rename(path.with_suffix(".jpg"))
 
 
-def _rename_channel(data: Dataset) -> None:
+def _rename_channel(data: SmallData) -> None:
     data.path("validation_annotation").rename(data.path("validation_annotations"))
 
 
-def _second_file(data: Dataset) -> None:
+def _second_file(data: SmallData) -> None:
     shutil.copy(data.path("train/t1.jpg"), data.path("train/t1.JPG"))
 
 
-def _turned_by_exif(data: Dataset) -> None:
+def _turned_by_exif(data: SmallData) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data.image("train", "t0.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
     data.mask("train", "t0.png", np.zeros((WIDTH, HEIGHT), np.uint8))
 
 
-def _one_bad_pixel(data: Dataset) -> None:
+def _one_bad_pixel(data: SmallData) -> None:
     mask = np.array(Image.open(data.path("validation_annotation/v1.png")))
     mask[2, 3] = 7
     data.mask("validation", "v1.png", mask)
 
 
-def _folder_for_image(data: Dataset) -> None:
+def _folder_for_image(data: SmallData) -> None:
     data.path("train/t0.jpg").unlink()
     data.path("train/t0.jpg").mkdir()
 
 
-def _pipe_for_image(data: Dataset) -> None:
+def _pipe_for_image(data: SmallData) -> None:
     data.path("train/t0.jpg").unlink()
     os.mkfifo(data.path("train/t0.jpg"))
 
 
-def _blank(label: int, *names: str) -> Callable[[Dataset], object]:
-    def change(data: Dataset) -> None:
+def _blank(label: int, *names: str) -> Callable[[SmallData], object]:
+    def change(data: SmallData) -> None:
         for name in names:
             data.mask("train", name, np.full((HEIGHT, WIDTH), label, np.uint8))
 
     return change
 
 
-ERRORS: list[tuple[str, Callable[[Dataset], object], str, str]] = [
+ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
     ("1 missing", _remove("train"), "missing_channel", "the channel train is missing"),
     ("1 empty", _empty_but_hidden, "empty_channel", "the channel train holds no images"),
     ("2 missing", _remove("train_annotation"), "missing_channel", "the channel train_annotation is missing"),
@@ -236,8 +193,17 @@ ERRORS: list[tuple[str, Callable[[Dataset], object], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "kind", "words"), [case[1:] for case in ERRORS], ids=[case[0] for case in ERRORS])
-def test_errors(data: Dataset, change: Callable[[Dataset], object], kind: str, words: str) -> None:
+def _find_families(cases: Sequence[tuple[Any, ...]]) -> dict[str, int]:
+    """The number in front of a case's name is that of its family in the fault catalogue."""
+    return {case[0]: int(case[0].split()[0]) for case in cases if case[0][0].isdigit()}
+
+
+def _mark(cases: Sequence[tuple[Any, ...]], outcome: str) -> list[Any]:
+    return mark_cases({case[0]: case[1:] for case in cases}, _find_families(cases), outcome)
+
+
+@pytest.mark.parametrize(("change", "kind", "words"), _mark(ERRORS, "refused: the file and the fix, before training"))
+def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
     assert _kinds(report.errors) == [kind]
@@ -246,35 +212,36 @@ def test_errors(data: Dataset, change: Callable[[Dataset], object], kind: str, w
     assert str(report.errors[0]) in format_report(report)
 
 
-def test_names_that_only_look_alike_are_pointed_out(data: Dataset) -> None:
+@pytest.mark.fault(family=5, outcome="refused: both names are told")
+def test_names_that_only_look_alike_are_pointed_out(data: SmallData) -> None:
     data.path("train/t0.jpg").rename(data.path("train/T0.jpg"))
     report = data.check()
     assert _kinds(report.errors) == ["image_without_mask", "mask_without_image"]
     assert "Names must be equal, 'T0' and 't0' are not" in str(report.errors[0])
 
 
-def _copy_to_validation(data: Dataset) -> None:
+def _copy_to_validation(data: SmallData) -> None:
     shutil.copy(data.path("train/t2.jpg"), data.path("validation/v1.jpg"))
 
 
-def _nest(data: Dataset) -> None:
+def _nest(data: SmallData) -> None:
     shutil.copytree(data.path("train_annotation"), data.path("train/train_annotation"))
 
 
-def _upright_exif(data: Dataset) -> None:
+def _upright_exif(data: SmallData) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     data.image("train", "t0.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
 
 
-def _dominate(data: Dataset) -> None:
+def _dominate(data: SmallData) -> None:
     for index in range(3):
         mask = np.ones((HEIGHT, WIDTH), np.uint8)
         mask[0, :2] = (0, 2) if index == 0 else (1, 1)
         data.mask("train", f"t{index}.png", mask)
 
 
-WARNINGS: list[tuple[str, Callable[[Dataset], object], str, str]] = [
+WARNINGS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
     ("nested", _nest, "nested_channel", "train/train_annotation. Its files are not read.* without a slash at its end"),
     (
         "manifest",
@@ -293,10 +260,8 @@ WARNINGS: list[tuple[str, Callable[[Dataset], object], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "kind", "words"), [case[1:] for case in WARNINGS], ids=[case[0] for case in WARNINGS]
-)
-def test_warnings(data: Dataset, change: Callable[[Dataset], object], kind: str, words: str) -> None:
+@pytest.mark.parametrize(("change", "kind", "words"), _mark(WARNINGS, "a warning that lists them"))
+def test_warnings(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
     assert not report.errors
@@ -306,7 +271,7 @@ def test_warnings(data: Dataset, change: Callable[[Dataset], object], kind: str,
     assert re.search(words, text), text
 
 
-def test_small_images_are_a_warning_only_when_the_crop_is_known(data: Dataset) -> None:
+def test_small_images_are_a_warning_only_when_the_crop_is_known(data: SmallData) -> None:
     assert not data.check(crop_size=HEIGHT).warnings
     assert "3 training images have a side shorter than crop_size=7" in _only(data.check(crop_size=7).warnings, "small")
 
@@ -357,7 +322,7 @@ def test_no_mistake(labels: list[int], classes: int | None) -> None:
     ],
     ids=["black and white", "shifted", "scaled", "gaps"],
 )
-def test_the_fix_that_is_given_mends_the_data(data: Dataset, table: dict[int, int], classes: int) -> None:
+def test_the_fix_that_is_given_mends_the_data(data: SmallData, table: dict[int, int], classes: int) -> None:
     data.map_masks(table)
     report = data.check(classes)
     text = "\n".join(str(finding) for finding in (*report.errors, *report.warnings))
@@ -370,26 +335,26 @@ def test_the_fix_that_is_given_mends_the_data(data: Dataset, table: dict[int, in
     assert (mended.histogram["train"] > 0).all()
 
 
-def test_labels_out_of_range_come_with_the_likely_mistake(data: Dataset) -> None:
+def test_labels_out_of_range_come_with_the_likely_mistake(data: SmallData) -> None:
     data.map_masks({0: 1, 1: 2, 2: 3})
     text = _only(data.check().errors, "out_of_range")
     assert "5 masks hold labels out of range (label 3; 80 pixels in all" in text
     assert 'To begin at 0, give the label map {"map": {"0": 1, "1": 2, "2": 3}}' in text
 
 
-def test_labels_outside_a_label_map(data: Dataset) -> None:
+def test_labels_outside_a_label_map(data: SmallData) -> None:
     label_map = mapped_label_map({0: 0, 1: 1})
     text = _only(data.check(2, label_maps=LabelMaps(label_map, label_map)).errors, "out_of_range")
     assert "label 2; 80 pixels in all; valid are those of the label map" in text
 
 
-def test_a_label_map_past_num_classes(data: Dataset) -> None:
+def test_a_label_map_past_num_classes(data: SmallData) -> None:
     label_map = mapped_label_map({0: 0, 1: 1, 2: 2, 6: 9})
     text = _only(data.check(label_maps=LabelMaps(label_map, default_label_map())).errors, "label_map_range")
     assert "train_label_map.json gives the class 6. Classes are 0 to 2" in text
 
 
-def test_a_label_map_that_ignores_everything(data: Dataset) -> None:
+def test_a_label_map_that_ignores_everything(data: SmallData) -> None:
     data.map_masks({1: 0, 2: 0})
     label_map = mapped_label_map({255: 0})
     report = data.check(label_maps=LabelMaps(label_map, label_map))
@@ -397,7 +362,7 @@ def test_a_label_map_that_ignores_everything(data: Dataset) -> None:
     assert "all_ignored" in _kinds(report.errors)
 
 
-def test_different_label_maps_are_worth_a_warning(data: Dataset) -> None:
+def test_different_label_maps_are_worth_a_warning(data: SmallData) -> None:
     data.map_masks({0: 0, 1: 5, 2: 10}, ["train"])
     maps = LabelMaps(scale_label_map(5), default_label_map(), missing=("validation_label_map.json",))
     report = data.check(label_maps=maps)
@@ -406,7 +371,7 @@ def test_different_label_maps_are_worth_a_warning(data: Dataset) -> None:
     assert report.histogram["train"].tolist() == [45, 48, 48]
 
 
-def test_class_names_must_fit(data: Dataset) -> None:
+def test_class_names_must_fit(data: SmallData) -> None:
     maps = LabelMaps(default_label_map(), default_label_map(), class_names=["sky", "road"])
     report = data.check(label_maps=maps)
     assert "class_names.json names 2 classes, num_classes is 3" in _only(report.errors, "class_names")
@@ -416,7 +381,7 @@ def test_class_names_must_fit(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("table", "expected"), [({}, 3), ({2: 1}, 2), ({2: 6}, 7)])
-def test_num_classes_is_suggested(data: Dataset, table: dict[int, int], expected: int) -> None:
+def test_num_classes_is_suggested(data: SmallData, table: dict[int, int], expected: int) -> None:
     data.map_masks(table)
     report = data.check(None)
     assert not report.errors
@@ -424,14 +389,14 @@ def test_num_classes_is_suggested(data: Dataset, table: dict[int, int], expected
     assert f"it would be {expected}" in format_report(report)
 
 
-def test_black_and_white_masks_stop_the_training(data: Dataset) -> None:
+def test_black_and_white_masks_stop_the_training(data: SmallData) -> None:
     """White is 255, which is ignored: one class would be left, and hours of training would learn nothing."""
     data.map_masks({1: 255, 2: 255})
     found = _only(data.check(None).errors, "black_and_white")
     assert '{"map": {"0": 0, "1": 255}}' in found
 
 
-def test_another_ignore_label(data: Dataset) -> None:
+def test_another_ignore_label(data: SmallData) -> None:
     data.map_masks({255: 99})
     assert "out_of_range" in _kinds(data.check().errors)
     report = data.check(ignore_label=99)
@@ -439,12 +404,13 @@ def test_another_ignore_label(data: Dataset) -> None:
     assert report.ignored == {"train": 3, "validation": 2}
 
 
-def test_pixel_limit(data: Dataset) -> None:
+@pytest.mark.fault(family=12, outcome="refused by the header")
+def test_pixel_limit(data: SmallData) -> None:
     report = data.check(max_pixels=HEIGHT * WIDTH - 1)
     assert "train/t0.jpg has 8x6 pixels, the limit is 47" in _only(report.errors, "unreadable")
 
 
-def test_one_split_can_be_checked_alone(data: Dataset) -> None:
+def test_one_split_can_be_checked_alone(data: SmallData) -> None:
     for channel in ("train", "train_annotation"):
         shutil.rmtree(data.path(channel))
     report = data.check(splits=("validation",))
@@ -453,7 +419,7 @@ def test_one_split_can_be_checked_alone(data: Dataset) -> None:
     assert (report.num_train, report.num_validation) == (0, 2)
 
 
-def test_the_failure_text_begins_with_every_error(data: Dataset) -> None:
+def test_the_failure_text_begins_with_every_error(data: SmallData) -> None:
     rng = np.random.default_rng(5)
     for index in range(40):
         data.image("train", f"long_name_of_an_orphan_{index}.jpg", rng.integers(0, 9, (6, 8, 3), dtype=np.uint8))
@@ -470,7 +436,8 @@ def test_the_failure_text_begins_with_every_error(data: Dataset) -> None:
     assert "and 30 more" in str(caught.value)
 
 
-def test_file_names_cannot_break_lines_or_the_terminal(data: Dataset) -> None:
+@pytest.mark.fault(family=5, outcome="refused: the name is told on one printable line")
+def test_file_names_cannot_break_lines_or_the_terminal(data: SmallData) -> None:
     name = "a\n\x1b[31m" + os.fsdecode(b"\xff")
     shutil.copy(data.path("train/t0.jpg"), data.path("train", f"{name}.jpg"))
     text = _only(data.check().errors, "image_without_mask")
@@ -478,7 +445,7 @@ def test_file_names_cannot_break_lines_or_the_terminal(data: Dataset) -> None:
     assert r"a\n\x1b[31m\udcff" in text
 
 
-def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: Dataset) -> None:
+def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: SmallData) -> None:
     first = data.check().fingerprint
     data.mask("validation", "v0.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     assert data.check().fingerprint == first
@@ -489,14 +456,14 @@ def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: Dataset)
     assert len({first, renamed, data.check().fingerprint}) == 3
 
 
-def test_any_number_of_workers_gives_the_same_report(data: Dataset) -> None:
+def test_any_number_of_workers_gives_the_same_report(data: SmallData) -> None:
     _one_bad_pixel(data)
     channels = {name: data.path(name) for name in CHANNELS}
     texts = {format_report(check_channels(channels, num_classes=3, workers=workers)) for workers in (1, 2, 7)}
     assert len(texts) == 1
 
 
-def test_progress_is_told(data: Dataset) -> None:
+def test_progress_is_told(data: SmallData) -> None:
     calls: list[tuple[int, int]] = []
     data.check(progress=lambda done, total: calls.append((done, total)))
     assert calls == [(n, 5) for n in range(1, 6)]
@@ -541,7 +508,7 @@ def test_no_label_channel(tmp_path: Path) -> None:
     [
         ("train_label_map.json", b"{", r"label_map.train_label_map.json is not a JSON object"),
         ("validation_label_map.json", b"[]", r"validation_label_map.json is not a JSON object: it holds a list"),
-        ("train_label_map.json", b" " * (2**20 + 1), "has more than 1048576 bytes"),
+        ("train_label_map.json", b" " * (2**20 + 1), "it has 1048577 bytes, the limit is 1048576"),
         ("class_names.json", b"\xff", "class_names.json is not JSON"),
         ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),
         ("class_names.json", b"[]", "expected a list of 1 to 254 names"),

@@ -40,6 +40,7 @@ def test_orphans_are_named_on_both_sides(tmp_path: Path) -> None:
     assert matching.masks_without_image == ("c",)
 
 
+@pytest.mark.fault(family=4, outcome="refused: ambiguous names match nothing", inputs=3)
 @pytest.mark.parametrize(
     ("images", "masks"),
     [(["a.jpg", "a.JPG"], ["a.png"]), (["a.jpg", "a.png"], ["a.png"]), (["a.jpg"], ["a.png", "a.gif"])],
@@ -66,6 +67,7 @@ def test_names_that_only_look_alike_do_not_match(tmp_path: Path, image: str, mas
     assert matching.masks_without_image == (Path(mask).stem,)
 
 
+@pytest.mark.fault(family=5, outcome="accepted: pairs match by their exact names", inputs=8)
 @pytest.mark.parametrize("stem", ["-rf", "$(id)", "a\nb", "a.b.c", " ", "x" * 251, "\u732b", "a;b|c&d"])
 def test_odd_names_match(tmp_path: Path, stem: str) -> None:
     assert [pair.name for pair in _match(tmp_path, [f"{stem}.jpg"], [f"{stem}.png"]).pairs] == [stem]
@@ -80,14 +82,31 @@ def test_what_is_no_image_is_skipped_and_named(tmp_path: Path) -> None:
     assert sorted(path.name for path in matching.skipped) == ["a.jpg", "folder.jpg", "notes.txt", "train_annotation"]
 
 
+@pytest.mark.fault(family=16, outcome="skipped with a warning, and never opened", inputs=3)
 def test_pipes_and_broken_links_do_not_block(tmp_path: Path) -> None:
     train = _fill(tmp_path / "train", "a.jpg")
     os.mkfifo(train / "pipe.jpg")
     (train / "loop.jpg").symlink_to("loop.jpg")
     (train / "gone.jpg").symlink_to("/nowhere/at/all.jpg")
-    files, other = list_folder(train, (".jpg",))
-    assert [path.name for path in files] == ["a.jpg"]
-    assert [path.name for path in other] == ["gone.jpg", "loop.jpg", "pipe.jpg"]
+    listing = list_folder(train, (".jpg",))
+    assert [path.name for path in listing.wanted] == ["a.jpg"]
+    assert [path.name for path in listing.other] == ["gone.jpg", "loop.jpg", "pipe.jpg"]
+
+
+@pytest.mark.fault(family=16, outcome="refused: the link is named, and not followed", inputs=3)
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    """Relative or absolute, in one step or two; one that stays inside is a file like any other."""
+    outside = _fill(tmp_path / "outside", "secret.jpg")
+    train = _fill(tmp_path / "train", "a.jpg")
+    (train / "inside.jpg").symlink_to("a.jpg")
+    (train / "absolute.jpg").symlink_to(outside / "secret.jpg")
+    (train / "relative.jpg").symlink_to("../outside/secret.jpg")
+    (train / "two-steps.jpg").symlink_to("absolute.jpg")
+    (tmp_path / "linked").symlink_to(train)
+    for folder in (train, tmp_path / "linked"):
+        listing = list_folder(folder, (".jpg",))
+        assert [path.name for path in listing.wanted] == ["a.jpg", "inside.jpg"]
+        assert [path.name for path in listing.links] == ["absolute.jpg", "relative.jpg", "two-steps.jpg"]
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

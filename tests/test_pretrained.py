@@ -108,6 +108,18 @@ def test_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert find_backbone_weights("resnet-18", channel=channel).name == "resnet-18.params"
 
 
+@pytest.mark.fault(family=16, outcome="refused: a link out of the channel; the operator's own folder may have some")
+def test_links_out_of_the_channel_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "channel", tmp_path / "elsewhere.params"
+    folder.mkdir()
+    elsewhere.touch()
+    (folder / "resnet-18.params").symlink_to(elsewhere)
+    with pytest.raises(ModelError, match=r"resnet-18\.params is a symbolic link that leads out of its channel"):
+        find_backbone_weights("resnet-18", channel=folder)
+    monkeypatch.setenv(pretrained.FOLDER_VARIABLE, str(folder))
+    assert find_backbone_weights("resnet-18", channel=None) == folder / "resnet-18.params"
+
+
 def test_nothing_anywhere_fails_fast_with_three_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(pretrained.FOLDER_VARIABLE, str(tmp_path / "absent"))
     started = time.perf_counter()

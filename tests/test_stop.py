@@ -26,7 +26,8 @@ from gluonseg.sagemaker.job import run_training
 from gluonseg.sagemaker.stop_signal import find_children, find_receivers
 from job_layout import HYPERPARAMETERS, TRAIN, Job, draw_channels, lay_out_job
 
-FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "curves.json"}
+FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "model_manifest.json"}
+FILES |= {"curves.json"}
 EPOCH_END = r"completed \S+ % of epochs"
 LIMIT_S = 15.0
 # container/train with one thing in it made slow: the rest of the process is as it is.

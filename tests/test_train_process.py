@@ -87,6 +87,7 @@ def test_a_good_job_ends_with_0_and_leaves_the_artifacts(trained: tuple[Job, Job
         "curves.json",
         "curves.png",
         "model.onnx",
+        "model_manifest.json",
     }
     assert {path.name for path in job.model.iterdir()} == artifacts
     output = {"curves.json", "curves.png", "report.html", "report.json", "report.csv", "report.md"}

@@ -58,7 +58,7 @@ def _parse(**changes: str) -> Hyperparameters:
 def test_artifacts_are_complete_and_readable(trained_model: Path) -> None:
     names = {path.name for path in trained_model.iterdir()}
     files = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "curves.json", "curves.png"}
-    files.add("model.onnx")
+    files |= {"model.onnx", "model_manifest.json"}
     assert names == files
     settings = json.loads((trained_model / "hyperparams.json").read_text(encoding="utf-8"))
     assert all(isinstance(value, str) for value in settings.values())

@@ -16,6 +16,7 @@ from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
 from gluonseg.parameter import format_value, parse_value
+from gluonseg.printable import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -217,13 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"gluonseg: {error}", file=sys.stderr)
+        print(f"gluonseg: {escape_lines(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader has seen enough: gluonseg hyperparameters | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"gluonseg: {error}", file=sys.stderr)
+        print(f"gluonseg: {escape_lines(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

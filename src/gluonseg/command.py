@@ -20,6 +20,7 @@ from gluonseg.hyperparameters import get_specs
 from gluonseg.labels import default_label_map, parse_label_map
 from gluonseg.metrics import describe_confusion
 from gluonseg.models.card import ModelCard
+from gluonseg.printable import escape_line
 
 
 def _bar(total: int, title: str) -> Any:
@@ -198,7 +199,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
                 problems.append(outcome.problem)
     print(f"wrote {len(images) - len(problems)} masks to {arguments.output}")
     for problem in problems:
-        print(f"gluonseg: left out: {problem}", file=sys.stderr)
+        print(f"gluonseg: left out: {escape_line(problem)}", file=sys.stderr)
     return 2 if problems else 0
 
 
@@ -216,7 +217,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     }
     for title, names in left_out.items():
         if names:
-            print(f"gluonseg: left out, {title}: {join_names(names)}", file=sys.stderr)
+            print(f"gluonseg: left out, {title}: {escape_line(join_names(names))}", file=sys.stderr)
     predictor = _load(arguments)
     card: ModelCard = predictor.card
     label_map = default_label_map(arguments.ignore_label)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from gluonseg.printable import escape_lines
+
 FAILURE_LIMIT = 1024
 """SageMaker shows the first 1024 characters of the failure file as FailureReason."""
 
@@ -103,7 +105,7 @@ def _cut(text: str) -> str:
 
 
 def describe_failure(error: BaseException) -> tuple[str, int]:
-    """Return the text of the failure file (at most 1024 characters) and the exit code."""
+    """Return the text of the failure file (at most 1024 characters, printable lines) and the exit code."""
     if isinstance(error, UserError):
-        return _cut(f"ClientError: {error}"), error.exit_code
-    return _cut(f"AlgorithmError: {type(error).__name__}: {error}"), 1
+        return _cut(escape_lines(f"ClientError: {error}")), error.exit_code
+    return _cut(escape_lines(f"AlgorithmError: {type(error).__name__}: {error}")), 1

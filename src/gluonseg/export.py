@@ -16,6 +16,7 @@ from gluonseg.atomic import replacing_file, write_text
 from gluonseg.errors import ModelError
 from gluonseg.models.artifact import ModelArtifact, find_weights, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
+from gluonseg.models.manifest import listing_files
 from gluonseg.models.onnx_file import ONNX_FILE, ONNX_FILES, OnnxFile
 from gluonseg.models.onnx_graph import build_graph
 from gluonseg.predict.engine import Engine
@@ -62,8 +63,8 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
 
 
 def write_onnx(file: OnnxFile, path: Path) -> Path:
-    """Write an ONNX file to ``path`` in one step."""
-    with replacing_file(path) as partial:
+    """Write an ONNX file to ``path`` in one step, and list it in the manifest of its folder."""
+    with listing_files(path.parent, path.name), replacing_file(path) as partial:
         partial.write_bytes(file.read())
     return path
 
@@ -84,8 +85,10 @@ def export_model(source: Path, output: Path | None = None) -> Path:
     artifact = read_artifact(source)
     file = build_checked_file(artifact)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ONNX_FILES.values():
-        (folder / name).unlink(missing_ok=True)
+    with listing_files(folder, *ONNX_FILES.values()):
+        for name in ONNX_FILES.values():
+            (folder / name).unlink(missing_ok=True)
     if folder != source or not (folder / CARD_FILE).is_file():
-        write_text(folder / CARD_FILE, encode_card(artifact.card))
+        with listing_files(folder, CARD_FILE):
+            write_text(folder / CARD_FILE, encode_card(artifact.card))
     return write_onnx(file, folder / ONNX_FILE)

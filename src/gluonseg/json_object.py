@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from gluonseg.printable import shorten
+
+_MAX_SHOWN = 80
+
 
 def _refuse_number(text: str) -> float:
     raise ValueError(f"{text} is not a JSON number")
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"the key {repeated[0]!r} appears twice")
-    return dict(pairs)
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the key {shorten(ascii(name), _MAX_SHOWN)} appears twice")
+        content[name] = value
+    return content
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:

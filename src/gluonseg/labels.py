@@ -6,6 +6,7 @@ A *label* is the raw value in a mask file (0..255); a *class id* is 0..num_class
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.errors import DataError
+from gluonseg.errors import DataError, join_names
 from gluonseg.json_object import parse_json_object
+from gluonseg.printable import shorten
 
 IGNORE = 255
 """The class id of pixels that count neither in the loss nor in a metric."""
 MAX_CLASSES = 254
 UNKNOWN = 254
 """What a label outside the label map becomes; never a class id, because num_classes is at most 254."""
+
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,9}\s*")
+_MAX_SHOWN, _MAX_NAMES_SHOWN = 80, 400
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -90,12 +95,10 @@ def default_label_map(ignore_label: int = IGNORE) -> LabelMap:
 def _as_int(value: Any, what: str, source: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise DataError(f"label map {source}: {what} must be a whole number, got {value!r}")
-    try:
-        return int(value)
-    except ValueError:
-        raise DataError(f"label map {source}: {what} must be a whole number, got {value!r}") from None
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value)):
+        raise DataError(f"label map {source}: {what} must be a whole number, got {shorten(ascii(value), _MAX_SHOWN)}")
+    return int(value)
 
 
 def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> LabelMap:
@@ -118,8 +121,11 @@ def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> Lab
         raise DataError(f"label map {source} is not understood: {valid}")
     class_ids = [_as_int(class_id, "a class id", source) for class_id in pairs]
     if len(set(class_ids)) != len(class_ids):
-        raise DataError(f"label map {source} names a class id twice: {', '.join(pairs)}")
-    labels = [_as_int(label, f"the label of class {class_id}", source) for class_id, label in pairs.items()]
+        raise DataError(f"label map {source} names a class id twice: {shorten(', '.join(pairs), _MAX_SHOWN)}")
+    labels = [
+        _as_int(label, f"the label of class {class_id}", source)
+        for class_id, label in zip(class_ids, pairs.values(), strict=True)
+    ]
     return mapped_label_map(dict(zip(class_ids, labels, strict=True)), ignore_label, source)
 
 
@@ -146,7 +152,8 @@ def check_class_names(names: Sequence[str], num_classes: int, source: str) -> li
     cleaned = [str(name).strip() for name in names]
     if len(cleaned) != num_classes or len(set(cleaned)) != len(cleaned) or not all(cleaned):
         raise DataError(
-            f"{source}: {num_classes} different class names are needed, one a class, got {len(cleaned)}: {cleaned}"
+            f"{source}: {num_classes} different class names are needed, one a class, got {len(cleaned)}: "
+            f"{shorten(join_names(cleaned), _MAX_NAMES_SHOWN)}"
         )
     if any(not name.isprintable() for name in cleaned):
         raise DataError(f"{source}: class names must be printable text on one line")

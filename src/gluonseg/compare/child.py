@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
+import gluonseg
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.2
 STOP_PATIENCE_S = 20.0
@@ -85,6 +87,16 @@ class _Tail:
         self._file.close()
 
 
+def _build_environment() -> dict[str, str]:
+    """This process's variables, and where its packages are.
+
+    With ``-m`` Python looks for modules first in the folder that it is started in, which may be anybody's.
+    """
+    root = str(Path(gluonseg.__file__).resolve().parents[1])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([*paths, root])}
+
+
 def run_child(
     arguments: Sequence[str],
     log: Path,
@@ -113,6 +125,7 @@ def run_child(
         # In a session of its own: Ctrl-C in the terminal is not for it.
         process = subprocess.Popen(
             [sys.executable, *arguments],
+            env=_build_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -49,6 +49,12 @@ def _check_matching(split: str, matching: Matching) -> list[Finding]:
     hint = _hint_names(without_mask, without_image)
     candidates = (
         build_finding(
+            "link_out",
+            "{n} entries are symbolic links that lead out of their channel, and are not followed",
+            (f"{path.parent.name}/{path.name}" for path in matching.links),
+            "Put the files themselves there; the channel's folder as a whole may be a link",
+        ),
+        build_finding(
             "ambiguous",
             f"{{n}} names stand for two files in {split} or {split}_annotation",
             matching.ambiguous,
@@ -70,7 +76,7 @@ def _match(split: str, channels: Mapping[str, Path]) -> tuple[Matching, list[Fin
         matching = match_pairs(channels[images], channels[labels])
     except OSError as error:
         return Matching(()), [Finding("unreadable_channel", f"the channel {split} cannot be listed: {error}")]
-    if matching.pairs or matching.ambiguous:
+    if matching.pairs or matching.ambiguous or matching.links:
         return matching, _check_matching(split, matching)
     empty = [
         _describe_empty(channel, (path for path in matching.skipped if path.parent == channels[channel]))

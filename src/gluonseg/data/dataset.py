@@ -10,10 +10,15 @@ import numpy.typing as npt
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image, read_label
 from gluonseg.data.pairs import Pair
+from gluonseg.errors import DataError
 from gluonseg.labels import LabelMap
 
 UInt8Array = npt.NDArray[np.uint8]
 DEFAULT_CACHE_BYTES = 1 << 30
+
+
+def _size(array_hw: UInt8Array) -> str:
+    return f"{array_hw.shape[1]}x{array_hw.shape[0]}"
 
 
 class Dataset:
@@ -40,7 +45,8 @@ class Dataset:
     def read(self, index: int) -> tuple[UInt8Array, UInt8Array]:
         """Return the image (H, W, 3) uint8 RGB and its class ids (H, W) uint8, 255 = ignore.
 
-        Raises ImageError when a file cannot be read any more. The arrays are shared: do not write to them.
+        Raises ImageError when a file cannot be read any more, DataError when the mask has not the size of its image.
+        The arrays are shared: do not write to them.
         """
         found = self._cache.get(index)
         if found is not None:
@@ -48,6 +54,8 @@ class Dataset:
         pair = self.pairs[index]
         image = read_image(pair.image, max_pixels=self._max_pixels)
         class_ids = self._label_map.apply(read_label(pair.label, max_pixels=self._max_pixels))
+        if image.shape[:2] != class_ids.shape:
+            raise DataError(f"{pair.label} is {_size(class_ids)} (width x height), {pair.image} is {_size(image)}")
         self._keep(index, image, class_ids)
         return image, class_ids
 

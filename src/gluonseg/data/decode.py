@@ -8,6 +8,9 @@ the file: **an EXIF orientation is not applied**, so a mask always lies on the p
 from __future__ import annotations
 
 import io
+import re
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from gluonseg.data.structure import JPEG_SIGNATURE, PNG_SIGNATURE, check_scans, check_structure, check_tile
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
+from gluonseg.regular_file import read_regular
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -35,7 +40,10 @@ DEFAULT_MAX_PIXELS = 50_000_000
 LARGEST_MAX_PIXELS = 178_956_970
 """Above this Pillow refuses a picture whatever limit it is given."""
 EXIF_ORIENTATION = 0x0112
-_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+_TILE_TAGS = (322, 323)
+MAX_FILE_BYTES = 1 << 30
+"""Largest picture file that is read; larger ones hold more than :data:`LARGEST_MAX_PIXELS`, or something else."""
+_SIGNATURES = {"JPEG": JPEG_SIGNATURE, "PNG": PNG_SIGNATURE}
 PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
 
@@ -46,12 +54,25 @@ _DECODER_ERRORS = (
     SyntaxError,
     ValueError,
     EOFError,
-    IndexError,
+    LookupError,
     TypeError,
-    OverflowError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
     MemoryError,
+    struct.error,
+    zlib.error,
     Warning,
 )
+_INTERNAL = re.compile(r"0x[0-9a-f]{4}|[/\\<>]")
+"""What words of a decoder are about that name addresses, paths and objects of the process."""
+_MAX_REASON = 100
+
+
+def _describe_damage(error: Exception) -> str:
+    """The words of a decoder, if they are for people."""
+    reason = str(error).partition("\n")[0]
+    return reason[:_MAX_REASON] if reason.isprintable() and not _INTERNAL.search(reason) else "it cannot be decoded"
 
 
 @contextmanager
@@ -59,6 +80,7 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
     """Open ``data`` lazily, refuse it by header, and turn every decoder error into an ImageError."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
+    check_structure(data, name)
     # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -68,6 +90,11 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
                 raise ImageTooLargeError(
                     f"{name} has {width}x{height} pixels, the limit is {max_pixels} in all; make it smaller"
                 )
+            if data.startswith(JPEG_SIGNATURE):
+                check_scans(data, name, width * height)
+            elif picture.format == "TIFF":
+                tile_width, tile_height = (picture.tag_v2.get(tag, 0) for tag in _TILE_TAGS)  # type: ignore[attr-defined]
+                check_tile(tile_width, tile_height, name, width * height)
             yield picture
     except UnidentifiedImageError:
         if any(data.startswith(start) for kind, start in _SIGNATURES.items() if kind in formats):
@@ -78,7 +105,7 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
     except Image.DecompressionBombError:
         raise ImageTooLargeError(f"{name} has more than {max_pixels} pixels; make it smaller") from None
     except _DECODER_ERRORS as error:
-        raise ImageError(f"{name} is damaged: {error}") from None
+        raise ImageError(f"{name} is damaged: {_describe_damage(error)}") from None
 
 
 def _high_byte(picture: Image.Image) -> Image.Image:
@@ -165,9 +192,9 @@ def _narrow(labels: npt.NDArray[np.int64], name: str) -> UInt8Array:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file; a failing disk or missing permission becomes an ImageError that names the path."""
+    """Read a regular file; a failing disk or missing permission becomes an ImageError that names the path."""
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
 

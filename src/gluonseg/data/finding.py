@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gluonseg.errors import join_names
+from gluonseg.printable import escape_line
 
 MAX_EXAMPLES = 10
 
@@ -27,15 +28,11 @@ class Finding:
             shown = self.examples[:limit]
             rest = self.total - len(shown)
             line += ": " + "; ".join(shown) + (f"; and {rest} more" if rest > 0 else "")
-        return f"{line}. {self.fix}" if self.fix else line
+        # A file name may hold line ends, or bytes that are no text.
+        return escape_line(f"{line}. {self.fix}" if self.fix else line)
 
     def __str__(self) -> str:
         return self.describe()
-
-
-def escape_name(name: str) -> str:
-    """Return a file name as one printable line: a name may hold line ends, or bytes that are no text."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
 
 
 def build_finding(kind: str, text: str, examples: Iterable[str], fix: str = "") -> Finding | None:
@@ -47,7 +44,7 @@ def build_finding(kind: str, text: str, examples: Iterable[str], fix: str = "") 
     if not listed:
         return None
     text = text.replace("{n}", str(len(listed)))
-    return Finding(kind, text, tuple(escape_name(line) for line in listed[:MAX_EXAMPLES]), len(listed), fix)
+    return Finding(kind, text, tuple(listed[:MAX_EXAMPLES]), len(listed), fix)
 
 
 def join_labels(labels: Iterable[int], limit: int = 12) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gluonseg.data.channel import CLASS_NAMES_FILE
-from gluonseg.data.decode import read_bytes
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, MAX_CLASSES, LabelMap, check_class_names, default_label_map, parse_label_map
+from gluonseg.regular_file import leads_out, read_regular
 
 TRAIN_FILE = "train_label_map.json"
 VALIDATION_FILE = "validation_label_map.json"
@@ -37,9 +37,13 @@ def default_label_maps(ignore_label: int = IGNORE) -> LabelMaps:
 
 
 def _read_json(path: Path) -> bytes:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise DataError(f"{path} has more than {MAX_FILE_BYTES} bytes; a label map is a few lines of JSON")
-    return read_bytes(path)
+    if leads_out(path, path.parent):
+        raise DataError(f"{path} is a symbolic link that leads out of its channel; put the file itself there")
+    try:
+        return read_regular(path, MAX_FILE_BYTES)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be read: {reason}; a label map is a few lines of JSON") from None
 
 
 def parse_class_names(text: bytes, source: str) -> list[str]:

@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+from gluonseg.regular_file import leads_out
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_EXTENSIONS = (".png", ".gif", ".bmp", ".tif", ".tiff")
@@ -29,6 +32,8 @@ class Matching:
     masks_without_image: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     skipped: tuple[Path, ...] = field(default=())
+    links: tuple[Path, ...] = field(default=())
+    """Symbolic links out of the folder: they are not followed, so that a folder brings in its own files only."""
 
 
 def _is_hidden(name: str) -> bool:
@@ -42,23 +47,34 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def list_folder(folder: Path, extensions: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """Return (regular files with one of ``extensions``, everything else that is not hidden).
+class Listing(NamedTuple):
+    """The entries of a folder: ``wanted`` regular files, ``links`` that would be but lead out of it, ``other`` ones."""
+
+    wanted: list[Path]
+    links: list[Path]
+    other: list[Path]
+
+
+def list_folder(folder: Path, extensions: Iterable[str]) -> Listing:
+    """The entries of a folder that are not hidden; wanted are those with one of ``extensions``.
 
     Folders inside are not entered: an S3 prefix without a trailing slash brings the neighbouring
     channel along as a folder, and its files are not this channel's.
     """
-    wanted: list[Path] = []
-    other: list[Path] = []
+    found = Listing([], [], [])
     valid = tuple(extensions)
     with os.scandir(folder) as entries:
         for entry in entries:
             if _is_hidden(entry.name):
                 continue
             path = folder / entry.name
-            is_wanted = path.suffix.lower() in valid and _is_file(entry)
-            (wanted if is_wanted else other).append(path)
-    return sorted(wanted), sorted(other)
+            if path.suffix.lower() not in valid or not _is_file(entry):
+                found.other.append(path)
+            elif entry.is_symlink() and leads_out(path, folder):
+                found.links.append(path)
+            else:
+                found.wanted.append(path)
+    return Listing(*map(sorted, found))
 
 
 def _group_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -74,9 +90,9 @@ def match_pairs(image_folder: Path, label_folder: Path) -> Matching:
     Two files of one name in the same folder (``a.jpg`` and ``a.JPG``) are ambiguous and match nothing.
     Raises OSError when a folder cannot be listed.
     """
-    image_files, other_images = list_folder(image_folder, IMAGE_EXTENSIONS)
-    label_files, other_labels = list_folder(label_folder, LABEL_EXTENSIONS)
-    images, labels = _group_by_stem(image_files), _group_by_stem(label_files)
+    in_images = list_folder(image_folder, IMAGE_EXTENSIONS)
+    in_labels = list_folder(label_folder, LABEL_EXTENSIONS)
+    images, labels = _group_by_stem(in_images.wanted), _group_by_stem(in_labels.wanted)
     ambiguous = sorted(stem for group in (images, labels) for stem, paths in group.items() if len(paths) > 1)
     both = sorted(stem for stem in images.keys() & labels.keys() if stem not in ambiguous)
     return Matching(
@@ -84,5 +100,6 @@ def match_pairs(image_folder: Path, label_folder: Path) -> Matching:
         images_without_mask=tuple(sorted(images.keys() - labels.keys())),
         masks_without_image=tuple(sorted(labels.keys() - images.keys())),
         ambiguous=tuple(ambiguous),
-        skipped=tuple(other_images + other_labels),
+        skipped=tuple(in_images.other + in_labels.other),
+        links=tuple(in_images.links + in_labels.links),
     )

@@ -1,40 +1,39 @@
 """Model folders and model.tar.gz: ours and those of the built-in algorithm.
 
 Both hold ``model_best.params`` (the best epoch), ``model_algo-1`` (the last one) and ``hyperparams.json``;
-ours add ``model_card.json`` and ``model.onnx``. From an archive only these members are read, by name and with a
-size cap; nothing else is unpacked.
+ours add ``model_card.json``, ``model.onnx`` and ``model_manifest.json``. From an archive only these members are read.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy.typing as npt
 
 from gluonseg.digest import hash_file
-from gluonseg.errors import ModelError
+from gluonseg.errors import ModelError, join_names
+from gluonseg.labels import MAX_CLASSES
+from gluonseg.models.archive import copy_members
 from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
-from gluonseg.models.onnx_file import ONNX_FILE, ONNX_FILES
-from gluonseg.models.params_file import convert_arrays, read_arrays
+from gluonseg.models.manifest import BEST_FILE as BEST_FILE
+from gluonseg.models.manifest import HYPERPARAMETERS_FILE as HYPERPARAMETERS_FILE
+from gluonseg.models.manifest import LAST_FILE as LAST_FILE
+from gluonseg.models.manifest import MANIFEST_FILE, MODEL_FILES, check_files
+from gluonseg.models.onnx_file import FLOAT32, ONNX_FILE, ONNX_FILES
+from gluonseg.models.params_file import check_finite, convert_arrays, read_arrays
+from gluonseg.regular_file import read_regular
 
-BEST_FILE = "model_best.params"
-LAST_FILE = "model_algo-1"
-HYPERPARAMETERS_FILE = "hyperparams.json"
 _NETWORKS = (BEST_FILE, LAST_FILE, ONNX_FILE)
 """Each of these makes a folder a model's."""
-_MEMBERS = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE, *ONNX_FILES.values())
-_MAX_MEMBER_BYTES = 2 << 30
-_MAX_MEMBERS_LISTED = 10_000
+_MAX_SETTINGS_BYTES = 1 << 20
+_FLOATS = ("float16", "float32", "float64")
 
 _DEPTHS: dict[tuple[int, ...], str] = {
     (2, 2, 2, 2): "resnet-18",
@@ -82,7 +81,7 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str,
 def _read_hyperparameters(path: Path) -> dict[str, Any]:
     """The built-in's file, read leniently: what is in it varies, and nothing here depends on it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, _MAX_SETTINGS_BYTES, follow=False).decode())
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -101,13 +100,23 @@ def find_weights(folder: Path) -> Path | None:
     return next((folder / name for name in (BEST_FILE, LAST_FILE) if (folder / name).is_file()), None)
 
 
+def _check_values(arrays: Mapping[str, npt.NDArray[Any]], weights: Path) -> None:
+    odd = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.name not in _FLOATS]
+    if odd:
+        raise ModelError(f"{weights} holds no parameters of a network: {join_names(odd, 3)}; they are floats")
+    check_finite(arrays, weights)
+
+
 def read_folder(folder: Path) -> ModelArtifact:
     """Read a model folder; raises ModelError when the weights are missing, damaged or do not fit the card."""
     weights = find_weights(folder)
     if weights is None:
         raise ModelError(f"no {BEST_FILE} (nor {LAST_FILE}) in {folder}; give a model folder or a model.tar.gz")
     arrays = read_arrays(weights)
+    _check_values(arrays, weights)
     algorithm, backbone, num_classes = infer_architecture({name: array.shape for name, array in arrays.items()})
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise ModelError(f"{weights} has {num_classes} classes; 2 to {MAX_CLASSES} can be told apart in a mask")
     if (folder / CARD_FILE).is_file():
         card = read_card(folder / CARD_FILE)
         if (card.algorithm, card.backbone, card.num_classes) != (algorithm, backbone, num_classes):
@@ -129,18 +138,27 @@ def read_folder(folder: Path) -> ModelArtifact:
     return ModelArtifact(card, arrays, weights, hash_file(weights))
 
 
+def _list_read(folder: Path, precision: str) -> list[str]:
+    """Names of the files that a program reads of a model: a server that starts has no time for the others."""
+    weights = find_weights(folder)
+    return [CARD_FILE, HYPERPARAMETERS_FILE, ONNX_FILES[precision], *([weights.name] if weights else [])]
+
+
 @contextmanager
-def open_model(source: Path) -> Iterator[Path]:
+def open_model(source: Path, precision: str = FLOAT32) -> Iterator[Path]:
     """The folder of a model: ``source`` itself, or for a model.tar.gz a temporary one.
 
-    A folder that holds just one archive will do as well.
+    A folder that holds just one archive will do as well. The files that count are compared with the manifest: the
+    parameters of the best epoch, the card and the ONNX file of ``precision``.
 
     Raises:
-        ModelError: nothing there, not an archive, no model inside. A ModelError of the body names the archive.
+        ModelError: nothing there, not an archive, no model inside, or a file that is not the one its manifest lists. A
+            ModelError of the body names the archive.
     """
     if source.is_dir():
         archives = sorted(source.glob("*.tar.gz"))
         if len(archives) != 1 or any((source / name).is_file() for name in _NETWORKS):
+            check_files(source, _list_read(source, precision))
             yield source
             return
         (source,) = archives
@@ -148,6 +166,7 @@ def open_model(source: Path) -> Iterator[Path]:
         raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
     with _unpacked(source) as folder:
         try:
+            check_files(folder, _list_read(folder, precision))
             yield folder
         except ModelError as error:
             # The temporary folder is gone when the text is read; the archive is what the caller knows.
@@ -169,37 +188,7 @@ def _unpacked(archive: Path) -> Iterator[Path]:
     """The known members of an archive in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="gluonseg-model-") as name:
         folder = Path(name)
-        try:
-            with tarfile.open(archive, "r:*") as tar:
-                _copy_members(tar, folder, archive)
-                _check_end(tar)
-        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]  # the rest lists what each decompressor said
-            raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None
+        copy_members(archive, (MANIFEST_FILE, *MODEL_FILES), folder)
         if not any((folder / name).is_file() for name in _NETWORKS):
             raise ModelError(f"there is no {BEST_FILE} in {archive}; a model archive has it at its root")
         yield folder
-
-
-def _copy_members(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
-    for number, member in enumerate(tar):
-        if number >= _MAX_MEMBERS_LISTED:
-            raise ModelError(f"{archive} has more than {_MAX_MEMBERS_LISTED} members; that is no model archive")
-        name = member.name.removeprefix("./")
-        if name not in _MEMBERS:
-            continue
-        if not member.isreg():
-            raise ModelError(f"{name} in {archive} is not a regular file; links are not followed")
-        if member.size > _MAX_MEMBER_BYTES:
-            raise ModelError(f"{name} in {archive} has {member.size} bytes, the limit is {_MAX_MEMBER_BYTES}")
-        content: IO[bytes] | None = tar.extractfile(member)
-        if content is not None:
-            with content, (folder / name).open("wb") as target:
-                shutil.copyfileobj(content, target)
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Read what follows the last member: only at its end does a compressed file tell whether it is undamaged."""
-    stream = tar.fileobj
-    while stream is not None and stream.read(1 << 20):
-        pass

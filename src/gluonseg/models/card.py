@@ -15,9 +15,12 @@ from typing import Any
 
 from gluonseg.errors import ModelError
 from gluonseg.labels import MAX_CLASSES, default_class_names, voc_colours
+from gluonseg.printable import shorten
+from gluonseg.regular_file import read_regular
 
 CARD_FILE = "model_card.json"
 FORMAT_VERSION = 1
+_MAX_BYTES = 4 << 20
 MAX_SIDE = 1 << 20
 """No picture has a longer side, in pixels."""
 MAX_SCALES, SMALLEST_SCALE, LARGEST_SCALE = 10, 0.1, 4.0
@@ -77,7 +80,8 @@ def parse_card(text: str, source: str) -> ModelCard:
         raise ModelError(f"{source} is not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         found = content.get("format_version") if isinstance(content, dict) else None
-        raise ModelError(f"{source} has format_version {found!r}, this gluonseg reads {FORMAT_VERSION}")
+        shown = shorten(ascii(found), 80)
+        raise ModelError(f"{source} has format_version {shown}, this gluonseg reads {FORMAT_VERSION}")
     known = {field.name for field in dataclasses.fields(ModelCard)}
     try:
         card = ModelCard(**{name: _freeze(value) for name, value in content.items() if name in known})
@@ -129,7 +133,7 @@ def _check_card(card: ModelCard, source: str) -> None:
         and all(_is_scale(scale) for scale in card.prediction_scales),
         "class_names": isinstance(card.class_names, tuple)
         and len(card.class_names) == card.num_classes
-        and all(isinstance(name, str) for name in card.class_names),
+        and all(isinstance(name, str) and name.isprintable() for name in card.class_names),
         "colours": isinstance(card.colours, tuple)
         and len(card.colours) == card.num_classes
         and all(_is_colour(colour) for colour in card.colours),
@@ -144,7 +148,7 @@ def _check_card(card: ModelCard, source: str) -> None:
 def read_card(path: Path) -> ModelCard:
     """Read a card file; raises ModelError when it cannot be used."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, _MAX_BYTES, follow=False).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path.name} cannot be read: {error}") from None
+        raise ModelError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse_card(text, path.name)

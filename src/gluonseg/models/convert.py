@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.errors import ModelError, find_nearest, join_names
-from gluonseg.models.params_file import write_params
+from gluonseg.models.params_file import check_finite, write_params
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -102,13 +102,6 @@ def describe_mismatch(expected: Mapping[str, tuple[int, ...]], found: Mapping[st
         "wrong shape": [f"{n} is {found[n]}, not {expected[n]}" for n in both if found[n] != expected[n]],
     }
     return "; ".join(f"{title}: {join_names(names, limit=3)}" for title, names in problems.items() if names) or None
-
-
-def check_finite(arrays: Mapping[str, npt.NDArray[Any]], source: Path) -> None:
-    """Raise ModelError when a tensor holds NaN or infinity."""
-    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if broken:
-        raise ModelError(f"{source} holds values that are not finite in {join_names(broken, 3)}. Fetch it again.")
 
 
 def _read_checked(handle: Any, source: Path, backbone: str) -> dict[str, FloatArray]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gluonseg.errors import ModelError
+from gluonseg.models.onnx_structure import check_structure
+from gluonseg.regular_file import open_regular
 
 FLOAT32, INT8 = "float32", "int8"
 ONNX_FILE = "model.onnx"
@@ -19,9 +21,8 @@ INPUT, LOGITS, MASK = "image", "logits", "mask"
 """Names in the graph; :mod:`gluonseg.models.onnx_graph` says what they are."""
 WEIGHTS_KEY = "params_sha256"
 """Metadata of the graph: sha256 (hex) of the ``.params`` file that it was made of."""
-
-_EXTERNAL = b"\x0a\x08location"
-"""The key before the name of another file that holds a tensor; in protobuf's encoding of such an entry."""
+_MAX_BYTES = (2 << 30) - 1
+"""Protobuf has no longer messages."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +42,29 @@ class OnnxFile:
         return self.path.read_bytes()
 
 
-def _has_external_tensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return False  # an empty file cannot be mapped
-        # Mapped, not read: reading all weights once more would be a fifth of the time to start a server.
+def _check_file(path: Path) -> None:
+    with open_regular(path, follow=False) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise ModelError(f"{path} is empty (0 bytes); export it anew")
+        if size > _MAX_BYTES:
+            raise ModelError(f"{path} has {size} bytes, an ONNX file has at most {_MAX_BYTES}; export it anew")
+        # Mapped, not read: of the tensors nothing is looked at, and the engine reads the file itself.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(_EXTERNAL) >= 0
+            check_structure(content, str(path))
 
 
 def find_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:
     """The ONNX file of a precision in a model folder; None when there is none.
 
     Raises:
-        ModelError: it cannot be read, or has tensors in other files, which could be any file of the machine.
+        ModelError: it cannot be read, or is none that this program writes: it could name any file of the machine.
     """
     path = folder / ONNX_FILES[precision]
     if not path.is_file():
         return None
     try:
-        is_external = _has_external_tensors(path)
+        _check_file(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    if is_external:
-        raise ModelError(f"{path} has tensors in other files, which are not read; export it as one file")
     return OnnxFile(str(path), path=path, precision=precision)

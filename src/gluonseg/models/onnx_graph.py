@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gluonseg import __version__
-from gluonseg.errors import ModelError
+from gluonseg.errors import ModelError, join_names
 from gluonseg.models.card import ModelCard
 from gluonseg.models.onnx_file import INPUT, LOGITS, MASK, WEIGHTS_KEY
 
@@ -33,6 +33,7 @@ _IR_VERSION = 8
 """The oldest that knows the opset: readers refuse what is newer than they are."""
 _BATCH_NORM_EPSILON = 1e-5
 _LAST_LAYER = 4
+_AUXILIARY = "auxlayer."
 _POOLING_BINS = (1, 2, 3, 6)
 _ASPP_RATES = (12, 24, 36)
 
@@ -42,16 +43,21 @@ class _Builder:
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
+        self.used: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def has(self, name: str) -> bool:
         return f"{name}.weight" in self.arrays
 
-    def find(self, name: str) -> npt.NDArray[np.float64]:
-        """A parameter, in float64: what is folded is rounded once."""
+    def find(self, name: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[np.float64]:
+        """A parameter, in float64: what is folded is rounded once. Without ``shape`` it must be that of a kernel."""
         if name not in self.arrays:
             raise ModelError(f"the parameter {name} is missing")
+        found = self.arrays[name].shape
+        if found != shape and (shape is not None or len(found) != 4):
+            raise ModelError(f"the parameter {name} has shape {found}, not {shape or 'that of a convolution'}")
+        self.used.add(name)
         return np.asarray(self.arrays[name], dtype=np.float64)
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
@@ -68,10 +74,12 @@ class _Builder:
     ) -> str:
         """A convolution of parameter ``name`` that keeps the size (but for the stride), with its batch norm folded."""
         weight = self.find(f"{name}.weight")
-        bias = self.find(f"{name}.bias") if f"{name}.bias" in self.arrays else np.zeros(len(weight))
+        one_a_channel = weight.shape[:1]
+        has_bias = f"{name}.bias" in self.arrays
+        bias = self.find(f"{name}.bias", one_a_channel) if has_bias else np.zeros(one_a_channel)
         if norm:
             gamma, beta, mean, variance = (
-                self.find(f"{norm}.{part}") for part in ("gamma", "beta", "running_mean", "running_var")
+                self.find(f"{norm}.{part}", one_a_channel) for part in ("gamma", "beta", "running_mean", "running_var")
             )
             scale = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
             weight, bias = weight * scale[:, None, None, None], (bias - mean) * scale + beta
@@ -216,7 +224,7 @@ def build_graph(card: ModelCard, arrays: Arrays, weights_sha256: str = "") -> on
     """The network of ``card`` with the parameters ``arrays`` (structural name -> array) as an ONNX model.
 
     ``weights_sha256`` is the digest of the file that the parameters are from; the model keeps it. Raises ModelError,
-    naming the parameter, when one is missing that the architecture needs.
+    naming the parameter, when one is missing that the architecture needs, left over, or of a shape that does not fit.
     """
     graph = _Builder(arrays)
     x = _add_backbone(graph, _add_input(graph, card))
@@ -226,6 +234,9 @@ def build_graph(card: ModelCard, arrays: Arrays, weights_sha256: str = "") -> on
         x = _add_aspp(graph, x)
     x = graph.convolve(x, "head.block.0", "head.block.1")
     _add_outputs(graph, graph.convolve(x, "head.block.4", relu=False))
+    extra = [name for name in arrays if name not in graph.used and not name.startswith(_AUXILIARY)]
+    if extra:
+        raise ModelError(f"the parameters do not fit: no part of the network has {join_names(extra, 3)}")
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

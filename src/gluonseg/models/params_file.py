@@ -26,13 +26,16 @@ import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.atomic import replacing_file
-from gluonseg.errors import ModelError
+from gluonseg.errors import ModelError, join_names
+from gluonseg.regular_file import open_regular
 
 Array = npt.NDArray[Any]
 
 _LIST_MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _MAX_NDIM = 32
+_MAX_TENSORS, _MAX_NAME = 20_000, 1024
+"""The deepest network here has a thousand, with the optimizer's states a few thousand; names have some 40 bytes."""
 _CPU = (1, 0)
 _DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")
 _OLD_PREFIXES = ("arg:", "aux:")
@@ -108,6 +111,8 @@ def _read_tensor(reader: _Reader, what: str) -> Array:
 
 def _read_name(reader: _Reader, what: str) -> str:
     length = reader.read_number("Q", what)
+    if length > _MAX_NAME:
+        raise reader.fail(f"{what} has {length} bytes, at most {_MAX_NAME} are read")
     try:
         name = reader.read_bytes(length, what).decode("utf-8")
     except UnicodeDecodeError:
@@ -120,6 +125,8 @@ def _read_list(reader: _Reader) -> dict[str, Array]:
         raise reader.fail("it does not start like one")
     reader.read_number("Q", "the header")
     count = reader.read_number("Q", "the header")
+    if count > _MAX_TENSORS:
+        raise reader.fail(f"its header speaks of {count} tensors, at most {_MAX_TENSORS} are read")
     tensors = [_read_tensor(reader, f"tensor {i} of {count}") for i in range(count)]
     name_count = reader.read_number("Q", "the list of names")
     if name_count != count:
@@ -141,10 +148,18 @@ def read_arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise ModelError(f"{path} is not a file. Give the path of a .params file.")
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return _read_list(_Reader(stream, path))
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}. Check the path and its permissions.") from error
+        reason = error.strerror or error
+        raise ModelError(f"{path} cannot be read: {reason}. Check the path and its permissions.") from error
+
+
+def check_finite(arrays: Mapping[str, npt.NDArray[Any]], source: Path) -> None:
+    """Raise ModelError when a tensor holds NaN or infinity."""
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise ModelError(f"{source} holds values that are not finite in {join_names(broken, 3)}. Fetch it again.")
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Thread
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +22,19 @@ from gluonseg.errors import ModelError
 from gluonseg.models.convert import (
     PUBLIC_NAMES,
     build_backbone,
-    check_finite,
     compute_backbone_shapes,
     convert_backbone,
     describe_mismatch,
     find_gluoncv_name,
 )
-from gluonseg.models.params_file import read_arrays
+from gluonseg.models.params_file import check_finite, read_arrays
+from gluonseg.regular_file import leads_out
 
 CHANNEL = "pretrained"
 FOLDER_VARIABLE = "GLUONSEG_PRETRAINED_DIR"
 IMAGE_FOLDER = Path("/usr/local/share/gluonseg/pretrained")
+MAX_DOWNLOAD_BYTES = 1 << 30
+"""The largest of the files has 240 MB."""
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 8.0
 ANSWER_TIMEOUT_S = 12.0
@@ -72,11 +73,14 @@ def _list_files(folder: Path) -> list[str]:
         return []
 
 
-def _find_in_folder(folder: Path, backbone: str) -> Path | None:
+def _find_in_folder(folder: Path, backbone: str, *, is_channel: bool) -> Path | None:
+    """The preferred file; ModelError when it is in a channel and leads out of it. Other folders are the operator's."""
     names = _list_files(folder)
     for pattern in compute_file_patterns(backbone):
         for name in names:
             if fnmatchcase(name, pattern):
+                if is_channel and leads_out(folder / name, folder):
+                    raise ModelError(f"{folder / name} is a symbolic link that leads out of its channel; copy the file")
                 return folder / name
     return None
 
@@ -114,6 +118,13 @@ def _request(url: str) -> Any:
     return answer
 
 
+def _write_limited(chunks: Iterable[bytes], stream: BinaryIO, source: str) -> None:
+    for chunk in chunks:
+        if stream.tell() + len(chunk) > MAX_DOWNLOAD_BYTES:
+            raise ValueError(f"{source} has more than {MAX_DOWNLOAD_BYTES} bytes")
+        stream.write(chunk)
+
+
 def _download(url: str, member: str, sha1: str, target: Path) -> None:
     """Fetch the zip at ``url`` and put its file ``member`` at ``target`` once its sha1 has been checked."""
     from gluoncv.utils import check_sha1
@@ -123,10 +134,9 @@ def _download(url: str, member: str, sha1: str, target: Path) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             archive, weights = Path(folder, "weights.zip"), Path(folder, member)
             with archive.open("wb") as stream:
-                for chunk in response.iter_content(chunk_size=2**20):
-                    stream.write(chunk)
+                _write_limited(response.iter_content(chunk_size=2**20), stream, url)
             with zipfile.ZipFile(archive) as bundle, bundle.open(member) as inside, weights.open("wb") as stream:
-                shutil.copyfileobj(cast(BinaryIO, inside), stream)
+                _write_limited(iter(lambda: inside.read(2**20), b""), stream, member)
             if not check_sha1(str(weights), sha1):
                 raise ValueError(f"{member} arrived with another sha1 than GluonCV states")
             weights.replace(target)
@@ -193,7 +203,7 @@ def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | N
         ("the image", IMAGE_FOLDER),
     )
     for title, folder in folders:
-        found = _find_in_folder(folder, backbone) if folder else None
+        found = _find_in_folder(folder, backbone, is_channel=folder == channel) if folder else None
         if found:
             _log.info("ImageNet weights of %s: %s", backbone, found)
             return found

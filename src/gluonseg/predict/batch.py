@@ -49,16 +49,19 @@ class Written:
 def find_images(inputs: Iterable[Path]) -> list[Path]:
     """The pictures among files and folders (whose sub-folders are not entered), in order.
 
-    Raises DataError when an input does not exist, a folder holds no picture, or two pictures would write
-    the same mask.
+    Raises DataError when an input does not exist, a folder holds no picture or links that lead out of it, or two
+    pictures would write the same mask.
     """
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            images, _ = list_folder(path, IMAGE_EXTENSIONS)
-            if not images:
+            listing = list_folder(path, IMAGE_EXTENSIONS)
+            if listing.links:
+                names = join_names(link.name for link in listing.links)
+                raise DataError(f"links that lead out of {path} are not followed: {names}; give the pictures")
+            if not listing.wanted:
                 raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)})")
-            found += images
+            found += listing.wanted
         elif path.is_file():
             found.append(path)
         else:

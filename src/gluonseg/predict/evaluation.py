@@ -40,9 +40,7 @@ class Prediction:
     seconds: float
 
 
-def _check_pair(pair: Pair, image: UInt8Array, class_ids: UInt8Array, num_classes: int) -> None:
-    if image.shape[:2] != class_ids.shape:
-        raise DataError(f"{pair.label} is {_size(class_ids)} (width x height), {pair.image} is {_size(image)}")
+def _check_labels(pair: Pair, class_ids: UInt8Array, num_classes: int) -> None:
     unknown = class_ids[(class_ids >= num_classes) & (class_ids != IGNORE)]
     if unknown.size:
         raise DataError(
@@ -51,14 +49,10 @@ def _check_pair(pair: Pair, image: UInt8Array, class_ids: UInt8Array, num_classe
         )
 
 
-def _size(array_hw: UInt8Array) -> str:
-    return f"{array_hw.shape[1]}x{array_hw.shape[0]}"
-
-
 def _predict(predictor: MaskPredictor, dataset: Dataset, index: int, num_classes: int) -> Prediction:
     pair = dataset.pairs[index]
     image, class_ids = dataset.read(index)
-    _check_pair(pair, image, class_ids, num_classes)
+    _check_labels(pair, class_ids, num_classes)
     start = time.perf_counter()
     mask = predictor.predict_mask(image)
     seconds = time.perf_counter() - start

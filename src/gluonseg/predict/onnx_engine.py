@@ -26,12 +26,15 @@ class OnnxEngine:
         options.log_severity_level = _ONLY_ERRORS
         # The pattern is that of one picture size; kept for each, they would add up.
         options.enable_mem_pattern = False
+        # Else the file itself says whether it is ONNX or the runtime's own format, which nobody has looked at here.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = onnxruntime.InferenceSession(
                 file.path or file.read(), options, providers=["CPUExecutionProvider"]
             )
         except _get_load_errors() as error:
             raise ModelError(f"{file.source} cannot be used: {str(error).splitlines()[0]}") from None
+        self._source = file.source
         self._check(file, card)
         # The mask is computed from the logits outside: the graph's own enlarges all of them.
         self._run_options = onnxruntime.RunOptions()
@@ -42,13 +45,19 @@ class OnnxEngine:
         outputs = {one.name: one for one in self._session.get_outputs()}
         if list(inputs) != [INPUT] or inputs[INPUT].type != "tensor(uint8)" or LOGITS not in outputs:
             raise ModelError(f"{file.source} is no network of gluonseg: it takes {', '.join(inputs) or 'nothing'}")
-        classes = outputs[LOGITS].shape[1]
+        shape = outputs[LOGITS].shape
+        if outputs[LOGITS].type != "tensor(float)" or len(shape) != 4:
+            raise ModelError(f"{file.source} is no network of gluonseg: its output is {outputs[LOGITS].type} {shape}")
+        classes = shape[1]
         if classes != card.num_classes:
             raise ModelError(f"{file.source} has {classes} classes, the model card says {card.num_classes}")
 
     def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:
         """See :class:`gluonseg.predict.engine.Engine`."""
-        found: Float32Array = self._session.run([LOGITS], {INPUT: images_nhwc}, self._run_options)[0]
+        try:
+            found: Float32Array = self._session.run([LOGITS], {INPUT: images_nhwc}, self._run_options)[0]
+        except _get_load_errors() as error:
+            raise ModelError(f"{self._source} cannot be run: {str(error).splitlines()[0]}") from None
         return found
 
     def read_metadata(self) -> dict[str, str]:
@@ -57,7 +66,7 @@ class OnnxEngine:
 
 
 def _get_load_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises for a file that it cannot load; its classes have no common ancestor."""
+    """What ONNX Runtime raises for a file that it cannot load or run; its classes have no common ancestor."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
     return tuple(getattr(state, name) for name in names)

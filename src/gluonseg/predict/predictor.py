@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gluonseg.errors import ModelError
 from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
 from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
+from gluonseg.models.manifest import read_manifest
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
@@ -100,6 +100,11 @@ def _build_onnx_engine(artifact: ModelArtifact) -> Engine:
     return OnnxEngine(OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString()), artifact.card)
 
 
+def _find_digest(weights: Path) -> str:
+    """sha256 (hex) of the file: what the manifest says, which it has been compared with, or computed now."""
+    return read_manifest(weights.parent).get(weights.name) or hash_file(weights)
+
+
 def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
     """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
     from gluonseg.predict.onnx_engine import OnnxEngine
@@ -109,11 +114,8 @@ def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | 
         return None
     card = read_card(folder / CARD_FILE)
     weights = find_weights(folder)
-    # Side by side: both take as long, and a server is being waited for.
-    with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(hash_file, weights) if weights else None
-        engine = OnnxEngine(file, card)
-    if digest and weights and engine.read_metadata().get(WEIGHTS_KEY) != digest.result():
+    engine = OnnxEngine(file, card)
+    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != _find_digest(weights):
         _log.warning("%s was not made of %s and is not used; gluonseg export makes it anew", file.source, weights.name)
         return None
     return engine, card
@@ -181,7 +183,7 @@ def load_predictor(
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
     """
-    with open_model(Path(source)) as folder:
+    with open_model(Path(source), precision) as folder:
         # A folder with an ONNX file alone has nothing for MXNet.
         if device is None and search_gpu and precision == FLOAT32 and find_weights(folder):
             device = _find_gpu()

@@ -21,6 +21,14 @@ def draw_curves(epochs: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
 
     A dotted line stands where the second stage of training begins.
     """
+    import matplotlib
+
+    # Whatever a matplotlibrc says that lies in the folder in which the job was started: it could have TeX run.
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        _draw(epochs, path, title)
+
+
+def _draw(epochs: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     # The object interface: pyplot would keep global state and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

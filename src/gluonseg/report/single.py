@@ -14,10 +14,12 @@ from gluonseg.errors import UserError
 from gluonseg.json_object import parse_json_object
 from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
+from gluonseg.regular_file import read_regular
 from gluonseg.report.answer import Answer, answer
 from gluonseg.report.summary import SCORED_ANEW, Comparison, get_confusion, get_title
 
 CURVES_FILE = "curves.json"
+_MAX_CURVES_BYTES = 64 << 20
 WHOLE_IMAGE = "whole_image"
 _SCORED_ON = {WHOLE_IMAGE: "on whole validation photos", "centre_crop": "on centre crops, best epoch"}
 _TITLES = {"mIoU": "mIoU", "mIOU_builtin": "mIOU as the built-in", "pixel_accuracy": "Pixel accuracy"}
@@ -83,10 +85,15 @@ def read_model_card(model: Path) -> ModelCard:
 
 def _read_curves(path: Path) -> list[dict[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except (OSError, ValueError) as error:
+        content = json.loads(read_regular(path, _MAX_CURVES_BYTES).decode()) if path.is_file() else []
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     return content if isinstance(content, list) else []
+
+
+def _read_seed(card: ModelCard) -> int:
+    text = str(card.hyperparameters.get("seed", 0))
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
 def build_record(card: ModelCard, model: Path) -> RunRecord:
@@ -94,7 +101,7 @@ def build_record(card: ModelCard, model: Path) -> RunRecord:
     return RunRecord(
         algorithm=card.algorithm,
         backbone=card.backbone,
-        seed=int(card.hyperparameters.get("seed", 0)),
+        seed=_read_seed(card),
         status=FINISHED,
         epochs=_read_curves(model / CURVES_FILE),
         hyperparameters=card.hyperparameters,

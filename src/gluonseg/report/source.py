@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from gluonseg.compare.hardware import describe_hardware
 from gluonseg.compare.record import MASKS_FOLDER, RUN_FILE, write_record
-from gluonseg.errors import DataError, ModelError, UserError
+from gluonseg.errors import DataError, UserError
+from gluonseg.models.archive import copy_members
 from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
 from gluonseg.report.page import PAGE_FILE, make_folder, write_model_report, write_report
@@ -19,7 +18,6 @@ from gluonseg.report.single import CURVES_FILE, build_record, find_model, read_m
 from gluonseg.report.summary import is_comparison
 
 _MEMBERS = (CARD_FILE, CURVES_FILE)
-_MAX_MEMBER_BYTES = 64 << 20
 _ARCHIVE_SUFFIX = ".tar.gz"
 _WEIGHTS = (BEST_FILE, LAST_FILE)
 
@@ -67,28 +65,12 @@ def _unpack(archive: Path, scratch: Path) -> Path:
     """A folder with the card and the curves of an archive; of one without a card what its parameters tell."""
     folder = scratch / "model"
     folder.mkdir()
-    names = _copy_members(archive, folder)
+    names = copy_members(archive, _MEMBERS, folder)
     if any(Path(name).name == PAGE_FILE for name in names):
         raise UserError(f"{archive} is a job's output data, not its model; its report is {PAGE_FILE} inside: unpack it")
     if CARD_FILE not in names:
         (folder / CARD_FILE).write_text(encode_card(read_artifact(archive).card), encoding="utf-8")
     return folder
-
-
-def _copy_members(archive: Path, folder: Path) -> list[str]:
-    """Copy the members that a report is made of; returns the names of all."""
-    names = []
-    try:
-        with tarfile.open(archive, "r:*") as tar:
-            for member in tar:
-                name = member.name.removeprefix("./")
-                names.append(name)
-                content = tar.extractfile(member) if name in _MEMBERS and member.isreg() else None
-                if content is not None and member.size <= _MAX_MEMBER_BYTES:
-                    (folder / name).write_bytes(content.read())
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise ModelError(f"{archive} is not a usable model.tar.gz: {str(error).splitlines()[0]}") from None
-    return names
 
 
 def _score(weights: Path, folder: Path, channels: Mapping[str, Path], scratch: Path) -> Path:

@@ -18,11 +18,13 @@ from typing import Any
 from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
 from gluonseg.errors import DataError, UserError, find_nearest, join_names
 from gluonseg.json_object import parse_json_object
+from gluonseg.regular_file import read_regular
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
 DEFAULT_BASE = Path("/opt/ml")
 CHECKPOINT_FOLDER = "checkpoints"
 PROGRAM_KEY = "sagemaker_program"
+_MAX_CONFIG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,9 @@ def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
             raise UserError(f"{path} is missing; a training job needs it")
         return {}
     try:
-        return parse_json_object(path.read_bytes())
+        return parse_json_object(read_regular(path, _MAX_CONFIG_BYTES))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a JSON object: {error}") from None
+        raise UserError(f"{path} is not a JSON object: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _check_channel(name: str, config: Any, folder: Path) -> None:

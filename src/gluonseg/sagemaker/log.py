@@ -13,23 +13,23 @@ from typing import Any
 from tqdm import tqdm
 
 from gluonseg.metrics import Confusion
+from gluonseg.printable import LineFormatter, shorten
 from gluonseg.train.listener import EpochResult, Listener
 
 _log = logging.getLogger(__name__)
-_METRICS_PREFIX = "#metrics "
+_METRICS = "#metrics %s"
 ALGORITHM = "AWS/Semantic Segmentation"
 MAX_VALUE_LENGTH = 200
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(LineFormatter):
     """``[MM/DD/YYYY HH:MM:SS LEVEL thread] text``; ``#metrics`` lines stand alone, as the built-in prints them."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
 
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        return message if message.startswith(_METRICS_PREFIX) else super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return record.message if record.msg == _METRICS else super().formatMessage(record)
 
 
 class _Handler(logging.Handler):
@@ -57,10 +57,7 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:
     """Hyperparameters as given, for the log: a value may be a megabyte long."""
-    texts = {str(name)[:MAX_VALUE_LENGTH]: str(value) for name, value in raw.items()}
-    return {
-        name: text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..." for name, text in texts.items()
-    }
+    return {str(name)[:MAX_VALUE_LENGTH]: shorten(str(value), MAX_VALUE_LENGTH) for name, value in raw.items()}
 
 
 class ProgressLog:
@@ -162,7 +159,7 @@ class LogLines(Listener):
             "StartTime": self._epoch_start,
             "Dimensions": {"Host": self._host, "Operation": "training", "Algorithm": ALGORITHM, **dimensions},
         }
-        _log.info("%s%s", _METRICS_PREFIX, json.dumps(line))
+        _log.info(_METRICS, json.dumps(line))
 
 
 class ProgressLine(Listener):

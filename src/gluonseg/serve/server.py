@@ -27,6 +27,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
+from gluonseg.printable import LineFormatter
 from gluonseg.sagemaker.contract import find_temporary_folder
 from gluonseg.serve.settings import Settings, read_settings
 
@@ -174,7 +175,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 def _configure_log() -> None:
     """Our lines go to stderr, as gunicorn's do; a program that has set up its log already keeps it."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def run_server(settings: Settings, load_model: Callable[[Settings], MaskPredictor] = _load_predictor) -> int:

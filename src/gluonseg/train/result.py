@@ -13,9 +13,15 @@ import numpy as np
 from gluonseg.atomic import write_text
 from gluonseg.errors import ModelError
 from gluonseg.metrics import Confusion, describe_confusion
-from gluonseg.models.artifact import BEST_FILE, HYPERPARAMETERS_FILE, LAST_FILE
 from gluonseg.models.card import CARD_FILE, ModelCard, encode_card, read_card
-from gluonseg.models.onnx_file import ONNX_FILES
+from gluonseg.models.manifest import (
+    BEST_FILE,
+    HYPERPARAMETERS_FILE,
+    LAST_FILE,
+    MANIFEST_FILE,
+    MODEL_FILES,
+    listing_files,
+)
 from gluonseg.models.params_file import read_arrays
 from gluonseg.report.curves import draw_curves
 from gluonseg.train.job_report import REPORT_FILES
@@ -25,7 +31,7 @@ from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, wri
 
 _log = logging.getLogger(__name__)
 CURVES_PICTURE = "curves.png"
-_FILES = (BEST_FILE, LAST_FILE, CARD_FILE, HYPERPARAMETERS_FILE, CURVES_FILE, CURVES_PICTURE, *ONNX_FILES.values())
+_FILES = (MANIFEST_FILE, *MODEL_FILES, CURVES_FILE, CURVES_PICTURE)
 
 
 class ResultFolder(Listener):
@@ -131,7 +137,7 @@ class ResultFolder(Listener):
     def add_scores(self, confusion: Confusion) -> None:
         """Add the whole-image scores of the best epoch to the card."""
         scores = describe_confusion(confusion, self.card.class_names)
-        with self._writer.lock:
+        with self._writer.lock, listing_files(self._folder, HYPERPARAMETERS_FILE, CARD_FILE):
             self.card = dataclasses.replace(self.card, metrics={**self.card.metrics, "whole_image": scores})
             self._write_card()
             self._is_told = True  # stopped or not, there is nothing left to say
@@ -145,9 +151,11 @@ class ResultFolder(Listener):
             self._is_told = True
 
     def _write(self, parameters: Mapping[str, Any]) -> None:
-        self._writer.write_last(parameters)
-        self.card = dataclasses.replace(self.card, metrics=self._describe())
-        self._write_card()
+        # Not before: whoever is killed during the training leaves a model without a manifest, not with an old one.
+        with listing_files(self._folder, *MODEL_FILES):
+            self._writer.write_last(parameters)
+            self.card = dataclasses.replace(self.card, metrics=self._describe())
+            self._write_card()
         self._write_curves()
         self._is_complete = True
 
