@@ -32,14 +32,16 @@ from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import read_card
 from gluonseg.models.params_file import read_arrays
-from gluonseg.train.checkpoint import Identity, _parse_results
+from gluonseg.train.checkpoint import Identity, _parse_part, _parse_results
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, CheckpointFolder, find_resumed, open_checkpoints
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
-from gluonseg.train.listener import EpochResult
+from gluonseg.train.folder_lock import hold_folder
+from gluonseg.train.listener import EpochPart, EpochResult
 from gluonseg.train.optimizer import build_optimizer_arguments
 from gluonseg.train.result import ResultFolder
 from gluonseg.train.run import JobOutcome
-from gluonseg.train.start import seed_epoch
+from gluonseg.train.start import seed_update
+from gluonseg.train.step import Stepper
 from gluonseg.train.stop import Stop
 from gluonseg.train.writer import ModelWriter
 from job_layout import TRAIN, Job, draw_channels, lay_out_job
@@ -135,7 +137,7 @@ def _drill(tmp_path: Path, data: Path, kills: int, threads: str, seed: int) -> N
         assert metrics == expected[len(expected) - len(metrics) :], log
         resumed = [found for line in log.splitlines() if (found := find_resumed(line))]
         first_epochs = {match[1] for line in log.splitlines() if (match := METRIC.search(line)) and match[1]}
-        assert not resumed or str(resumed[0][0]) not in first_epochs
+        assert not resumed or all(int(epoch) >= resumed[0].epochs for epoch in first_epochs)
         _assert_same_model(job.model, whole.model)
         assert "whole_image" in json.loads((job.model / "model_card.json").read_text())["metrics"]
         assert len(list((job.base / "checkpoints").iterdir())) == KEPT, "something is left"
@@ -183,7 +185,7 @@ def test_resumed_after_the_first_epoch(
     newest.unlink()
     caplog.set_level(logging.INFO)
     resumed = run_tiny(changes, devices=contexts, checkpoint_folder=folder)
-    assert [found[0] for record in caplog.records if (found := find_resumed(record.getMessage()))] == [0]
+    assert [found[0] for record in caplog.records if (found := find_resumed(record.getMessage()))] == [1]
     assert "epoch: 0, train loss" not in caplog.text
     assert any((found := find_resumed(record.getMessage())) and found.peak_mb > 50 for record in caplog.records)
     assert _get_numbers(resumed) == _get_numbers(expected)
@@ -232,16 +234,100 @@ def test_float16_states_come_back(optimizer: str) -> None:
     _assert_same(*({key: array.asnumpy() for key, array in collect_arrays(*pair).items()} for pair in (one, other)))
 
 
-def test_what_an_epoch_draws_depends_on_seed_and_epoch_alone() -> None:
-    def draw(seed: int, epoch: int, used: int) -> bytes:
+def test_what_an_update_draws_depends_on_seed_and_number_alone() -> None:
+    def draw(seed: int, number: int, used: int) -> bytes:
         mx.nd.random.uniform(shape=used)
-        seed_epoch(seed, epoch)
+        seed_update(seed, number)
         with mx.autograd.train_mode():
             values: bytes = mx.nd.Dropout(mx.nd.ones(1000), p=0.5).asnumpy().tobytes()
         return values
 
     assert draw(0, 1, used=5) == draw(0, 1, used=700)
-    assert len({draw(seed, epoch, used=1) for seed in (0, 1) for epoch in (0, 1)}) == 4
+    assert len({draw(seed, number, used=1) for seed in (0, 1) for number in (0, 1)}) == 4
+
+
+# Inside an epoch.
+
+
+def _stop_at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, stop: Stop) -> None:
+    """Ask for the stop in the call of that number (from 1) of a method of the Stepper."""
+    original, calls = getattr(Stepper, name), []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            stop.request(signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(Stepper, name, call)
+
+
+@pytest.mark.parametrize(
+    ("method", "number", "position", "changes", "devices"),
+    [
+        ("update", 1, "after update 1 of epoch 0", {}, 1),
+        ("update", 5, "after update 2 of epoch 1", {"optimizer": "adam"}, 1),
+        ("predict", 2, "after update 3 of epoch 0", {"optimizer": "adam", "_kvstore": "local"}, 2),
+        ("update", 5, "after update 2 of epoch 1", {"freeze_backbone_epochs": "1"}, 1),
+    ],
+    ids=["first update", "second epoch", "validation", "thawed"],
+)
+def test_a_job_stopped_inside_an_epoch_goes_on_there(
+    run_tiny: RunJob, tmp_path: Path, method: str, number: int, position: str, changes: dict[str, str], devices: int,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    contexts, folder = [mx.cpu(number) for number in range(devices)], tmp_path / "checkpoints"
+    changes = {"mini_batch_size": "3", "validation_mini_batch_size": "1", **changes}
+    expected = run_tiny(changes, tmp_path / "whole", devices=contexts)
+    stop = Stop()
+    with monkeypatch.context() as patch:
+        _stop_at_call(patch, method, number, stop)
+        stopped = run_tiny(changes, devices=contexts, checkpoint_folder=folder, stop=stop)
+    assert len(stopped.results) == int(position[-1])
+    caplog.set_level(logging.INFO)
+    resumed = run_tiny(changes, devices=contexts, checkpoint_folder=folder)
+    assert re.search(rf"Resuming from checkpoint \S+ {position}, ", caplog.text)
+    assert _get_numbers(resumed) == _get_numbers(expected)
+    _assert_same_model(tmp_path / "model", tmp_path / "whole")
+    assert len(list(folder.iterdir())) == KEPT
+
+
+def test_a_long_epoch_has_checkpoints_inside_it(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the interval is, nothing of the training changes."""
+    expected = run_tiny({"mini_batch_size": "3"}, tmp_path / "whole")
+    written, write = [], CheckpointFolder.write
+
+    def watch(self: CheckpointFolder, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
+        written.append((epochs, updates))
+        return write(self, epochs, updates, arrays)
+
+    monkeypatch.setattr(CheckpointFolder, "write", watch)
+    monkeypatch.setattr("gluonseg.train.checkpoint.INTERVAL_S", 0)
+    outcome = run_tiny({"mini_batch_size": "3"}, checkpoint_folder=tmp_path / "checkpoints")
+    assert written == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["checkpoint-000001", "checkpoint-000001-000003"]
+    assert _get_numbers(outcome) == _get_numbers(expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part.update(updates=-1),
+        lambda part: part.update(updates=1.0),
+        lambda part: part.update(samples="3"),
+        lambda part: part.update(loss=None),
+        lambda part: part.pop("seconds"),
+    ],
+)
+def test_a_part_of_an_epoch_that_no_training_gives(change: Any) -> None:
+    entry = {"updates": 2, "samples": 8, "loss": 2.5, "seconds": 1.0}
+    assert _parse_part(entry) == EpochPart(2, 2.5, 8, 1.0)
+    change(entry)
+    with pytest.raises((ValueError, KeyError)):
+        _parse_part(entry)
 
 
 # What is in the folder. The job is the shared one of two epochs; only its last one is trained again.
@@ -316,7 +402,7 @@ def _rewrite(path: Path, change: Any) -> None:
     with open_checkpoints(path.parent) as checkpoints:
         assert checkpoints
         (file,) = (file for file in checkpoints.find_files() if file.path == path)
-        checkpoints.write(file.epoch, arrays)
+        checkpoints.write(file.epochs, file.updates, arrays)
 
 
 @pytest.mark.parametrize(
@@ -358,13 +444,15 @@ def _drop_states(arrays: dict[str, Any]) -> None:
         lambda entries, confusions: ([{**entries[0], "train_loss": "x"}, entries[1]], confusions),
         lambda entries, confusions: ([{**entries[0], "epoch": 0.0}, entries[1]], confusions),
         lambda entries, confusions: ([{**entries[0], "phase": "tail"}, entries[1]], confusions),
-        lambda entries, confusions: ([], confusions[:0]),
+        lambda entries, confusions: ([], confusions),
+        lambda entries, confusions: (entries, None),
     ],
 )
 def test_results_that_no_training_gives(finished: Path, change: Any) -> None:
     arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
     content = json.loads(arrays["json"].tobytes())
     assert [result.epoch for result in _parse_results(arrays["confusion"], content, 4)] == [0, 1]
+    assert _parse_results(None, {"epochs": []}, 4) == []
     entries, confusions = change(content["epochs"], arrays["confusion"])
     with pytest.raises(ValueError, match=r"not counts|is in the place of|not a number|has phase"):
         _parse_results(confusions, {"epochs": entries}, 4)
@@ -505,10 +593,10 @@ def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
 def test_the_last_two_epochs_are_kept_in_their_order_as_numbers(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints
-        for epoch in (8, 9, 10, 999_999, 1_000_000):
-            checkpoints.write(epoch, {"a": np.arange(epoch % 7 + 1)})
+        for epochs in (8, 9, 10, 999_999, 1_000_000):
+            checkpoints.write(epochs, 0, {"a": np.arange(epochs % 7 + 1)})
         files = checkpoints.find_files()
-        assert [file.epoch for file in files] == [1_000_000, 999_999]
+        assert [file.epochs for file in files] == [1_000_000, 999_999]
         assert all(file.is_whole() for file in files)
         assert mx.nd.load(str(files[1].path))["a"].asnumpy().tolist() == list(range(999_999 % 7 + 1))
 
@@ -520,6 +608,14 @@ def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
             pass
     with open_checkpoints(tmp_path), open_checkpoints(None) as none:
         assert none is None
+
+
+def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trained_model: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()}
+    with hold_folder(trained_model, "writes its model to"):
+        with pytest.raises(UserError, match=f"another process writes its model to {trained_model}; wait for its end"):
+            run_tiny(model=trained_model)
+    assert {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: RunJob, tmp_path: Path) -> None:
@@ -538,12 +634,13 @@ def test_a_full_disk_ends_no_training(
     newest, before = _find_checkpoints(folder)
     newest.unlink()
 
-    def refuse(_descriptor: int) -> NoReturn:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuse(descriptor: int) -> None:
+        if any(os.path.samestat(os.fstat(descriptor), path.stat()) for path in folder.glob(".checkpoint.*")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("gluonseg.train.checkpoint_file.os.fsync", refuse)
     run_tiny(checkpoint_folder=folder)
-    words = rf"checkpoint of epoch 1 cannot be written to {folder}, where it needs \d\d\.\d MB: No space left on device"
+    words = rf"checkpoint after epoch 1 cannot be written to {folder}, where it needs \d\d\.\d MB: No space left on"
     assert re.search(words, caplog.text)
     assert list(folder.iterdir()) == [before]
     _assert_same_model(tmp_path / "model", finished / "model")
@@ -563,10 +660,10 @@ def test_a_folder_that_cannot_be_synced_does_not_grow(
         assert checkpoints
         for epoch in range(4):
             try:
-                checkpoints.write(epoch, {"a": np.arange(3)})
+                checkpoints.write(epoch + 1, 0, {"a": np.arange(3)})
             except OSError as error:
                 told.append(error.errno)
-        assert [file.epoch for file in checkpoints.find_files()] == [3, 2]
+        assert [file.epochs for file in checkpoints.find_files()] == [4, 3]
     assert told == ([number] * 4 if is_told else [])
 
 
@@ -579,9 +676,9 @@ def test_the_lock_of_the_stop_is_held_while_a_checkpoint_is_written(
     stop, seen, write = Stop(), [], CheckpointFolder.write
     _find_checkpoints(folder)[0].unlink()
 
-    def watch(self: CheckpointFolder, epoch: int, arrays: Mapping[str, Any]) -> Path:
+    def watch(self: CheckpointFolder, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
         seen.append(stop.saving.locked())
-        return write(self, epoch, arrays)
+        return write(self, epochs, updates, arrays)
 
     monkeypatch.setattr(CheckpointFolder, "write", watch)
     run_tiny(checkpoint_folder=folder, stop=stop)
@@ -609,9 +706,9 @@ def test_the_end_waits_for_a_checkpoint_that_is_being_written(
         assert thread.is_alive() == is_in_time
         assert (tmp_path / LAST).is_file(), "the model comes first"
     thread.join(20)
-    words = "is now; the model is in" if is_in_time else "took too long to write, the one before stays; the model is in"
+    words = "and is now" if is_in_time else "took too long to write, the one before stays"
     assert "Stopped by SIGTERM after epoch 0" in caplog.text
-    assert words in caplog.text
+    assert f"{words}; the model is in" in caplog.text
 
 
 def test_a_stop_before_the_training_tells_of_the_model_that_is_there(

@@ -340,7 +340,12 @@ def test_a_model_that_cannot_be_written_is_a_failure(job: Job) -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "code"),
-    [((signal.SIGINT,), 130), ((signal.SIGTERM,), 143), ((signal.SIGTERM, signal.SIGTERM), 143)],
+    [
+        ((signal.SIGINT,), 130),
+        ((signal.SIGTERM,), 143),
+        ((signal.SIGTERM, signal.SIGTERM), 143),
+        ((signal.SIGHUP,), 129),
+    ],
 )
 def test_the_command_stops_with_the_code_of_the_signal(
     data: Path, tmp_path: Path, numbers: tuple[int, ...], code: int

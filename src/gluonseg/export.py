@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.atomic import replacing_file, write_text
+from gluonseg.atomic import write_bytes, write_text
 from gluonseg.errors import ModelError
 from gluonseg.models.artifact import ModelArtifact, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
@@ -63,8 +63,7 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
 
 def write_onnx(file: OnnxFile, path: Path) -> Path:
     """Write an ONNX file to ``path`` in one step."""
-    with replacing_file(path) as partial:
-        partial.write_bytes(file.content)
+    write_bytes(path, file.content)
     return path
 
 
@@ -76,7 +75,7 @@ def export_model(source: Path, output: Path | None = None) -> Path:
 
     Raises:
         ModelError: there is no usable model, or the file would not give what MXNet gives.
-        OSError: the file cannot be written.
+        StorageError, OSError: the file cannot be written.
     """
     artifact = read_artifact(source)
     file = build_checked_file(artifact)

@@ -26,6 +26,7 @@ from gluonseg.sagemaker.log import (
     ProgressLine,
     ProgressLog,
     configure_logging,
+    drop_unwritten,
     is_watched,
     log_whole_image,
     shorten_values,
@@ -211,4 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         _log.error("ClientError: %s", error)
         return error.exit_code
-    return run_training(base, owns_process=True)
+    try:
+        return run_training(base, owns_process=True)
+    finally:
+        drop_unwritten()

@@ -39,6 +39,8 @@ class _Handler(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
+        except OSError:
+            pass  # nobody reads the log any more, or there is no room for it: no reason to end a training
         except Exception:
             self.handleError(record)
 
@@ -53,6 +55,15 @@ def configure_logging(level: int = logging.INFO) -> None:
     # That it looks for fonts, in every new container, is nobody's business.
     logging.getLogger("matplotlib").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
+
+
+def drop_unwritten() -> None:
+    """Forget what of the log cannot be written: Python would try again at its end, and make that a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:
