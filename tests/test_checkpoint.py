@@ -1,4 +1,4 @@
-"""Checkpoints: real trainings killed and resumed, bit for bit; damaged, foreign and other jobs' checkpoints."""
+"""Checkpoints: trainings that go on, bit for bit; damaged, foreign and other jobs' checkpoints."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import json
 import logging
 import os
 import pickle
-import random
 import re
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,13 +40,9 @@ from gluonseg.train.start import seed_update
 from gluonseg.train.step import Stepper
 from gluonseg.train.stop import Stop
 from gluonseg.train.writer import ModelWriter
-from job_layout import TRAIN, Job, draw_channels, lay_out_job
 
 Array = npt.NDArray[Any]
 BEST, LAST = "model_best.params", "model_algo-1"
-METRIC = re.compile(r"#quality_metric\. .*|#progress_notice\. epoch: (\d+), iterations: (\d+) .*(learning_rate: .*)")
-KILLS = int(os.environ.get("GLUONSEG_KILLS", "0"))
-RARE = (pytest.mark.slow, pytest.mark.skipif(not KILLS, reason="a rare optimizer; runs when GLUONSEG_KILLS is set"))
 
 
 def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
@@ -77,88 +69,6 @@ def _find_checkpoints(folder: Path) -> list[Path]:
         return [file.path for file in checkpoints.find_files()]
 
 
-# Killed processes.
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_channels(tmp_path_factory.getbasetemp())
-
-
-def _lay_out(base: Path, data: Path) -> Job:
-    job = lay_out_job(base, data, link=True, epochs="3", mini_batch_size="4", _logging_frequency="1", optimizer="adam")
-    (base / "checkpoints").mkdir()
-    return job
-
-
-def _list_metrics(log: str) -> list[tuple[str, ...]]:
-    """What the log says of losses, scores and rates; not of speed."""
-    found = [METRIC.search(line) for line in log.splitlines()]
-    return [match.groups() if match[1] else (match[0],) for match in found if match]
-
-
-def _run_and_kill(job: Job, log_file: Path, delay_s: float, threads: str) -> bool:
-    """Run the job and kill it after ``delay_s`` seconds of training; False when it came to its end before."""
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "SAGEMAKER_BASE_DIR": str(job.base)}
-    with log_file.open("wb") as log:
-        process = subprocess.Popen([sys.executable, str(TRAIN)], env=environment, stdout=log, stderr=log)
-    try:
-        while process.poll() is None and b"Final configuration" not in log_file.read_bytes():
-            time.sleep(0.01)
-        process.wait(timeout=delay_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    assert process.returncode == 0, log_file.read_text()
-    return False
-
-
-def _drill(tmp_path: Path, data: Path, kills: int, threads: str, seed: int) -> None:
-    """Kill jobs at random moments until there were so many kills; each must end as if there had been none."""
-    whole = _lay_out(tmp_path / "whole", data)
-    shutil.rmtree(whole.base / "checkpoints")
-    start = time.monotonic()
-    run = whole.run(OMP_NUM_THREADS=threads)
-    duration = time.monotonic() - start
-    assert run.code == 0, run.log
-    assert "Checkpoint loading and saving are disabled." in run.log
-    expected, rng, done, number = _list_metrics(run.log), random.Random(seed), 0, 0
-    while done < kills:
-        number += 1
-        job, log_file = _lay_out(tmp_path / f"job{number}", data), tmp_path / "log"
-        killed = 0
-        while done < kills and _run_and_kill(job, log_file, rng.uniform(0, duration), threads):
-            done, killed = done + 1, killed + 1
-        end = job.run(OMP_NUM_THREADS=threads) if done == kills else None
-        log = end.log if end else log_file.read_text()
-        assert not end or end.code == 0, log
-        metrics = _list_metrics(log)
-        assert metrics == expected[len(expected) - len(metrics) :], log
-        resumed = [found for line in log.splitlines() if (found := find_resumed(line))]
-        first_epochs = {match[1] for line in log.splitlines() if (match := METRIC.search(line)) and match[1]}
-        assert not resumed or all(int(epoch) >= resumed[0].epochs for epoch in first_epochs)
-        _assert_same_model(job.model, whole.model)
-        assert "whole_image" in json.loads((job.model / "model_card.json").read_text())["metrics"]
-        assert len(list((job.base / "checkpoints").iterdir())) == KEPT, "something is left"
-        sys.stdout.write(f"{done} kills, {killed} of them of job {number}; {time.monotonic() - start:.0f} s\n")
-        shutil.rmtree(job.base)
-
-
-def test_killed_at_random_moments_it_ends_as_if_never_interrupted(tmp_path: Path, data: Path) -> None:
-    seed = random.randrange(1000)
-    sys.stdout.write(f"seed {seed}\n")
-    _drill(tmp_path, data, 3, "1", seed)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not KILLS, reason="GLUONSEG_KILLS says how many kills; 200 take an hour and more")
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_kill_drill(tmp_path: Path, data: Path, threads: str) -> None:
-    """``GLUONSEG_KILLS=200 pytest -s -m slow tests/test_checkpoint.py``."""
-    _drill(tmp_path, data, KILLS, threads, seed=0)
-
-
 # Every optimizer, phase and number of devices.
 
 
@@ -166,7 +76,7 @@ def test_kill_drill(tmp_path: Path, data: Path, threads: str) -> None:
     ("changes", "devices"),
     [
         *(
-            pytest.param({"optimizer": name}, 1, marks=() if name in ("sgd", "adam") else RARE)
+            pytest.param({"optimizer": name}, 1, marks=() if name in ("sgd", "adam") else pytest.mark.slow)
             for name in OPTIMIZERS
         ),
         ({"momentum": "0", "freeze_backbone_epochs": "1", "lr_scheduler": "cosine"}, 1),
@@ -612,9 +522,9 @@ def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
 
 def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trained_model: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()}
-    with hold_folder(trained_model, "writes its model to"):
-        with pytest.raises(UserError, match=f"another process writes its model to {trained_model}; wait for its end"):
-            run_tiny(model=trained_model)
+    message = f"another process writes its model to {trained_model}; wait for its end"
+    with hold_folder(trained_model, "writes its model to"), pytest.raises(UserError, match=message):
+        run_tiny(model=trained_model)
     assert {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()} == before
 
 

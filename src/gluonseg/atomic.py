@@ -11,6 +11,8 @@ from pathlib import Path
 
 from gluonseg.errors import StorageError
 
+BUFFER_BYTES = 1 << 20
+"""A file of parameters has hundreds of small pieces."""
 _FIXES = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there, or raise the quota",
@@ -30,7 +32,7 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int) ->
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("wb", buffering=BUFFER_BYTES) as file:
             for piece in pieces:
                 file.write(piece)
             file.flush()
@@ -56,10 +58,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def find_storage_error(error: BaseException) -> StorageError | None:
+    """The same for people, when it is the disk that is at fault; else None."""
+    if not isinstance(error, OSError) or error.errno not in _FIXES:
+        return None
+    return StorageError(f"{error.filename or 'a file'} cannot be used: {error.strerror}; {_FIXES[error.errno]}")
+
+
 def describe_refusal(path: Path, error: OSError, size: int) -> str:
     """Why ``size`` bytes could not be written to ``path``, and what can be done."""
     free = ""
     with suppress(OSError):
         free = f" and {shutil.disk_usage(path.parent).free} are free"
-    fix = _FIXES.get(error.errno or 0, "name another folder")
+    fix = _FIXES.get(error.errno or 0, "use another folder")
     return f"{path} cannot be written: {error.strerror}; it needs {size} bytes{free}; {fix}"

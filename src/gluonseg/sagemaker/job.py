@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gluonseg.atomic import find_storage_error
 from gluonseg.cores import set_thread_count
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
 from gluonseg.sagemaker.contract import find_base, find_temporary_folder, prepare_folders, read_contract
@@ -168,6 +169,7 @@ def train_channels(
 
 def _report_failure(base: Path, error: Exception) -> int:
     """Log why the job failed and write the failure file; returns the exit code."""
+    error = find_storage_error(error) or error
     text, code = describe_failure(error)
     trace = "" if isinstance(error, UserError) else "\n" + "".join(traceback.format_exception(error)).rstrip()
     _log.error("%s%s", text, trace)

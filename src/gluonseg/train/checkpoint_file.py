@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gluonseg.atomic import BUFFER_BYTES
 from gluonseg.digest import hash_file
 from gluonseg.errors import UserError
 from gluonseg.models.params_file import iter_params
 from gluonseg.train.folder_lock import hold_folder
 
+_log = logging.getLogger(__name__)
 KEPT = 2
 """So many checkpoints stay: should the newest be damaged, there is the one before."""
 _NAME = re.compile(r"checkpoint-(\d{6,18})-(?:(\d{6,18})-)?([0-9a-f]{64})\.params", re.ASCII)
@@ -83,7 +86,8 @@ class CheckpointFolder:
             path = self.folder / _format_name(epochs, updates, _write_file(partial, arrays))
             os.replace(partial, path)
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
         try:
             self._sync()
         finally:  # whatever the disk says to that: the file is there
@@ -102,7 +106,10 @@ class CheckpointFolder:
     def _remove_others(self) -> None:
         for file in self.find_files():
             if file.path not in self._good:
-                file.path.unlink(missing_ok=True)
+                try:
+                    file.path.unlink(missing_ok=True)
+                except OSError as error:
+                    _log.warning("The checkpoint %s is no longer needed, and cannot be removed: %s", file.path, error)
 
     def remove_partial(self) -> None:
         """Remove what a job that was killed while it wrote has left."""
@@ -164,7 +171,7 @@ def _explain(error: OSError) -> str:
 def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
     """Write a ``.params`` file through to the disk; returns the sha256 (hex) of what was meant to be written."""
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with path.open("wb", buffering=BUFFER_BYTES) as file:
         for piece in iter_params(arrays):
             digest.update(piece)
             file.write(piece)

@@ -29,9 +29,7 @@ def hold_folder(folder: Path, use: str) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"another process {use} {folder}; wait for its end, or name another folder"
-            ) from None
+            raise UserError(f"another process {use} {folder}; wait for its end, or name another folder") from None
         except OSError:  # some network file systems have no locks
             _log.warning("%s cannot be locked; see that no other job %s it", folder, use)
         yield descriptor

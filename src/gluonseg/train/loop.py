@@ -6,7 +6,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gluonseg.data.loader import Batch, Loader
+from gluonseg.errors import TrainingDivergedError
 from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.schedules import Schedule
 from gluonseg.train.checkpoint import Checkpoint
@@ -138,7 +142,16 @@ class Loop:
         start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self.num_classes)
         for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
             self.stop.check()
-            confusion += compute_confusion(batch.class_ids, self.stepper.predict(batch.images), self.num_classes)
+            confusion += compute_confusion(batch.class_ids, self._predict(batch, epoch), self.num_classes)
             samples += len(batch.images)
             self.listener.on_validation_batch(epoch, iteration, len(batch.images))
         return confusion, samples / (time.perf_counter() - start)
+
+    def _predict(self, batch: Batch, epoch: int) -> npt.NDArray[np.uint8]:
+        try:
+            return self.stepper.predict(batch.images)
+        except FloatingPointError as error:
+            # The last update can spoil what the loss before it and the parameters after it do not show.
+            raise TrainingDivergedError(
+                f"{error} after epoch {epoch}, iteration {self.part.updates}; lower learning_rate"
+            ) from None
