@@ -55,7 +55,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` in one step; raises as :func:`write_pieces`."""
-    write_bytes(path, text.encode())
+    # The name of a file may hold bytes that are no text.
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def find_storage_error(error: BaseException) -> StorageError | None:

@@ -214,6 +214,7 @@ def test_hung_up(job: Job, long_run: Running) -> None:
 @pytest.mark.slow
 @pytest.mark.fault(family=43, outcome="trains as ever: nohup's ignored SIGHUP stays ignored")
 def test_hung_up_under_nohup(job: Job) -> None:
+    job.set_hyperparameters(_logging_frequency="1")
     script = 'trap "" HUP; exec "$@"'
     environment = build_environment(OMP_NUM_THREADS="1", SAGEMAKER_BASE_DIR=str(job.base))
     log_file = job.base.parent / "log"

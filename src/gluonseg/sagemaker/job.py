@@ -30,6 +30,7 @@ from gluonseg.sagemaker.log import (
     drop_unwritten,
     is_watched,
     log_whole_image,
+    open_closed_streams,
     shorten_values,
 )
 from gluonseg.sagemaker.stop_signal import Script, passing_on_sigterm, stopping_job
@@ -203,6 +204,7 @@ def run_training(base: Path, *, owns_process: bool = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``container/train``."""
+    open_closed_streams()
     configure_logging()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _log.info("Docker entrypoint called with argument(s): %s", " ".join(["train", *given]))
