@@ -30,6 +30,7 @@ from drills.fault import Call, Shim, build_library, extend_environment, list_mom
 from drills.record import say, write_record
 from drills.training import (
     CONFIGURED,
+    EPOCHS,
     SIGKILLED,
     UPDATES,
     Outcome,
@@ -69,16 +70,21 @@ class Drill:
     """What all kills share: the folder for their jobs, the uninterrupted training and how long it took to work."""
 
     folder: Path
+    epochs: int
     data: Path
     expected: Outcome
     seconds: float
 
+    def lay_out(self, name: str) -> Job:
+        """A new job of the same training."""
+        return lay_out(self.folder / name, self.data, epochs=str(self.epochs))
 
-def prepare(folder: Path, repeats: int = 2) -> Drill:
+
+def prepare(folder: Path, epochs: int = EPOCHS, repeats: int = 2) -> Drill:
     """Run the training that nobody interrupts, more than once: it has to end in the same way by itself."""
     data, outcomes, seconds = draw_data(folder), [], 0.0
     for number in range(repeats):
-        job = lay_out(folder / f"whole{number}", data)
+        job = lay_out(folder / f"whole{number}", data, epochs=str(epochs))
         with running(job, "whole") as run:
             run.wait_for(CONFIGURED)
             start = time.monotonic()
@@ -89,7 +95,7 @@ def prepare(folder: Path, repeats: int = 2) -> Drill:
         shutil.rmtree(job.base)
     if difference := describe_difference(outcomes[0], outcomes[-1]):
         raise RuntimeError(f"two uninterrupted trainings differ in {difference}")
-    return Drill(folder, data, outcomes[0], seconds)
+    return Drill(folder, epochs, data, outcomes[0], seconds)
 
 
 def _resume(drill: Drill, job: Job, kind: str, where: str, killed_log: str, options: Sequence[str]) -> Kill:
@@ -111,7 +117,7 @@ def kill_at_random(drill: Drill, seed: int, number: int) -> Kill:
     rng = random.Random(seed * 1_000_003 + number)
     options = EVERY_UPDATE if number % 2 else ()
     for attempt in itertools.count():
-        job = lay_out(drill.folder / f"kill{number}.{attempt}", drill.data)
+        job = drill.lay_out(f"kill{number}.{attempt}")
         with running(job, "killed", *options) as run:
             run.wait_for(CONFIGURED)
             delay = rng.uniform(0, drill.seconds)
@@ -127,19 +133,19 @@ def kill_at_random(drill: Drill, seed: int, number: int) -> Kill:
 
 def choose_boundaries(drill: Drill, library: Path, count: int) -> list[tuple[Call, str]]:
     """``count`` moments among all calls of a training that change the folder of its checkpoints, in even steps."""
-    job = lay_out(drill.folder / "calls", drill.data)
+    job = drill.lay_out("calls")
     log = drill.folder / "calls.txt"
     run_to_end(job, "calls", **Shim(library, (job.base / "checkpoints",)).list_to(log))
     shutil.rmtree(job.base)
     moments = list_moments(read_calls(log))
     step = max(1.0, len(moments) / count)
-    return [moments[int(index * step)] for index in range(min(count, len(moments)))]
+    return [moments[int((index + 0.5) * step)] for index in range(min(count, len(moments)))]
 
 
 def kill_at_boundary(drill: Drill, library: Path, boundary: tuple[Call, str]) -> Kill:
     """Kill a training before, inside or after a call that changes the folder of its checkpoints."""
     call, moment = boundary
-    job = lay_out(drill.folder / f"boundary{call.number}{moment}", drill.data)
+    job = drill.lay_out(f"boundary{call.number}{moment}")
     shim = Shim(library, (job.base / "checkpoints",))
     code, log = run_to_end(job, "killed", **shim.die_at(call.number, moment))
     if code != SIGKILLED:
@@ -175,21 +181,19 @@ def summarise(kills: Sequence[Kill]) -> list[dict[str, object]]:
     return rows
 
 
-def run(
-    count: int, boundaries: int, jobs: int = 1, seed: int = 0, repeats: int = 2, *, is_exhaustive: bool = True
-) -> list[Kill]:
+def run(count: int, boundaries: int, jobs: int = 1, seed: int = 0) -> list[Kill]:
     """Make the drill; see the module."""
     with tempfile.TemporaryDirectory(prefix="drill-kill-") as name, ThreadPoolExecutor(jobs) as pool:
         folder = Path(name)
         kills = []
-        drill = prepare(folder, repeats)
+        drill = prepare(folder)
         say(f"an uninterrupted training works for {drill.seconds:.1f} s; {UPDATES} updates in an epoch")
         for kill in pool.map(partial(kill_at_random, drill, seed), range(count)):
             kills.append(kill)
             say(f"{len(kills)} {kill}")
         if boundaries:
             library = build_library(folder)
-            kills += iter_folder_boundaries(folder, library) if is_exhaustive else ()
+            kills += iter_folder_boundaries(folder, library)
             chosen = choose_boundaries(drill, library, boundaries)
             for kill in pool.map(partial(kill_at_boundary, drill, library), chosen):
                 kills.append(kill)

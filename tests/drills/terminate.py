@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import shutil
+import shutil
 import signal
 import sys
 import tempfile
@@ -85,26 +86,21 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Drill:
-    """What all stops share; ``begun`` is a job that was stopped after its first epoch."""
+    """What all stops share."""
 
     folder: Path
     data: Path
     expected: Outcome
-    begun: Job
 
 
 def prepare(folder: Path) -> Drill:
-    """Run the training that nobody interrupts, and one that is stopped after an epoch."""
+    """Run the training that nobody interrupts."""
     data = draw_data(folder)
     job = lay_out(folder / "whole", data)
     code, log = run_to_end(job, "whole")
     if code:
         raise RuntimeError(f"the uninterrupted training ended with {code}:\n{log}")
-    begun = lay_out(folder / "begun", data)
-    with running(begun, "begun") as run:
-        run.wait_for(r"completed \S+ % of epochs")
-        run.stop(signal.SIGTERM)
-    return Drill(folder, data, read_outcome(job, log), begun)
+    return Drill(folder, data, read_outcome(job, log))
 
 
 def _position(file: CheckpointFile) -> int:
@@ -134,12 +130,11 @@ def stop_once(drill: Drill, seed: int, what: tuple[str, int]) -> Stopped:
     """Stop a training in a phase, look at what it leaves, and let it go on to its end."""
     name, number = what
     phase, rng = PHASES[name], random.Random(f"{seed} {name} {number}")
-    base = drill.folder / f"{name.replace(' ', '-')}{number}"
-    if phase.is_second_run:
-        job = Job(base)
-        shutil.copytree(drill.begun.base, base, symlinks=True)
-    else:
-        job = lay_out(base, drill.data)
+    job = lay_out(drill.folder / f"{name.replace(' ', '-')}{number}", drill.data)
+    if phase.is_second_run:  # a job that has a model and a checkpoint already
+        with running(job, "begun") as begun:
+            begun.wait_for(r"completed \S+ % of epochs")
+            begun.stop(signal.SIGTERM)
     with running(job, "stopped", *phase.slow) as run:
         if not run.wait_for(phase.pattern):
             raise RuntimeError(f"the training ended before {phase.pattern}:\n{run.log}")
@@ -151,7 +146,7 @@ def stop_once(drill: Drill, seed: int, what: tuple[str, int]) -> Stopped:
     if not problem:
         after, log_after = run_to_end(job, "resumed")
         problem = f"then {after}" if after else describe_difference(read_outcome(job, log_after), drill.expected)
-    shutil.rmtree(base)
+    shutil.rmtree(job.base)
     return Stopped(name, round(seconds, 2), code, done, lost, problem)
 
 
