@@ -10,7 +10,6 @@ import argparse
 import os
 import random
 import shutil
-import shutil
 import signal
 import sys
 import tempfile
