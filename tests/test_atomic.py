@@ -22,7 +22,8 @@ def test_a_file_takes_the_place_of_another(tmp_path: Path) -> None:
     for content in (b"one", b"", b"three" * 1_000_000):
         write_bytes(path, content)
         assert path.read_bytes() == content
-    write_pieces(path, iter([b"a", memoryview(b"bc"), b""]), 3)
+    pieces: list[bytes | memoryview] = [b"a", memoryview(b"bc"), b""]
+    write_pieces(path, iter(pieces), 3)
     assert path.read_bytes() == b"abc"
     assert list(tmp_path.iterdir()) == [path]
 

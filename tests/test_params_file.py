@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import gluonseg.compat  # noqa: F401
@@ -88,7 +90,7 @@ def test_mxnet_reads_what_is_written_and_both_agree(tmp_path: Path) -> None:
 def test_hand_packed_file_is_the_one_mxnet_writes(tmp_path: Path) -> None:
     import mxnet as mx
 
-    arrays = {"layer.weight": MATRIX, "layer.count": VECTOR}
+    arrays: dict[str, npt.NDArray[Any]] = {"layer.weight": MATRIX, "layer.count": VECTOR}
     mx.nd.save(str(tmp_path / "mxnet.params"), convert_arrays(arrays))
     write_params(arrays, tmp_path / "our.params")
     for name in ("mxnet.params", "our.params"):

@@ -178,9 +178,10 @@ def iter_params(arrays: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
 
 def compute_size(arrays: Mapping[str, Any]) -> int:
     """Bytes of the ``.params`` file of ``arrays``, numpy or MXNet."""
-    data = sum(int(prod(array.shape)) * np.dtype(array.dtype).itemsize for array in arrays.values())
+    data = sum(prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
     headers = sum(struct.calcsize(f"<Iii{len(array.shape)}q3i") for array in arrays.values())
-    return struct.calcsize("<3QQ") + headers + data + sum(8 + len(name.encode()) for name in arrays)
+    names = sum(struct.calcsize("<Q") + len(name.encode()) for name in arrays)
+    return int(struct.calcsize("<3QQ") + headers + data + names)
 
 
 def write_params(arrays: Mapping[str, Array], path: Path) -> None:
