@@ -172,6 +172,7 @@ def _stop_at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, stop:
     monkeypatch.setattr(Stepper, name, call)
 
 
+@pytest.mark.fault(family=43, outcome="goes on inside the epoch, bit for bit")
 @pytest.mark.parametrize(
     ("method", "number", "position", "changes", "devices"),
     [
@@ -222,6 +223,7 @@ def test_a_long_epoch_has_checkpoints_inside_it(
     assert _get_numbers(outcome) == _get_numbers(expected)
 
 
+@pytest.mark.fault(family=37, outcome="refused as damaged")
 @pytest.mark.parametrize(
     "change",
     [
@@ -279,6 +281,7 @@ def _pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps({"a": 1}))
 
 
+@pytest.mark.fault(family=37, outcome="passed over and told; the one before is taken")
 @pytest.mark.parametrize("damage", [_flip, _truncate, _empty, _pickle])
 def test_a_damaged_checkpoint_is_passed_over(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
@@ -294,6 +297,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert len(_find_checkpoints(folder)) == KEPT
 
 
+@pytest.mark.fault(family=38, outcome="refused (2); nothing is removed")
 def test_when_all_are_damaged_the_job_is_refused(run_tiny: RunJob, folder: Path, tmp_path: Path) -> None:
     for path in _find_checkpoints(folder):
         _flip(path)
@@ -315,6 +319,7 @@ def _rewrite(path: Path, change: Any) -> None:
         checkpoints.write(file.epochs, file.updates, arrays)
 
 
+@pytest.mark.fault(family=37, outcome="refused as damaged, naming what does not fit")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -344,6 +349,7 @@ def _drop_states(arrays: dict[str, Any]) -> None:
         del arrays[name]
 
 
+@pytest.mark.fault(family=37, outcome="refused as damaged")
 @pytest.mark.parametrize(
     "change",
     [
@@ -368,6 +374,7 @@ def test_results_that_no_training_gives(finished: Path, change: Any) -> None:
         _parse_results(confusions, {"epochs": entries}, 4)
 
 
+@pytest.mark.fault(family=39, outcome="refused (2), each difference named")
 def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> None:
     arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
     identity = Identity(**json.loads(arrays["json"].tobytes())["identity"])
@@ -378,6 +385,7 @@ def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> Non
     assert identity.describe_differences(dataclasses.replace(identity, class_names=tuple(identity.class_names))) == []
 
 
+@pytest.mark.fault(family=36, outcome="refused (2) with the reason; nothing is removed")
 def test_one_that_cannot_be_read_is_not_taken_for_damaged(
     run_tiny: RunJob, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +400,7 @@ def test_one_that_cannot_be_read_is_not_taken_for_damaged(
     assert _find_checkpoints(folder) == before
 
 
+@pytest.mark.fault(family=39, outcome="refused (2), each difference named")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -409,6 +418,7 @@ def test_one_of_another_job_is_refused(run_tiny: RunJob, folder: Path, changes: 
     assert len(_find_checkpoints(folder)) == 2
 
 
+@pytest.mark.fault(family=39, outcome="refused (2), each difference named", inputs=6)
 def test_other_data_devices_versions_and_starting_values_are_refused(
     run_tiny: RunJob, folder: Path, drawn_channels: Mapping[str, Path], trained_model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -431,6 +441,7 @@ def test_other_data_devices_versions_and_starting_values_are_refused(
         run_tiny(checkpoint_folder=folder)
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0; nothing is written")
 def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -444,6 +455,7 @@ def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
     assert "LRScheduler" not in caplog.text
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0; what is missing is written", inputs=2)
 def test_a_finished_job_whose_report_is_missing_writes_it(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -459,6 +471,7 @@ def test_a_finished_job_whose_report_is_missing_writes_it(
     assert "nothing is left to do" in caplog.text
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0; the model is written, without training")
 @pytest.mark.parametrize("damaged", [None, BEST, LAST])
 def test_a_finished_job_without_its_model_makes_it_anew(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damaged: str | None
@@ -473,6 +486,7 @@ def test_a_finished_job_without_its_model_makes_it_anew(
         assert (model / name).read_bytes() == (finished / "model" / name).read_bytes()
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0, without training")
 def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) -> None:
     changes = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
     changes |= {"early_stopping_tolerance": "1", "epochs": "9", "learning_rate": "1e-9"}
@@ -484,6 +498,7 @@ def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) 
     assert (tmp_path / "model" / BEST).is_file()
 
 
+@pytest.mark.fault(family=36, outcome="never touched", inputs=4)
 def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
     newest, before = _find_checkpoints(folder)
     newest.unlink()
@@ -500,6 +515,7 @@ def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == foreign | ours
 
 
+@pytest.mark.fault(family=40, outcome="kept by the recorded epoch, as a number", inputs=5)
 def test_the_last_two_epochs_are_kept_in_their_order_as_numbers(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints
@@ -511,6 +527,7 @@ def test_the_last_two_epochs_are_kept_in_their_order_as_numbers(tmp_path: Path) 
         assert mx.nd.load(str(files[1].path))["a"].asnumpy().tolist() == list(range(999_999 % 7 + 1))
 
 
+@pytest.mark.fault(family=42, outcome="the second is refused (2)")
 def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path) as first:
         assert first
@@ -520,6 +537,7 @@ def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
         assert none is None
 
 
+@pytest.mark.fault(family=42, outcome="the second is refused (2); nothing is changed")
 def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trained_model: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()}
     message = f"another process writes its model to {trained_model}; wait for its end"
@@ -528,6 +546,7 @@ def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trai
     assert {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()} == before
 
 
+@pytest.mark.fault(family=36, outcome="refused (2) before anything is read", inputs=3)
 def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: RunJob, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -537,6 +556,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: 
         run_tiny({"num_classes": "wrong"}, checkpoint_folder=Path("/proc/nothing"))
 
 
+@pytest.mark.fault(family=36, outcome="goes on without, told with path and bytes")
 def test_a_full_disk_ends_no_training(
     run_tiny: RunJob, folder: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
