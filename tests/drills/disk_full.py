@@ -35,6 +35,7 @@ from drills.training import (
     draw_data,
     lay_out,
     list_checkpoints,
+    list_leftovers,
     read_outcome,
     run_to_end,
     running,
@@ -119,6 +120,7 @@ def fail_once(drill: Drill, what: tuple[str, int]) -> Fault:
         problems.append(f"the next run ended with {after}")
     elif difference := describe_difference(read_outcome(job, log_after), drill.expected):
         problems.append(f"the next run differs in {difference}")
+    problems += [f"{name} is left" for name in list_leftovers(job)]
     if not re.search("Resuming from checkpoint|nothing is left to do", log_after):
         problems.append("the next run began anew")
     if problems:

@@ -39,7 +39,7 @@ from drills.training import (
     find_position,
     find_resumed,
     lay_out,
-    list_checkpoints,
+    list_leftovers,
     list_metrics,
     read_outcome,
     run_to_end,
@@ -106,8 +106,8 @@ def _resume(drill: Drill, job: Job, kind: str, where: str, killed_log: str, opti
     before, after = list_metrics(killed_log), list_metrics(log)
     if before != list(drill.expected.metrics)[: len(before)] or len(before) + len(after) < len(drill.expected.metrics):
         differs += " metric lines before the kill"
-    if len(list_checkpoints(job)) != 2 or len(list((job.base / "checkpoints").iterdir())) != 2:
-        differs += " leftovers"
+    if leftovers := list_leftovers(job):
+        differs += f" leftovers: {', '.join(leftovers)}"
     shutil.rmtree(job.base)
     return Kill(kind, where, done, max(0, done - find_resumed(log)), differs.strip())
 

@@ -31,6 +31,7 @@ from drills.training import (
     find_position,
     lay_out,
     list_checkpoints,
+    list_leftovers,
     loads,
     read_outcome,
     run_to_end,
@@ -145,6 +146,7 @@ def stop_once(drill: Drill, seed: int, what: tuple[str, int]) -> Stopped:
     if not problem:
         after, log_after = run_to_end(job, "resumed")
         problem = f"then {after}" if after else describe_difference(read_outcome(job, log_after), drill.expected)
+        problem = problem or ", ".join(list_leftovers(job))
     shutil.rmtree(job.base)
     return Stopped(name, round(seconds, 2), code, done, lost, problem)
 

@@ -20,7 +20,7 @@ import numpy as np
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.digest import hash_file
 from gluonseg.models.params_file import read_arrays
-from gluonseg.train.checkpoint_file import CheckpointFile, open_checkpoints
+from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, open_checkpoints
 from job_layout import TRAIN, Job, lay_out_job
 
 EPOCHS, UPDATES = 5, 3
@@ -168,6 +168,13 @@ def describe_difference(found: Outcome, expected: Outcome) -> str:
     if list(found.metrics) != list(expected.metrics)[len(expected.metrics) - len(found.metrics) :]:
         words.append("metric lines")
     return ", ".join(words)
+
+
+def list_leftovers(job: Job) -> list[str]:
+    """Names of what an interrupted training has left that no job needs."""
+    found = [path.name for folder in ("model", "output", "checkpoints") for path in (job.base / folder).rglob(".*")]
+    checkpoints = [path.name for path in (job.base / "checkpoints").iterdir()]
+    return found + checkpoints[KEPT:]
 
 
 def loads(job: Job) -> bool:
