@@ -36,6 +36,4 @@ def _read_meminfo(path: Path) -> dict[str, int]:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
     except (OSError, UnicodeDecodeError):
         return {}
-    return {
-        words[0].rstrip(":"): int(words[1]) << 10 for words in lines if words[2:] == ["kB"] and words[1].isdigit()
-    }
+    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if words[2:] == ["kB"] and words[1].isdigit()}
