@@ -37,10 +37,23 @@ TINY = {
 RunJob = Callable[..., JobOutcome]
 
 
-def pytest_configure() -> None:
-    """Ctrl-C as a terminal has it: a shell's background job, and all that it starts, would ignore it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of the fault catalogue; and Ctrl-C as a terminal has it.
+
+    A shell's background job, and all that it starts, would ignore it.
+    """
+    config.addinivalue_line("markers", "fault(family, outcome, inputs=1): covers (part of) a family of faults")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """What is slow is skipped unless it is asked for."""
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; runs with -m slow"))
 
 
 def build_listeners(hyperparameters: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:

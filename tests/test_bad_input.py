@@ -416,6 +416,10 @@ def test_bad_data(
     _run(job, words, caplog)
 
 
+@pytest.mark.fault(family=20, outcome="refused (2) in one message, naming the nearest valid name")
+@pytest.mark.fault(family=21, outcome="refused (2), naming the value and what is valid")
+@pytest.mark.fault(family=23, outcome="refused (2) before the data is read")
+@pytest.mark.fault(family=25, outcome="refused (2), shown short and escaped")
 @pytest.mark.parametrize(("values", "words"), HYPERPARAMETERS.values(), ids=HYPERPARAMETERS.keys())
 def test_bad_hyperparameters(
     values: dict[str, object], words: tuple[str, ...], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -428,6 +432,7 @@ def test_bad_hyperparameters(
     assert len(caplog.text) < 10_000
 
 
+@pytest.mark.fault(family=27, outcome="refused (2), naming the file and the fix")
 @pytest.mark.parametrize(("content", "words"), LABEL_MAPS.values(), ids=LABEL_MAPS.keys())
 def test_bad_label_map(
     content: bytes, words: tuple[str, ...], data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -497,6 +502,7 @@ def test_bad_model_channel(
 
 
 @pytest.mark.fault(family=31, outcome=REFUSED, inputs=2)
+@pytest.mark.fault(family=23, outcome="refused (2), naming both networks")
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -520,6 +526,7 @@ def test_a_model_of_another_network(
     _run(job, words, caplog)
 
 
+@pytest.mark.fault(family=23, outcome="refused (2) in seconds, with the ways out")
 def test_pretrained_weights_that_nobody_has(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job = lay_out_job(tmp_path / "ml", data, link=True, use_pretrained_model="True")
     start = time.monotonic()
@@ -528,6 +535,7 @@ def test_pretrained_weights_that_nobody_has(data: Path, tmp_path: Path, caplog: 
     assert "GLUONSEG_PRETRAINED_DIR" in failure
 
 
+@pytest.mark.fault(family=26, outcome="ends with 2, naming loss, epoch and learning_rate")
 def test_a_loss_that_is_no_number_stops_the_job(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job = lay_out_job(
         tmp_path / "ml", data, link=True, learning_rate="1", head_lr_mult="100", weight_decay="0.99", epochs="30"
@@ -596,6 +604,7 @@ def test_the_process_ends_with_2(spoil: Spoil, words: tuple[str, ...], data: Pat
     assert f"ERROR {run.log.split('ERROR ')[1].split(']')[0]}] {failure}" in run.log
 
 
+@pytest.mark.fault(family=48, outcome="refused (2), naming the folder that is missing")
 def test_no_job_at_all(tmp_path: Path) -> None:
     run = Job(tmp_path / "nowhere").run()
     assert run.code == 2
@@ -605,6 +614,7 @@ def test_no_job_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.fault(family=48, outcome="refused (2), naming the folder that is missing")
 @pytest.mark.skipif(Path("/opt/ml/input").exists(), reason="this machine has a job in /opt/ml")
 def test_nothing_in_opt_ml() -> None:
     environment = build_environment("SAGEMAKER_BASE_DIR")
@@ -616,6 +626,7 @@ def test_nothing_in_opt_ml() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.fault(family=45, outcome="refused (2) before the data is read, naming folder and uid")
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root needs setpriv to have no rights")
 @pytest.mark.parametrize("name", ["model", "output", "output/data", ""])
 def test_folder_that_cannot_be_written_to(data: Path, tmp_path: Path, name: str) -> None:
@@ -640,6 +651,7 @@ def test_folder_that_cannot_be_written_to(data: Path, tmp_path: Path, name: str)
     assert list(job.base.rglob(".writable*")) == []
 
 
+@pytest.mark.fault(family=45, outcome="refused (2), naming the file")
 def test_file_in_place_of_a_folder(data: Path, tmp_path: Path) -> None:
     job = lay_out_job(tmp_path / "ml", data, link=True)
     job.model.rmdir()
@@ -648,6 +660,7 @@ def test_file_in_place_of_a_folder(data: Path, tmp_path: Path) -> None:
     assert f"{job.model}: File exists; a file is in its place, remove it" in (job.read_failure() or "")
 
 
+@pytest.mark.fault(family=46, outcome="refused (2), with the option of docker run that helps")
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounting needs root and unshare")
 @pytest.mark.parametrize("program", ["train", "serve"])
 def test_no_temporary_folder(data: Path, tmp_path: Path, program: str) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: real trainings killed and resumed, bit for bit; damaged, foreign and other jobs' checkpoints."""
+"""Checkpoints: trainings that go on, bit for bit; damaged, foreign and other jobs' checkpoints."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import json
 import logging
 import os
 import pickle
-import random
 import re
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,23 +29,21 @@ from gluonseg.metrics import Confusion
 from gluonseg.models.card import read_card
 from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.models.params_file import read_arrays
-from gluonseg.train.checkpoint import Identity, _parse_results
+from gluonseg.train.checkpoint import Identity, _parse_part, _parse_results
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, CheckpointFolder, find_resumed, open_checkpoints
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
-from gluonseg.train.listener import EpochResult
+from gluonseg.train.folder_lock import hold_folder
+from gluonseg.train.listener import EpochPart, EpochResult
 from gluonseg.train.optimizer import build_optimizer_arguments
 from gluonseg.train.result import ResultFolder
 from gluonseg.train.run import JobOutcome
-from gluonseg.train.start import seed_epoch
+from gluonseg.train.start import seed_update
+from gluonseg.train.step import Stepper
 from gluonseg.train.stop import Stop
 from gluonseg.train.writer import ModelWriter
-from job_layout import TRAIN, Job, draw_channels, lay_out_job
 
 Array = npt.NDArray[Any]
 BEST, LAST = "model_best.params", "model_algo-1"
-METRIC = re.compile(r"#quality_metric\. .*|#progress_notice\. epoch: (\d+), iterations: (\d+) .*(learning_rate: .*)")
-KILLS = int(os.environ.get("GLUONSEG_KILLS", "0"))
-RARE = (pytest.mark.slow, pytest.mark.skipif(not KILLS, reason="a rare optimizer; runs when GLUONSEG_KILLS is set"))
 
 
 def _assert_same(one: Mapping[str, Array], other: Mapping[str, Array]) -> None:
@@ -76,88 +70,6 @@ def _find_checkpoints(folder: Path) -> list[Path]:
         return [file.path for file in checkpoints.find_files()]
 
 
-# Killed processes.
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_channels(tmp_path_factory.getbasetemp())
-
-
-def _lay_out(base: Path, data: Path) -> Job:
-    job = lay_out_job(base, data, link=True, epochs="3", mini_batch_size="4", _logging_frequency="1", optimizer="adam")
-    (base / "checkpoints").mkdir()
-    return job
-
-
-def _list_metrics(log: str) -> list[tuple[str, ...]]:
-    """What the log says of losses, scores and rates; not of speed."""
-    found = [METRIC.search(line) for line in log.splitlines()]
-    return [match.groups() if match[1] else (match[0],) for match in found if match]
-
-
-def _run_and_kill(job: Job, log_file: Path, delay_s: float, threads: str) -> bool:
-    """Run the job and kill it after ``delay_s`` seconds of training; False when it came to its end before."""
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "SAGEMAKER_BASE_DIR": str(job.base)}
-    with log_file.open("wb") as log:
-        process = subprocess.Popen([sys.executable, str(TRAIN)], env=environment, stdout=log, stderr=log)
-    try:
-        while process.poll() is None and b"Final configuration" not in log_file.read_bytes():
-            time.sleep(0.01)
-        process.wait(timeout=delay_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    assert process.returncode == 0, log_file.read_text()
-    return False
-
-
-def _drill(tmp_path: Path, data: Path, kills: int, threads: str, seed: int) -> None:
-    """Kill jobs at random moments until there were so many kills; each must end as if there had been none."""
-    whole = _lay_out(tmp_path / "whole", data)
-    shutil.rmtree(whole.base / "checkpoints")
-    start = time.monotonic()
-    run = whole.run(OMP_NUM_THREADS=threads)
-    duration = time.monotonic() - start
-    assert run.code == 0, run.log
-    assert "Checkpoint loading and saving are disabled." in run.log
-    expected, rng, done, number = _list_metrics(run.log), random.Random(seed), 0, 0
-    while done < kills:
-        number += 1
-        job, log_file = _lay_out(tmp_path / f"job{number}", data), tmp_path / "log"
-        killed = 0
-        while done < kills and _run_and_kill(job, log_file, rng.uniform(0, duration), threads):
-            done, killed = done + 1, killed + 1
-        end = job.run(OMP_NUM_THREADS=threads) if done == kills else None
-        log = end.log if end else log_file.read_text()
-        assert not end or end.code == 0, log
-        metrics = _list_metrics(log)
-        assert metrics == expected[len(expected) - len(metrics) :], log
-        resumed = [found for line in log.splitlines() if (found := find_resumed(line))]
-        first_epochs = {match[1] for line in log.splitlines() if (match := METRIC.search(line)) and match[1]}
-        assert not resumed or str(resumed[0][0]) not in first_epochs
-        _assert_same_model(job.model, whole.model)
-        assert "whole_image" in json.loads((job.model / "model_card.json").read_text())["metrics"]
-        assert len(list((job.base / "checkpoints").iterdir())) == KEPT, "something is left"
-        sys.stdout.write(f"{done} kills, {killed} of them of job {number}; {time.monotonic() - start:.0f} s\n")
-        shutil.rmtree(job.base)
-
-
-def test_killed_at_random_moments_it_ends_as_if_never_interrupted(tmp_path: Path, data: Path) -> None:
-    seed = random.randrange(1000)
-    sys.stdout.write(f"seed {seed}\n")
-    _drill(tmp_path, data, 3, "1", seed)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not KILLS, reason="GLUONSEG_KILLS says how many kills; 200 take an hour and more")
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_kill_drill(tmp_path: Path, data: Path, threads: str) -> None:
-    """``GLUONSEG_KILLS=200 pytest -s -m slow tests/test_checkpoint.py``."""
-    _drill(tmp_path, data, KILLS, threads, seed=0)
-
-
 # Every optimizer, phase and number of devices.
 
 
@@ -165,7 +77,7 @@ def test_kill_drill(tmp_path: Path, data: Path, threads: str) -> None:
     ("changes", "devices"),
     [
         *(
-            pytest.param({"optimizer": name}, 1, marks=() if name in ("sgd", "adam") else RARE)
+            pytest.param({"optimizer": name}, 1, marks=() if name in ("sgd", "adam") else pytest.mark.slow)
             for name in OPTIMIZERS
         ),
         ({"momentum": "0", "freeze_backbone_epochs": "1", "lr_scheduler": "cosine"}, 1),
@@ -184,7 +96,7 @@ def test_resumed_after_the_first_epoch(
     newest.unlink()
     caplog.set_level(logging.INFO)
     resumed = run_tiny(changes, devices=contexts, checkpoint_folder=folder)
-    assert [found[0] for record in caplog.records if (found := find_resumed(record.getMessage()))] == [0]
+    assert [found[0] for record in caplog.records if (found := find_resumed(record.getMessage()))] == [1]
     assert "epoch: 0, train loss" not in caplog.text
     assert any((found := find_resumed(record.getMessage())) and found.peak_mb > 50 for record in caplog.records)
     assert _get_numbers(resumed) == _get_numbers(expected)
@@ -233,16 +145,102 @@ def test_float16_states_come_back(optimizer: str) -> None:
     _assert_same(*({key: array.asnumpy() for key, array in collect_arrays(*pair).items()} for pair in (one, other)))
 
 
-def test_what_an_epoch_draws_depends_on_seed_and_epoch_alone() -> None:
-    def draw(seed: int, epoch: int, used: int) -> bytes:
+def test_what_an_update_draws_depends_on_seed_and_number_alone() -> None:
+    def draw(seed: int, number: int, used: int) -> bytes:
         mx.nd.random.uniform(shape=used)
-        seed_epoch(seed, epoch)
+        seed_update(seed, number)
         with mx.autograd.train_mode():
             values: bytes = mx.nd.Dropout(mx.nd.ones(1000), p=0.5).asnumpy().tobytes()
         return values
 
     assert draw(0, 1, used=5) == draw(0, 1, used=700)
-    assert len({draw(seed, epoch, used=1) for seed in (0, 1) for epoch in (0, 1)}) == 4
+    assert len({draw(seed, number, used=1) for seed in (0, 1) for number in (0, 1)}) == 4
+
+
+# Inside an epoch.
+
+
+def _stop_at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, stop: Stop) -> None:
+    """Ask for the stop in the call of that number (from 1) of a method of the Stepper."""
+    original, calls = getattr(Stepper, name), []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            stop.request(signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(Stepper, name, call)
+
+
+@pytest.mark.fault(family=43, outcome="goes on inside the epoch, bit for bit")
+@pytest.mark.parametrize(
+    ("method", "number", "position", "changes", "devices"),
+    [
+        ("update", 1, "after update 1 of epoch 0", {}, 1),
+        ("update", 5, "after update 2 of epoch 1", {"optimizer": "adam"}, 1),
+        ("predict", 2, "after update 3 of epoch 0", {"optimizer": "adam", "_kvstore": "local"}, 2),
+        ("update", 5, "after update 2 of epoch 1", {"freeze_backbone_epochs": "1"}, 1),
+    ],
+    ids=["first update", "second epoch", "validation", "thawed"],
+)
+def test_a_job_stopped_inside_an_epoch_goes_on_there(
+    run_tiny: RunJob, tmp_path: Path, method: str, number: int, position: str, changes: dict[str, str], devices: int,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    contexts, folder = [mx.cpu(number) for number in range(devices)], tmp_path / "checkpoints"
+    changes = {"mini_batch_size": "3", "validation_mini_batch_size": "1", **changes}
+    expected = run_tiny(changes, tmp_path / "whole", devices=contexts)
+    stop = Stop()
+    with monkeypatch.context() as patch:
+        _stop_at_call(patch, method, number, stop)
+        stopped = run_tiny(changes, devices=contexts, checkpoint_folder=folder, stop=stop)
+    assert len(stopped.results) == int(position[-1])
+    caplog.set_level(logging.INFO)
+    resumed = run_tiny(changes, devices=contexts, checkpoint_folder=folder)
+    assert re.search(rf"Resuming from checkpoint \S+ {position}, ", caplog.text)
+    assert _get_numbers(resumed) == _get_numbers(expected)
+    _assert_same_model(tmp_path / "model", tmp_path / "whole")
+    assert len(list(folder.iterdir())) == KEPT
+
+
+def test_a_long_epoch_has_checkpoints_inside_it(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the interval is, nothing of the training changes."""
+    expected = run_tiny({"mini_batch_size": "3"}, tmp_path / "whole")
+    written, write = [], CheckpointFolder.write
+
+    def watch(self: CheckpointFolder, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
+        written.append((epochs, updates))
+        return write(self, epochs, updates, arrays)
+
+    monkeypatch.setattr(CheckpointFolder, "write", watch)
+    monkeypatch.setattr("gluonseg.train.checkpoint.INTERVAL_S", 0)
+    outcome = run_tiny({"mini_batch_size": "3"}, checkpoint_folder=tmp_path / "checkpoints")
+    assert written == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["checkpoint-000001", "checkpoint-000001-000003"]
+    assert _get_numbers(outcome) == _get_numbers(expected)
+
+
+@pytest.mark.fault(family=37, outcome="refused as damaged")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part.update(updates=-1),
+        lambda part: part.update(updates=1.0),
+        lambda part: part.update(samples="3"),
+        lambda part: part.update(loss=None),
+        lambda part: part.pop("seconds"),
+    ],
+)
+def test_a_part_of_an_epoch_that_no_training_gives(change: Any) -> None:
+    entry = {"updates": 2, "samples": 8, "loss": 2.5, "seconds": 1.0}
+    assert _parse_part(entry) == EpochPart(2, 2.5, 8, 1.0)
+    change(entry)
+    with pytest.raises((ValueError, KeyError)):
+        _parse_part(entry)
 
 
 # What is in the folder. The job is the shared one of two epochs; only its last one is trained again.
@@ -284,6 +282,7 @@ def _pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps({"a": 1}))
 
 
+@pytest.mark.fault(family=37, outcome="passed over and told; the one before is taken")
 @pytest.mark.parametrize("damage", [_flip, _truncate, _empty, _pickle])
 def test_a_damaged_checkpoint_is_passed_over(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
@@ -299,6 +298,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert len(_find_checkpoints(folder)) == KEPT
 
 
+@pytest.mark.fault(family=38, outcome="refused (2); nothing is removed")
 def test_when_all_are_damaged_the_job_is_refused(run_tiny: RunJob, folder: Path, tmp_path: Path) -> None:
     for path in _find_checkpoints(folder):
         _flip(path)
@@ -317,9 +317,10 @@ def _rewrite(path: Path, change: Any) -> None:
     with open_checkpoints(path.parent) as checkpoints:
         assert checkpoints
         (file,) = (file for file in checkpoints.find_files() if file.path == path)
-        checkpoints.write(file.epoch, arrays)
+        checkpoints.write(file.epochs, file.updates, arrays)
 
 
+@pytest.mark.fault(family=37, outcome="refused as damaged, naming what does not fit")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -349,6 +350,7 @@ def _drop_states(arrays: dict[str, Any]) -> None:
         del arrays[name]
 
 
+@pytest.mark.fault(family=37, outcome="refused as damaged")
 @pytest.mark.parametrize(
     "change",
     [
@@ -359,18 +361,21 @@ def _drop_states(arrays: dict[str, Any]) -> None:
         lambda entries, confusions: ([{**entries[0], "train_loss": "x"}, entries[1]], confusions),
         lambda entries, confusions: ([{**entries[0], "epoch": 0.0}, entries[1]], confusions),
         lambda entries, confusions: ([{**entries[0], "phase": "tail"}, entries[1]], confusions),
-        lambda entries, confusions: ([], confusions[:0]),
+        lambda entries, confusions: ([], confusions),
+        lambda entries, confusions: (entries, None),
     ],
 )
 def test_results_that_no_training_gives(finished: Path, change: Any) -> None:
     arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
     content = json.loads(arrays["json"].tobytes())
     assert [result.epoch for result in _parse_results(arrays["confusion"], content, 4)] == [0, 1]
+    assert _parse_results(None, {"epochs": []}, 4) == []
     entries, confusions = change(content["epochs"], arrays["confusion"])
     with pytest.raises(ValueError, match=r"not counts|is in the place of|not a number|has phase"):
         _parse_results(confusions, {"epochs": entries}, 4)
 
 
+@pytest.mark.fault(family=39, outcome="refused (2), each difference named")
 def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> None:
     arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
     identity = Identity(**json.loads(arrays["json"].tobytes())["identity"])
@@ -381,6 +386,7 @@ def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> Non
     assert identity.describe_differences(dataclasses.replace(identity, class_names=tuple(identity.class_names))) == []
 
 
+@pytest.mark.fault(family=36, outcome="refused (2) with the reason; nothing is removed")
 def test_one_that_cannot_be_read_is_not_taken_for_damaged(
     run_tiny: RunJob, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +401,7 @@ def test_one_that_cannot_be_read_is_not_taken_for_damaged(
     assert _find_checkpoints(folder) == before
 
 
+@pytest.mark.fault(family=39, outcome="refused (2), each difference named")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -412,6 +419,7 @@ def test_one_of_another_job_is_refused(run_tiny: RunJob, folder: Path, changes: 
     assert len(_find_checkpoints(folder)) == 2
 
 
+@pytest.mark.fault(family=39, outcome="refused (2), each difference named", inputs=6)
 def test_other_data_devices_versions_and_starting_values_are_refused(
     run_tiny: RunJob, folder: Path, drawn_channels: Mapping[str, Path], trained_model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -434,6 +442,7 @@ def test_other_data_devices_versions_and_starting_values_are_refused(
         run_tiny(checkpoint_folder=folder)
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0; nothing is written")
 def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -457,6 +466,7 @@ def test_a_finished_job_without_its_onnx_file_writes_it(
     assert (model / ONNX_FILE).read_bytes() == (finished / "model" / ONNX_FILE).read_bytes()
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0; what is missing is written", inputs=2)
 def test_a_finished_job_whose_report_is_missing_writes_it(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -472,6 +482,7 @@ def test_a_finished_job_whose_report_is_missing_writes_it(
     assert "nothing is left to do" in caplog.text
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0; the model is written, without training")
 @pytest.mark.parametrize("damaged", [None, BEST, LAST])
 def test_a_finished_job_without_its_model_makes_it_anew(
     run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damaged: str | None
@@ -486,6 +497,7 @@ def test_a_finished_job_without_its_model_makes_it_anew(
         assert (model / name).read_bytes() == (finished / "model" / name).read_bytes()
 
 
+@pytest.mark.fault(family=41, outcome="ends with 0, without training")
 def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) -> None:
     changes = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
     changes |= {"early_stopping_tolerance": "1", "epochs": "9", "learning_rate": "1e-9"}
@@ -497,6 +509,7 @@ def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) 
     assert (tmp_path / "model" / BEST).is_file()
 
 
+@pytest.mark.fault(family=36, outcome="never touched", inputs=4)
 def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
     newest, before = _find_checkpoints(folder)
     newest.unlink()
@@ -513,17 +526,19 @@ def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == foreign | ours
 
 
+@pytest.mark.fault(family=40, outcome="kept by the recorded epoch, as a number", inputs=5)
 def test_the_last_two_epochs_are_kept_in_their_order_as_numbers(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path / "new") as checkpoints:
         assert checkpoints
-        for epoch in (8, 9, 10, 999_999, 1_000_000):
-            checkpoints.write(epoch, {"a": np.arange(epoch % 7 + 1)})
+        for epochs in (8, 9, 10, 999_999, 1_000_000):
+            checkpoints.write(epochs, 0, {"a": np.arange(epochs % 7 + 1)})
         files = checkpoints.find_files()
-        assert [file.epoch for file in files] == [1_000_000, 999_999]
+        assert [file.epochs for file in files] == [1_000_000, 999_999]
         assert all(file.is_whole() for file in files)
         assert mx.nd.load(str(files[1].path))["a"].asnumpy().tolist() == list(range(999_999 % 7 + 1))
 
 
+@pytest.mark.fault(family=42, outcome="the second is refused (2)")
 def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path) as first:
         assert first
@@ -533,6 +548,16 @@ def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
         assert none is None
 
 
+@pytest.mark.fault(family=42, outcome="the second is refused (2); nothing is changed")
+def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trained_model: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()}
+    message = f"another process writes its model to {trained_model}; wait for its end"
+    with hold_folder(trained_model, "writes its model to"), pytest.raises(UserError, match=message):
+        run_tiny(model=trained_model)
+    assert {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()} == before
+
+
+@pytest.mark.fault(family=36, outcome="refused (2) before anything is read", inputs=3)
 def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: RunJob, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -542,6 +567,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: 
         run_tiny({"num_classes": "wrong"}, checkpoint_folder=Path("/proc/nothing"))
 
 
+@pytest.mark.fault(family=36, outcome="goes on without, told with path and bytes")
 def test_a_full_disk_ends_no_training(
     run_tiny: RunJob, folder: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -549,12 +575,13 @@ def test_a_full_disk_ends_no_training(
     newest, before = _find_checkpoints(folder)
     newest.unlink()
 
-    def refuse(_descriptor: int) -> NoReturn:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuse(descriptor: int) -> None:
+        if any(os.path.samestat(os.fstat(descriptor), path.stat()) for path in folder.glob(".checkpoint.*")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("gluonseg.train.checkpoint_file.os.fsync", refuse)
     run_tiny(checkpoint_folder=folder)
-    words = rf"checkpoint of epoch 1 cannot be written to {folder}, where it needs \d\d\.\d MB: No space left on device"
+    words = rf"checkpoint after epoch 1 cannot be written to {folder}, where it needs \d\d\.\d MB: No space left on"
     assert re.search(words, caplog.text)
     assert list(folder.iterdir()) == [before]
     _assert_same_model(tmp_path / "model", finished / "model")
@@ -574,10 +601,10 @@ def test_a_folder_that_cannot_be_synced_does_not_grow(
         assert checkpoints
         for epoch in range(4):
             try:
-                checkpoints.write(epoch, {"a": np.arange(3)})
+                checkpoints.write(epoch + 1, 0, {"a": np.arange(3)})
             except OSError as error:
                 told.append(error.errno)
-        assert [file.epoch for file in checkpoints.find_files()] == [3, 2]
+        assert [file.epochs for file in checkpoints.find_files()] == [4, 3]
     assert told == ([number] * 4 if is_told else [])
 
 
@@ -590,9 +617,9 @@ def test_the_lock_of_the_stop_is_held_while_a_checkpoint_is_written(
     stop, seen, write = Stop(), [], CheckpointFolder.write
     _find_checkpoints(folder)[0].unlink()
 
-    def watch(self: CheckpointFolder, epoch: int, arrays: Mapping[str, Any]) -> Path:
+    def watch(self: CheckpointFolder, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
         seen.append(stop.saving.locked())
-        return write(self, epoch, arrays)
+        return write(self, epochs, updates, arrays)
 
     monkeypatch.setattr(CheckpointFolder, "write", watch)
     run_tiny(checkpoint_folder=folder, stop=stop)
@@ -620,9 +647,9 @@ def test_the_end_waits_for_a_checkpoint_that_is_being_written(
         assert thread.is_alive() == is_in_time
         assert (tmp_path / LAST).is_file(), "the model comes first"
     thread.join(20)
-    words = "is now; the model is in" if is_in_time else "took too long to write, the one before stays; the model is in"
+    words = "and is now" if is_in_time else "took too long to write, the one before stays"
     assert "Stopped by SIGTERM after epoch 0" in caplog.text
-    assert words in caplog.text
+    assert f"{words}; the model is in" in caplog.text
 
 
 def test_a_stop_before_the_training_tells_of_the_model_that_is_there(

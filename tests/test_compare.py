@@ -269,10 +269,11 @@ def test_the_log_of_a_training_gives_the_progress(compared: _Compared) -> None:
     assert state.share == 1
 
 
-def test_progress_of_a_training_that_goes_on() -> None:
+@pytest.mark.parametrize("place", ["after epoch 5", "after update 3 of epoch 6"])
+def test_progress_of_a_training_that_goes_on(place: str) -> None:
     """Of what is left: a quarter of it took a quarter of the time."""
     state = TrainingState()
-    state.read_line("[x INFO 1] Resuming from checkpoint /a/checkpoint-000005.params after epoch 5, " + TOOK)
+    state.read_line(f"[x INFO 1] Resuming from checkpoint /a/checkpoint-000005.params {place}, {TOOK}")
     state.read_line("[x INFO 1] LRScheduler setup: iters per epoch: 10, num_epochs 10")
     assert (state.done, state.share) == (6, 0)
     state.read_line("[x INFO 1] #quality_metric. host: algo-1, epoch: 6, validation mIOU: 0.6123 .")

@@ -57,6 +57,7 @@ def test_two_gpus(tmp_path: Path) -> None:
     assert find(tmp_path)[:2] == (["Tesla T4, compute capability 7.5", "NVIDIA A10G, compute capability 8.6"], [0, 1])
 
 
+@pytest.mark.fault(family=47, outcome="left out and named: a generation that MXNet has no code for")
 @needs_compiler
 def test_gpu_without_code_is_left_out_and_named(tmp_path: Path) -> None:
     build_driver(tmp_path, [H100, T4])
@@ -67,6 +68,7 @@ def test_gpu_without_code_is_left_out_and_named(tmp_path: Path) -> None:
     assert "\n" not in problem
 
 
+@pytest.mark.fault(family=47, outcome="told, with the reason")
 @needs_compiler
 @pytest.mark.parametrize(
     ("driver", "note", "problem"),
@@ -136,6 +138,7 @@ def test_devices_and_log(tmp_path: Path, gpus: Gpus, strict: bool, printed: Sequ
         assert line.startswith(start)
 
 
+@pytest.mark.fault(family=47, outcome="refused (2), with the way to the CPU")
 @needs_compiler
 def test_refused_training_tells_how_to_use_the_cpu(tmp_path: Path) -> None:
     build_driver(tmp_path, [H100])
@@ -147,6 +150,7 @@ def test_refused_training_tells_how_to_use_the_cpu(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.fault(family=47, outcome="told")
 @needs_compiler
 def test_runtime_that_sees_fewer_gpus_than_the_driver(tmp_path: Path) -> None:
     build_driver(tmp_path, [T4])
@@ -178,6 +182,7 @@ def test_error_of_the_cuda_runtime(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert caplog.messages[-1] == "Number of GPUs being used: 0: see above"
 
 
+@pytest.mark.fault(family=47, outcome="told for each generation")
 @pytest.mark.parametrize(
     ("capability", "runs"),
     [

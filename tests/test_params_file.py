@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import gluonseg.compat  # noqa: F401
 from gluonseg.errors import ModelError
-from gluonseg.models.params_file import read_arrays, read_params, write_params
+from gluonseg.models.params_file import compute_size, convert_arrays, read_arrays, read_params, write_params
 
 DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -86,8 +88,14 @@ def test_mxnet_reads_what_is_written_and_both_agree(tmp_path: Path) -> None:
 
 
 def test_hand_packed_file_is_the_one_mxnet_writes(tmp_path: Path) -> None:
-    write_params({"layer.weight": MATRIX, "layer.count": VECTOR}, tmp_path / "mxnet.params")
-    assert (tmp_path / "mxnet.params").read_bytes() == b"".join(PIECES)
+    import mxnet as mx
+
+    arrays: dict[str, npt.NDArray[Any]] = {"layer.weight": MATRIX, "layer.count": VECTOR}
+    mx.nd.save(str(tmp_path / "mxnet.params"), convert_arrays(arrays))
+    write_params(arrays, tmp_path / "our.params")
+    for name in ("mxnet.params", "our.params"):
+        assert (tmp_path / name).read_bytes() == b"".join(PIECES)
+    assert compute_size(arrays) == len(b"".join(PIECES))
 
 
 @pytest.mark.parametrize("magic", [V1, V2, V3])

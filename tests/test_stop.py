@@ -180,6 +180,7 @@ def _leave_earlier_model(job: Job) -> dict[str, str]:
     return {path.name: path.read_text() for path in job.model.iterdir()}
 
 
+@pytest.mark.fault(family=43, outcome="a model within 15 s, code 0")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(job: Job, number: signal.Signals) -> None:
     _leave_earlier_model(job)
@@ -191,6 +192,7 @@ def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(job: Job, number
     assert (job.model / "model_best.params").read_bytes() == (job.model / "model_algo-1").read_bytes()
 
 
+@pytest.mark.fault(family=43, outcome="a model and a checkpoint within 15 s, code 0, however often it is sent")
 def test_after_epochs_the_best_one_and_the_last_parameters_are_kept_whatever_else_is_sent(job: Job) -> None:
     checkpoints = job.base / "checkpoints"
     checkpoints.mkdir()
@@ -210,6 +212,7 @@ def test_after_epochs_the_best_one_and_the_last_parameters_are_kept_whatever_els
     assert files[-1].startswith(f"checkpoint-{metrics['epochs'] - 1:06}-"), "that of the last whole epoch is there"
 
 
+@pytest.mark.fault(family=43, outcome="ends within 5 s, code 0; an earlier model stays")
 @pytest.mark.parametrize(
     ("slow", "line"),
     [("", "Docker entrypoint called"), ("", "Merging with provided configuration"), (SLOW_CHECK, "SLOW scan_pair")],
@@ -226,6 +229,7 @@ def test_before_training_an_earlier_model_is_left_alone(job: Job, slow: str, lin
     assert {path.name: path.read_text() for path in job.model.iterdir()} == earlier
 
 
+@pytest.mark.fault(family=43, outcome="a model within 5 s, code 0")
 @pytest.mark.parametrize("seconds_each", [0.3, 600], ids=["photo by photo", "in one photo"])
 def test_during_the_evaluation_the_model_is_complete_already(job: Job, seconds_each: float) -> None:
     job.set_hyperparameters(epochs="1")
@@ -239,6 +243,7 @@ def test_during_the_evaluation_the_model_is_complete_already(job: Job, seconds_e
     assert "whole_image" not in metrics
 
 
+@pytest.mark.fault(family=43, outcome="a model within 15 s, code 0")
 def test_an_update_that_takes_longer_than_there_is_time(job: Job) -> None:
     """A large network on large crops: one update keeps the main thread in MXNet for most of a minute."""
     job.set_hyperparameters(backbone="resnet-50", crop_size="240", mini_batch_size="12")
@@ -251,6 +256,7 @@ def test_an_update_that_takes_longer_than_there_is_time(job: Job) -> None:
     assert _check_model(job, epochs=0, is_drawn=False) == {"epochs": 0, "stopped_by": "SIGTERM"}
 
 
+@pytest.mark.fault(family=43, outcome="a model within 15 s, code 0")
 def test_a_hanging_update_after_epochs(job: Job) -> None:
     with _run(job, slow=SLOW_UPDATE.format(when=22)) as running:
         running.wait_for("SLOW update")
@@ -261,6 +267,7 @@ def test_a_hanging_update_after_epochs(job: Job) -> None:
     assert same == (metrics["best_epoch"] == 1)
 
 
+@pytest.mark.fault(family=43, outcome="the best model so far loads")
 def test_sigkill_leaves_the_best_model_so_far(job: Job) -> None:
     with _run(job) as running:
         running.wait_for(EPOCH_END, count=2)
@@ -274,6 +281,7 @@ def test_sigkill_leaves_the_best_model_so_far(job: Job) -> None:
     _check_model(job, epochs=1)
 
 
+@pytest.mark.fault(family=43, outcome="a model within 15 s, code 0")
 @needs_pid_1
 def test_as_the_first_process_of_a_container(job: Job) -> None:
     """The kernel keeps signals that have no handler from it."""
@@ -339,9 +347,15 @@ def test_a_model_that_cannot_be_written_is_a_failure(job: Job) -> None:
     assert failure.startswith("AlgorithmError")
 
 
+@pytest.mark.fault(family=43, outcome="a model within 15 s, code of the signal")
 @pytest.mark.parametrize(
     ("numbers", "code"),
-    [((signal.SIGINT,), 130), ((signal.SIGTERM,), 143), ((signal.SIGTERM, signal.SIGTERM), 143)],
+    [
+        ((signal.SIGINT,), 130),
+        ((signal.SIGTERM,), 143),
+        ((signal.SIGTERM, signal.SIGTERM), 143),
+        ((signal.SIGHUP,), 129),
+    ],
 )
 def test_the_command_stops_with_the_code_of_the_signal(
     data: Path, tmp_path: Path, numbers: tuple[int, ...], code: int
@@ -356,6 +370,7 @@ def test_the_command_stops_with_the_code_of_the_signal(
     _check_model(job)
 
 
+@pytest.mark.fault(family=43, outcome="ends within 2 s")
 def test_a_second_ctrl_c_ends_the_command_at_once(data: Path, tmp_path: Path) -> None:
     with _start_command(data, tmp_path, slow=SLOW_UPDATE.format(when=2)) as running:
         running.wait_for("SLOW update")

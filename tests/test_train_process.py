@@ -304,6 +304,7 @@ def test_a_job_forgets_how_the_one_before_it_ended(data: Path, tmp_path: Path) -
     assert (run.code, run.failure) == (0, None)
 
 
+@pytest.mark.fault(family=48, outcome="refused (2), naming what was given")
 def test_arguments_are_refused(data: Path, tmp_path: Path) -> None:
     job = lay_out_job(tmp_path / "ml", data, link=True)
     run = job.run("extra")

@@ -406,6 +406,7 @@ def _spoil_update(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Stepper, "update", update)
 
 
+@pytest.mark.fault(family=26, outcome="ends within a step, naming epoch and iteration")
 def test_a_loss_that_is_no_number_stops_the_job(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +416,7 @@ def test_a_loss_that_is_no_number_stops_the_job(
     assert list((tmp_path / "model").iterdir()) == []
 
 
+@pytest.mark.fault(family=26, outcome="ends within a step; the best model stays, and loads")
 def test_a_later_divergence_leaves_the_best_model(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +428,7 @@ def test_a_later_divergence_leaves_the_best_model(
     assert load_predictor(tmp_path / "model").predict_mask(np.zeros((9, 9, 3), np.uint8)).shape == (9, 9)
 
 
+@pytest.mark.fault(family=26, outcome="ends after the epoch, naming the parameter")
 def test_first_layers_that_are_lost_stop_the_job_though_the_loss_is_finite(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,12 @@ class ModelError(UserError):
     """A model folder, archive or parameter file cannot be used."""
 
 
+class StorageError(UserError):
+    """A file cannot be written, because of the disk; the text names file, bytes and reason."""
+
+    status = 500
+
+
 class TrainingDivergedError(UserError):
     """The loss is no longer a finite number; the text names the step."""
 

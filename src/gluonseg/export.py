@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.atomic import replacing_file, write_text
+from gluonseg.atomic import write_bytes, write_text
 from gluonseg.errors import ModelError
 from gluonseg.models.artifact import ModelArtifact, find_weights, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
@@ -64,8 +64,8 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
 
 def write_onnx(file: OnnxFile, path: Path) -> Path:
     """Write an ONNX file to ``path`` in one step, and list it in the manifest of its folder."""
-    with listing_files(path.parent, path.name), replacing_file(path) as partial:
-        partial.write_bytes(file.read())
+    with listing_files(path.parent, path.name):
+        write_bytes(path, file.read())
     return path
 
 
@@ -77,7 +77,7 @@ def export_model(source: Path, output: Path | None = None) -> Path:
 
     Raises:
         ModelError: there is no usable model, ``output`` is needed, or the file would not give what MXNet gives.
-        OSError: the file cannot be written.
+        StorageError, OSError: the file cannot be written.
     """
     folder = output or source
     if output is None and (not source.is_dir() or find_weights(source) is None):

@@ -63,6 +63,7 @@ def test_port_of_a_pipeline(image: str, base: Path) -> None:
         container.wait_until_served()
 
 
+@pytest.mark.fault(family=48, outcome="refused (2), naming the folder")
 def test_no_model(image: str, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     run = run_container(image, "serve", base=tmp_path)

@@ -1,1 +1,1 @@
-"""The catalogue of faults and bad input: each test says by its mark which family it covers and with what outcome."""
+"""The catalogue of faults and bad input: each test says by its mark which family it covers, and what happens."""

@@ -37,7 +37,7 @@ class TrainingState:
         elif found := _START.search(line):
             self._iterations, self.epochs = max(1, int(found[1])), int(found[2])
         elif resumed := find_resumed(line):
-            self._resumed = self.done = resumed[0] + 1
+            self._resumed = self.done = resumed.epochs
         return False
 
     @property

@@ -67,10 +67,10 @@ class Loader:
         """Number of batches in ``epoch``."""
         return count_batches(epoch, len(self.dataset), self.batch_size)
 
-    def iter_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of ``epoch``, two of them prepared ahead."""
+    def iter_batches(self, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """Yield the batches of ``epoch`` after the first ``done`` ones, two of them prepared ahead."""
         first = epoch * len(self.dataset) // self.batch_size
-        numbers = range(first, first + self.count_batches(epoch))
+        numbers = range(first + done, first + self.count_batches(epoch))
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
         waiting: deque[list[Future[Sample]]] = deque()
         try:

@@ -19,6 +19,7 @@ from gluonseg.models.card import ModelCard
 from gluonseg.models.registry import build_network
 
 _COUNTED = ("Convolution", "FullyConnected")
+_KEPT = ("Convolution", "Activation")
 _INPUT = "data"
 
 
@@ -56,3 +57,16 @@ def compute_served_cost(card: ModelCard, height: int, width: int) -> Cost:
     """Cost of a model as it is served, without its auxiliary head, for a network input of (height, width) pixels."""
     network = build_network(card.algorithm, card.backbone, card.num_classes, aux=False)
     return compute_cost(network.predict_coarse, height, width)
+
+
+def compute_kept_bytes(run: Callable[[Any], Any], height: int, width: int) -> int:
+    """Bytes that a training step keeps of the forward pass of one picture (1, 3, height, width), at the least.
+
+    The backward pass needs what goes into each batch norm, which convolutions give, and what goes into each
+    convolution, which activations give; float32. Parameters are not counted.
+    """
+    symbol = run(mx.sym.var(_INPUT))
+    symbol = mx.sym.Group(list(symbol)) if isinstance(symbol, tuple | list) else symbol
+    nodes = json.loads(symbol.tojson())["nodes"]
+    _, outputs, _ = symbol.get_internals().infer_shape(**{_INPUT: (1, 3, height, width)})
+    return 4 * sum(math.prod(out) for node, out in zip(nodes, outputs, strict=True) if node["op"] in _KEPT)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
-from gluonseg.atomic import replacing_file
+from gluonseg.atomic import write_pieces
 from gluonseg.errors import ModelError, join_names
 from gluonseg.regular_file import open_regular
 
@@ -177,7 +177,7 @@ def convert_arrays(arrays: Mapping[str, Array]) -> dict[str, Any]:
 def iter_params(arrays: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
     """The bytes of a ``.params`` file of ``arrays`` (numpy or MXNet), dtypes kept; one array in memory at a time.
 
-    For who writes them himself: MXNet's own writer does not tell when the disk is full.
+    MXNet's own writer does not tell when the disk is full.
     """
     yield struct.pack("<3Q", _LIST_MAGIC, 0, len(arrays))
     for array in arrays.values():
@@ -191,15 +191,23 @@ def iter_params(arrays: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
         yield struct.pack("<Q", len(text)) + text
 
 
-def write_params(arrays: Mapping[str, Array], path: Path) -> None:
-    """Write a ``.params`` file that MXNet reads, dtypes kept; ``path`` is replaced in one step or not at all."""
-    import mxnet as mx
+def compute_size(arrays: Mapping[str, Any]) -> int:
+    """Bytes of the ``.params`` file of ``arrays``, numpy or MXNet."""
+    data = sum(prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
+    headers = sum(struct.calcsize(f"<Iii{len(array.shape)}q3i") for array in arrays.values())
+    names = sum(struct.calcsize("<Q") + len(name.encode()) for name in arrays)
+    return int(struct.calcsize("<3QQ") + headers + data + names)
 
+
+def write_params(arrays: Mapping[str, Array], path: Path) -> None:
+    """Write a ``.params`` file that MXNet reads, dtypes kept; ``path`` is replaced in one step or not at all.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
+        ModelError: it cannot be written for another reason.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(path) as partial:
-            # Opened here first: MXNet's own message for a folder that cannot be written is a stack trace.
-            partial.touch()
-            mx.nd.save(str(partial), convert_arrays(arrays))
-    except (OSError, mx.MXNetError) as error:
-        raise ModelError(f"{path} cannot be written: {error}. Check the folder and the free space.") from error
+        write_pieces(path, iter_params(arrays), compute_size(arrays))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error}. Check the folder and its permissions.") from error

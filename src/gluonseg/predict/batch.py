@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.atomic import replacing_file
+from gluonseg.atomic import write_bytes
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError, join_names
@@ -75,8 +75,7 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
 
 def write_png(pixels: UInt8Array, path: Path) -> None:
     """Write a grey (H, W) or RGB (H, W, 3) uint8 array as PNG, in one step."""
-    with replacing_file(path) as partial:
-        partial.write_bytes(encode_png(pixels))
+    write_bytes(path, encode_png(pixels))
 
 
 def check_targets(images: Sequence[Path], output: Path, *, overlays: bool) -> None:

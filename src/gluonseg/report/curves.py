@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gluonseg.atomic import replacing_file
+from gluonseg.atomic import write_bytes
 
 
 def find_changes(epochs: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -54,5 +55,6 @@ def _draw(epochs: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
-    with replacing_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_bytes(path, picture.getvalue())

@@ -86,6 +86,8 @@ def _describe_unwritable(folder: Path, error: OSError) -> UserError:
         fix = f"; give the folder to uid {os.geteuid()}, or run the container without --user"
     elif error.errno == errno.EROFS:
         fix = "; mount a folder there that can be written to"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "; make room there"
     elif isinstance(error, FileExistsError | NotADirectoryError):
         fix = "; a file is in its place, remove it"
     return UserError(f"uid {os.geteuid()} cannot write to the folder {folder}: {error.strerror}{fix}")

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gluonseg.atomic import find_storage_error
 from gluonseg.cores import set_thread_count
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
 from gluonseg.sagemaker.contract import find_base, find_temporary_folder, prepare_folders, read_contract
@@ -26,8 +27,10 @@ from gluonseg.sagemaker.log import (
     ProgressLine,
     ProgressLog,
     configure_logging,
+    drop_unwritten,
     is_watched,
     log_whole_image,
+    open_closed_streams,
     shorten_values,
 )
 from gluonseg.sagemaker.stop_signal import Script, passing_on_sigterm, stopping_job
@@ -167,6 +170,7 @@ def train_channels(
 
 def _report_failure(base: Path, error: Exception) -> int:
     """Log why the job failed and write the failure file; returns the exit code."""
+    error = find_storage_error(error) or error
     text, code = describe_failure(error)
     trace = "" if isinstance(error, UserError) else "\n" + "".join(traceback.format_exception(error)).rstrip()
     _log.error("%s%s", text, trace)
@@ -200,6 +204,7 @@ def run_training(base: Path, *, owns_process: bool = False) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``container/train``."""
+    open_closed_streams()
     configure_logging()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _log.info("Docker entrypoint called with argument(s): %s", " ".join(["train", *given]))
@@ -211,4 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         _log.error("ClientError: %s", error)
         return error.exit_code
-    return run_training(base, owns_process=True)
+    try:
+        return run_training(base, owns_process=True)
+    finally:
+        drop_unwritten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -39,12 +40,17 @@ class _Handler(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
+        except OSError:
+            pass  # nobody reads the log any more, or there is no room for it: no reason to end a training
         except Exception:
             self.handleError(record)
 
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Send the program's log to standard output in the built-in's format."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of any alphabet, and such that are no text at all, whatever the locale has letters for.
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = _Handler()
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -53,6 +59,30 @@ def configure_logging(level: int = logging.INFO) -> None:
     # That it looks for fonts, in every new container, is nobody's business.
     logging.getLogger("matplotlib").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
+
+
+def open_closed_streams() -> None:
+    """Give a process that was started without standard streams some that go nowhere.
+
+    Else the next files that it opens would have their numbers, and be written into by whatever writes to these.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    # Not closed by anybody: they are the program's for as long as it runs.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def drop_unwritten() -> None:
+    """Forget what of the log cannot be written: Python would try again at its end, and make that a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a job: within seconds, whatever its main thread is computing.
+"""SIGTERM, SIGINT and SIGHUP end a job: within seconds, whatever its main thread is computing.
 
 Python runs signal handlers in the main thread, between two of its own instructions; one update of a large network
 keeps that thread in MXNet for a minute. So what has to be done is done in a thread of its own, which hears of a signal
@@ -127,7 +127,7 @@ def stopping_job(
     *,
     owns_process: bool = False,
 ) -> Iterator[None]:
-    """Let SIGTERM and SIGINT ask for ``stop`` while the block runs; nothing happens outside the main thread.
+    """Let SIGTERM, SIGINT and SIGHUP ask for ``stop`` while the block runs; nothing happens outside the main thread.
 
     When the block does not end in time, the process ends here, with the code that ``get_code`` gives for the signal,
     or ``fail`` for an error on the way. A block that ends in time ends with :class:`Stopped`, when there is nothing
@@ -139,7 +139,9 @@ def stopping_job(
         yield
         return
     stopper = _JobStopper(stop, get_code, fail)
-    receiver = _Receiver((signal.SIGTERM, signal.SIGINT), stopper.handle, stopper.react)
+    # Under nohup the end of the terminal is to change nothing.
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    receiver = _Receiver((signal.SIGTERM, signal.SIGINT, *hangup), stopper.handle, stopper.react)
     try:
         yield
     except Exception:

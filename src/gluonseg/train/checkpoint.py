@@ -1,7 +1,7 @@
-"""Checkpoints: after each epoch all that the rest of the training depends on, so that a killed job goes on exactly.
+"""Checkpoints: all that the rest of a training depends on, so that a killed job goes on exactly.
 
-The order of the photos, their augmentation, the learning rate and the dropout of an epoch depend on the seed and the
-epoch's number alone; what is left is parameters, the optimizer's states and what the epochs have given so far.
+The photos of an update, their augmentation, its learning rate and its dropout depend on the seed and the update's
+number alone; what is left is parameters, the optimizer's states, the number of updates and what they have given so far.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from gluonseg.data.dataset import Dataset
 from gluonseg.errors import ModelError, UserError
 from gluonseg.json_object import parse_json_object
 from gluonseg.metrics import Confusion
-from gluonseg.models.params_file import read_arrays
-from gluonseg.train.checkpoint_file import RESUMED, CheckpointFile, CheckpointFolder, compute_size
+from gluonseg.models.params_file import compute_size, read_arrays
+from gluonseg.train.checkpoint_file import RESUMED, CheckpointFile, CheckpointFolder, describe_position
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
 from gluonseg.train.freeze import ALL_PHASE, HEAD_PHASE
-from gluonseg.train.listener import EpochResult
+from gluonseg.train.listener import EpochPart, EpochResult
 from gluonseg.train.plan import Plan
 from gluonseg.train.writer import ModelWriter, describe_versions
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-_FORMAT = 1
+_FORMAT = 2
+INTERVAL_S = 600.0
+"""In an epoch that takes longer than this there is a checkpoint now and then; so much work is lost at most."""
 _FREE = ("_workers", "_logging_frequency", "_hybrid", "_num_kv_servers", "tensorboard")
 """Hyperparameters that no number of the training depends on."""
 _DAMAGE = (ModelError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
@@ -110,7 +112,7 @@ def _hash_pieces(pieces: Iterable[Any]) -> str:
 
 
 class Checkpoint:
-    """Saves ``network`` and ``trainer`` after each epoch, and puts them back; ``writer`` has what each epoch gave."""
+    """Saves ``network`` and ``trainer``, and puts them back; ``writer`` has what each epoch gave."""
 
     def __init__(
         self, folder: CheckpointFolder, identity: Identity, network: Any, trainer: Any, writer: ModelWriter
@@ -120,38 +122,56 @@ class Checkpoint:
         self._network = network
         self._trainer = trainer
         self._writer = writer
-        self._start = time.monotonic()
+        self._start = self._saved_at = time.monotonic()
+        self._saved: tuple[int, int] | None = None
         self.best: Mapping[str, Any] = {}
         """Parameters of the best epoch so far, float32 on the CPU."""
         self.seconds = 0.0
         """Time spent before this process, up to the checkpoint that it went on from."""
         self._peak_mb = 0.0
 
-    def save(self, results: Sequence[EpochResult]) -> None:
-        """Write a checkpoint after the last of ``results``. A training that has no room for it goes on without."""
-        best = _find_best(results)
-        if best == len(results) - 1:
-            self.best = self._writer.last
-        arrays = {
-            "json": np.frombuffer(json.dumps(self._describe(results)).encode(), dtype=np.uint8),
-            "confusion": np.stack([result.confusion.matrix for result in results]),
-            **collect_arrays(self._network, self._trainer),
-        }
-        if best < len(results) - 1:  # else they are the parameters
-            arrays |= {f"best/{name}": array for name, array in self.best.items()}
+    def is_due(self) -> bool:
+        """Whether the last checkpoint, or the beginning, is so long ago that there should be one inside the epoch."""
+        return time.monotonic() - self._saved_at >= INTERVAL_S
+
+    def save(self, results: Sequence[EpochResult], part: EpochPart) -> None:
+        """Write a checkpoint of all epochs of ``results`` and of ``part`` of the next, unless it is there already.
+
+        A training that has no room for it goes on without.
+        """
+        position = len(results), part.updates
+        if position in (self._saved, (0, 0)):
+            return
+        arrays = self._collect(results, part)
         try:
-            self._folder.write(results[-1].epoch, arrays)
+            self._folder.write(*position, arrays)
+            self._saved = position
         except OSError as error:
             _log.warning(
-                "The checkpoint of epoch %d cannot be written to %s, where it needs %.1f MB: %s; training goes on, "
+                "The checkpoint %s cannot be written to %s, where it needs %.1f MB: %s; training goes on, "
                 "and the checkpoints that are there stay",
-                results[-1].epoch,
+                describe_position(*position),
                 self._folder.folder,
                 compute_size(arrays) / 1e6,
                 error.strerror,
             )
+        self._saved_at = time.monotonic()
 
-    def _describe(self, results: Sequence[EpochResult]) -> dict[str, Any]:
+    def _collect(self, results: Sequence[EpochResult], part: EpochPart) -> dict[str, Any]:
+        is_best = _is_best(results, part)
+        if is_best:
+            self.best = self._writer.last
+        arrays = {
+            "json": np.frombuffer(json.dumps(self._describe(results, part)).encode(), dtype=np.uint8),
+            **collect_arrays(self._network, self._trainer),
+        }
+        if results:
+            arrays["confusion"] = np.stack([result.confusion.matrix for result in results])
+        if not is_best:  # else they are the parameters
+            arrays |= {f"best/{name}": array for name, array in self.best.items()}
+        return arrays
+
+    def _describe(self, results: Sequence[EpochResult], part: EpochPart) -> dict[str, Any]:
         epochs = [{**vars(result), "confusion": None} for result in results]
         return {
             "format": _FORMAT,
@@ -160,11 +180,12 @@ class Checkpoint:
             "seconds": self.seconds + time.monotonic() - self._start,
             "peak_mb": max(self._peak_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MB),
             "epochs": epochs,
+            "part": dataclasses.asdict(part),
             "optimizer": collect_counts(self._network, self._trainer),
         }
 
-    def resume(self) -> list[EpochResult]:
-        """Put everything back as it was after the last whole epoch; its results, none when there is no checkpoint.
+    def resume(self) -> tuple[list[EpochResult], EpochPart]:
+        """Put everything back as it was; the whole epochs' results, none when there is no checkpoint, and the next's.
 
         Raises:
             UserError: all checkpoints are damaged, one cannot be read, or they are of another job.
@@ -175,22 +196,24 @@ class Checkpoint:
             try:
                 arrays, content = _read(file)
                 self._check_identity(content)
-                results = _parse_results(arrays["confusion"], content, num_classes)
-                if results[-1].epoch != file.epoch:
-                    raise ValueError(f"it is of epoch {results[-1].epoch}")
-                self._restore(arrays, content, results)
+                results = _parse_results(arrays.get("confusion"), content, num_classes)
+                part = _parse_part(content["part"])
+                if (len(results), part.updates) != (file.epochs, file.updates):
+                    raise ValueError(f"it is one {describe_position(len(results), part.updates)}")
+                self._restore(arrays, content, results, part)
             except _DAMAGE as error:
                 _log.warning("The checkpoint %s cannot be used: %s", file.path, _describe_damage(error))
                 continue
             self._folder.note_good(file)
-            _log.info(RESUMED, file.path, file.epoch, self.seconds, self._peak_mb)
-            return results
+            self._saved = file.epochs, file.updates
+            _log.info(RESUMED, file.path, describe_position(*self._saved), self.seconds, self._peak_mb)
+            return results, part
         if files:
             raise UserError(
                 f"all {len(files)} checkpoints in {self._folder.folder} are damaged; bring back one that is not, "
                 "or remove them to start from the first epoch"
             )
-        return []
+        return [], EpochPart()
 
     def _check_identity(self, content: Mapping[str, Any]) -> None:
         earlier = Identity(**content["identity"]) if content["format"] == _FORMAT else None
@@ -212,11 +235,14 @@ class Checkpoint:
                 threads,
             )
 
-    def _restore(self, arrays: Mapping[str, Array], content: Mapping[str, Any], results: list[EpochResult]) -> None:
+    def _restore(
+        self, arrays: Mapping[str, Array], content: Mapping[str, Any], results: list[EpochResult], part: EpochPart
+    ) -> None:
         """Put everything back; ValueError, before anything is changed, when it does not fit."""
         best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
-        is_best = _find_best(results) == len(results) - 1  # then its parameters are the best ones
-        expected = {} if is_best else {name: (array.shape, "float32") for name, array in self._writer.last.items()}
+        is_best = _is_best(results, part)
+        has_best = bool(results) and not is_best
+        expected = {name: (array.shape, "float32") for name, array in self._writer.last.items()} if has_best else {}
         if {name: (array.shape, array.dtype.name) for name, array in best.items()} != expected:
             raise ValueError("the parameters of its best epoch are not those of the network")
         seconds, peak_mb = (_parse_number(content, name) for name in ("seconds", "peak_mb"))
@@ -228,11 +254,15 @@ class Checkpoint:
             self.best = self._writer.last
 
 
-def _parse_results(confusions: Array, content: Mapping[str, Any], num_classes: int) -> list[EpochResult]:
-    """The results of all epochs; ValueError when they are not what a training gives."""
+def _parse_results(confusions: Array | None, content: Mapping[str, Any], num_classes: int) -> list[EpochResult]:
+    """The results of all whole epochs; ValueError when they are not what a training gives."""
     entries = content["epochs"]
     shape = (len(entries), num_classes, num_classes)
-    if not entries or confusions.shape != shape or confusions.dtype != np.int64 or confusions.min() < 0:
+    if confusions is None and entries == []:
+        return []
+    if confusions is None or not entries:
+        raise ValueError("its confusions are not counts of its epochs")
+    if confusions.shape != shape or confusions.dtype != np.int64 or confusions.min() < 0:
         raise ValueError(f"its confusions are {confusions.dtype} {confusions.shape}, not counts {shape}")
     return [
         EpochResult(**{**_check_entry(entry, epoch), "confusion": Confusion(matrix.astype(np.int64))})
@@ -250,6 +280,14 @@ def _check_entry(entry: Mapping[str, Any], epoch: int) -> Mapping[str, Any]:
     return entry
 
 
+def _parse_part(entry: Mapping[str, Any]) -> EpochPart:
+    """What an epoch has given so far; ValueError when it is not what a training gives."""
+    counts = {name: entry[name] for name in ("updates", "samples")}
+    if not all(type(count) is int and count >= 0 for count in counts.values()):
+        raise ValueError(f"the counts of its last epoch are {counts}")
+    return EpochPart(**counts, loss=_parse_number(entry, "loss"), seconds=_parse_number(entry, "seconds"))
+
+
 def _parse_number(entry: Mapping[str, Any], name: str) -> float:
     value = entry[name]
     if type(value) not in (int, float) or not math.isfinite(value):
@@ -257,9 +295,11 @@ def _parse_number(entry: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _find_best(results: Sequence[EpochResult]) -> int:
-    """The first epoch of the highest mIOU, as the training has it."""
-    return max(range(len(results)), key=lambda number: results[number].miou)
+def _is_best(results: Sequence[EpochResult], part: EpochPart) -> bool:
+    """Whether the parameters are those of the best epoch: the first one of the highest mIOU."""
+    if not results or part.updates:
+        return False
+    return max(range(len(results)), key=lambda number: results[number].miou) == len(results) - 1
 
 
 def _read(file: CheckpointFile) -> tuple[dict[str, Array], dict[str, Any]]:

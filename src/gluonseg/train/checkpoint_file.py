@@ -1,48 +1,52 @@
 """The files of checkpoints: each there whole or not at all, and verified before anything in it is parsed.
 
-A checkpoint is one ``.params`` file, ``checkpoint-<epoch>-<sha256 of the file>.params``. One file, because SageMaker
+A checkpoint is one ``.params`` file: ``checkpoint-<epoch>-<sha256 of the file>.params`` after that epoch, and
+``checkpoint-<epoch>-<updates>-<sha256 of the file>.params`` after so many updates of it. One file, because SageMaker
 copies the folder to S3 file by file while the job runs: of two that belong together, one could be missing.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from math import prod
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from gluonseg.atomic import BUFFER_BYTES
 from gluonseg.digest import hash_file
 from gluonseg.errors import UserError
 from gluonseg.models.params_file import iter_params
+from gluonseg.train.folder_lock import hold_folder
 
 _log = logging.getLogger(__name__)
 KEPT = 2
 """So many checkpoints stay: should the newest be damaged, there is the one before."""
-_NAME = re.compile(r"checkpoint-(\d{6,})-([0-9a-f]{64})\.params", re.ASCII)
+_NAME = re.compile(r"checkpoint-(\d{6,18})-(?:(\d{6,18})-)?([0-9a-f]{64})\.params", re.ASCII)
 _PARTIAL = ".checkpoint.{}.partial"
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)
 """What file systems say that write files through to the disk, but not folders: FUSE, SMB."""
-RESUMED = "Resuming from checkpoint %s after epoch %d, %.1f s of training, peak memory %.1f MB"
+RESUMED = "Resuming from checkpoint %s %s, %.1f s of training, peak memory %.1f MB"
 """The line that the log of a job has when it goes on; :func:`find_resumed` reads it."""
 _RESUMED_LINE = re.compile(
-    r"Resuming from checkpoint .* after epoch (\d+), (\d+\.\d) s of training, peak memory (\d+\.\d) MB$"
+    r"Resuming from checkpoint .* (?:after epoch (\d+)|after update \d+ of epoch (\d+)), "
+    r"(\d+\.\d) s of training, peak memory (\d+\.\d) MB$"
 )
 
 
 class CheckpointFile(NamedTuple):
-    """A file that has the name of a checkpoint; ``epoch`` and ``sha256`` (hex) are what the name says."""
+    """A file that has the name of a checkpoint after ``epochs`` whole epochs and ``updates`` of the next one.
+
+    These and ``sha256`` (hex) are what the name says.
+    """
 
     path: Path
-    epoch: int
+    epochs: int
+    updates: int
     sha256: str
 
     def is_whole(self) -> bool:
@@ -59,21 +63,19 @@ class CheckpointFolder:
         self._good: list[Path] = []
 
     def find_files(self) -> list[CheckpointFile]:
-        """Checkpoints by name, the last epoch first."""
-        found = [(path, _NAME.fullmatch(path.name)) for path in self.folder.iterdir()]
-        files = [
-            CheckpointFile(path, int(match[1]), match[2])
-            for path, match in found
-            if match and path.is_file() and not path.is_symlink()
-        ]
-        return sorted(files, key=lambda file: (file.epoch, file.sha256), reverse=True)
+        """Checkpoints by name, the one that is furthest first."""
+        found = [_parse_name(path) for path in self.folder.iterdir() if path.is_file() and not path.is_symlink()]
+        files = [file for file in found if file]
+        return sorted(files, key=lambda file: (file.epochs, file.updates, file.sha256), reverse=True)
 
     def note_good(self, file: CheckpointFile) -> None:
         """The job goes on from this one: it stays until there are enough newer ones."""
         self._good = [file.path]
 
-    def write(self, epoch: int, arrays: Mapping[str, Any]) -> Path:
+    def write(self, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
         """Write a checkpoint of ``arrays`` (numpy or MXNet) and remove those that are no longer needed.
+
+        It is one after ``epochs`` whole epochs and ``updates`` updates of the next one.
 
         Raises:
             OSError: it could not be written; nothing of it is left, and what was there before is. Or it is there, but
@@ -81,10 +83,11 @@ class CheckpointFolder:
         """
         partial = self.folder / _PARTIAL.format(os.getpid())
         try:
-            path = self.folder / f"checkpoint-{epoch:06}-{_write_file(partial, arrays)}.params"
+            path = self.folder / _format_name(epochs, updates, _write_file(partial, arrays))
             os.replace(partial, path)
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
         try:
             self._sync()
         finally:  # whatever the disk says to that: the file is there
@@ -103,12 +106,33 @@ class CheckpointFolder:
     def _remove_others(self) -> None:
         for file in self.find_files():
             if file.path not in self._good:
-                file.path.unlink(missing_ok=True)
+                try:
+                    file.path.unlink(missing_ok=True)
+                except OSError as error:
+                    _log.warning("The checkpoint %s is no longer needed, and cannot be removed: %s", file.path, error)
 
     def remove_partial(self) -> None:
         """Remove what a job that was killed while it wrote has left."""
         for path in self.folder.glob(_PARTIAL.format("*")):
             path.unlink(missing_ok=True)
+
+
+def _format_name(epochs: int, updates: int, sha256: str) -> str:
+    position = f"{epochs:06}-{updates:06}" if updates else f"{epochs - 1:06}"
+    return f"checkpoint-{position}-{sha256}.params"
+
+
+def _parse_name(path: Path) -> CheckpointFile | None:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    epoch, updates, sha256 = int(match[1]), int(match[2] or 0), match[3]
+    return CheckpointFile(path, epoch if updates else epoch + 1, updates, sha256)
+
+
+def describe_position(epochs: int, updates: int) -> str:
+    """Where in the training a checkpoint is, in words."""
+    return f"after update {updates} of epoch {epochs}" if updates else f"after epoch {epochs - 1}"
 
 
 @contextmanager
@@ -128,44 +152,26 @@ def open_checkpoints(folder: Path | None) -> Iterator[CheckpointFolder | None]:
             probe.touch()
         finally:
             probe.unlink(missing_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise UserError(f"the folder of the checkpoints, {folder}, cannot be used: {_explain(error)}") from None
-    try:
-        _lock(folder, descriptor)
+    with hold_folder(folder, "keeps its checkpoints in") as descriptor:
         checkpoints = CheckpointFolder(folder, descriptor)
         checkpoints.remove_partial()
         yield checkpoints
-    finally:
-        os.close(descriptor)
 
 
 def _explain(error: OSError) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
         return "a file is in its place; remove that file, or name another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}; make room there, or name another folder"
     return f"{error.strerror}; give uid {os.geteuid()} a folder that it can write to, or train without checkpoints"
-
-
-def _lock(folder: Path, descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"another process keeps its checkpoints in {folder}; wait for its end, or name another folder"
-        ) from None
-    except OSError:  # some network file systems have no locks
-        _log.warning("%s cannot be locked; see that no other job keeps its checkpoints there", folder)
-
-
-def compute_size(arrays: Mapping[str, Any]) -> int:
-    """Bytes of a checkpoint of ``arrays``, names and headers left out."""
-    return sum(prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays.values())
 
 
 def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
     """Write a ``.params`` file through to the disk; returns the sha256 (hex) of what was meant to be written."""
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with path.open("wb", buffering=BUFFER_BYTES) as file:
         for piece in iter_params(arrays):
             digest.update(piece)
             file.write(piece)
@@ -175,9 +181,9 @@ def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
 
 
 class Resumed(NamedTuple):
-    """The epoch after which a job has gone on, and what the training took up to there: seconds, MB at most."""
+    """How many whole epochs a job that went on had, and what the training took up to there: seconds, MB at most."""
 
-    epoch: int
+    epochs: int
     seconds: float
     peak_mb: float
 
@@ -185,4 +191,6 @@ class Resumed(NamedTuple):
 def find_resumed(line: str) -> Resumed | None:
     """What a log line tells of a job that goes on; None for any other line."""
     found = _RESUMED_LINE.search(line)
-    return Resumed(int(found[1]), float(found[2]), float(found[3])) if found else None
+    if found is None:
+        return None
+    return Resumed(int(found[2]) if found[2] else int(found[1]) + 1, float(found[3]), float(found[4]))

@@ -17,6 +17,7 @@ from PIL import Image
 from gluonseg.compare.hardware import describe_hardware
 from gluonseg.compare.measurement import PhotoFacts, build_score, compute_photo_facts
 from gluonseg.compare.record import FINISHED, MASKS_FOLDER, RunRecord, Score, write_record
+from gluonseg.errors import UserError
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
@@ -81,6 +82,8 @@ class JobReport:
             else:
                 score = build_score(self._predictor, self._photos, confusion)
                 self._write_scored(self._folder, card, results, score)
+        except (UserError, OSError) as error:
+            _log.error("The report is not written: %s", error)
         except Exception:
             _log.exception("The report could not be written")
 

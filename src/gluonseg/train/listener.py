@@ -30,6 +30,16 @@ class EpochResult:
         return self.confusion.compute_builtin_miou()
 
 
+@dataclass(frozen=True)
+class EpochPart:
+    """The first ``updates`` updates of an epoch: the sum of their losses, their samples, and the seconds they took."""
+
+    updates: int = 0
+    loss: float = 0.0
+    samples: int = 0
+    seconds: float = 0.0
+
+
 class Listener:
     """Is told of everything the loop does; override what is of interest. Heavy work belongs in on_epoch."""
 

@@ -6,21 +6,28 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from gluonseg.data.loader import Loader
+import numpy as np
+import numpy.typing as npt
+
+from gluonseg.data.loader import Batch, Loader
+from gluonseg.errors import TrainingDivergedError
 from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.schedules import Schedule
 from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.freeze import HEAD_PHASE, Freeze
-from gluonseg.train.listener import EpochResult, Listener
-from gluonseg.train.start import seed_epoch
+from gluonseg.train.listener import EpochPart, EpochResult, Listener
+from gluonseg.train.start import seed_update
 from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
 from gluonseg.train.stop import Stop
 
 
 @dataclass
 class Loop:
-    """Trains ``network`` for ``epochs`` epochs; ``results`` are those of all epochs that were run."""
+    """Trains ``network`` for ``epochs`` epochs.
+
+    ``results`` are those of all epochs that were run, ``part`` is what the one after them has given so far.
+    """
 
     network: Any
     stepper: Stepper
@@ -36,6 +43,7 @@ class Loop:
     freeze: Freeze | None = None
     stop: Stop = field(default_factory=Stop)
     results: list[EpochResult] = field(default_factory=list)
+    part: EpochPart = field(default_factory=EpochPart)
     checkpoint: Checkpoint | None = None
 
     @property
@@ -44,13 +52,19 @@ class Loop:
         return len(self.results) >= self.epochs or self._find_early_end() is not None
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Save to ``checkpoint`` after each epoch, and go on after what is there already.
+        """Save to ``checkpoint`` after each epoch and now and then in it, and go on after what is there already.
 
         Raises:
             UserError: the checkpoints cannot be used.
         """
-        self.results = checkpoint.resume()
+        self.results, self.part = checkpoint.resume()
         self.checkpoint = checkpoint
+
+    def save(self) -> None:
+        """Save what there is, if there is a place for it and if it is not there already."""
+        if self.checkpoint:
+            with self.stop.saving:
+                self.checkpoint.save(self.results, self.part)
 
     def run(self) -> list[EpochResult]:
         """Train, and return the results.
@@ -72,22 +86,19 @@ class Loop:
         return self.results
 
     def _run_epoch(self, epoch: int) -> None:
-        # Of dropout, too, an epoch then depends on its number alone, and not on all that was drawn before: a job that
-        # goes on from a checkpoint draws what it would have drawn without the interruption.
-        seed_epoch(self.seed, epoch)
         if self.freeze and self.freeze.begin_epoch(epoch):
             self.stepper.forget_compiled()
         phase = self.freeze.get_phase(epoch) if self.freeze else None
-        loss, train_throughput, rate = self._train_epoch(epoch)
+        rate = self._train_epoch(epoch)
+        loss, train_throughput = self.part.loss / self.part.updates, self.part.samples / max(self.part.seconds, 1e-9)
         self.listener.on_train_epoch(epoch, loss, train_throughput)
         confusion, throughput = self._validate_epoch(epoch)
         result = EpochResult(epoch, rate, loss, train_throughput, confusion, throughput, phase)
         is_best = all(result.miou > earlier.miou for earlier in self.results)
         self.results.append(result)
+        self.part = EpochPart()
         self.listener.on_epoch(result, is_best)
-        if self.checkpoint:
-            with self.stop.saving:
-                self.checkpoint.save(self.results)
+        self.save()
 
     def _find_early_end(self) -> str | None:
         """Why training ends before its last epoch, if it does."""
@@ -100,27 +111,47 @@ class Loop:
         patience = self.early_stopping.patience
         return f"validation mIOU has not risen above {max(history):.6f} for {patience} epochs"
 
-    def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
-        """Mean loss of the epoch, samples/s, and the last learning rate."""
-        start, total, samples, iteration, rate = time.perf_counter(), 0.0, 0, 0, 0.0
+    def _train_epoch(self, epoch: int) -> float:
+        """Make the updates of the epoch that are still to be made; returns the last learning rate."""
+        part, start = self.part, time.perf_counter()
         earlier = sum(self.training.count_batches(number) for number in range(epoch))
-        for iteration, batch in enumerate(self.training.iter_batches(epoch), start=1):
+        for iteration, batch in enumerate(self.training.iter_batches(epoch, part.updates), start=part.updates + 1):
             self.stop.check()
-            rate = self.schedule(earlier + iteration - 1)
-            loss = float(self.stepper.update(batch, rate).asscalar())
-            check_finite(loss, epoch, iteration)
-            total += loss
-            samples += len(batch.images)
-            self.listener.on_update(epoch, iteration, len(batch.images), rate)
-        check_finite_parameters(self.network, self.device, epoch, iteration)
-        return total / max(1, iteration), samples / (time.perf_counter() - start), rate
+            loss = self._update(batch, epoch, iteration, earlier + iteration - 1)
+            seconds = part.seconds + time.perf_counter() - start
+            self.part = EpochPart(iteration, self.part.loss + loss, self.part.samples + len(batch.images), seconds)
+            # A job that is to end writes its model first.
+            if self.checkpoint and self.checkpoint.is_due() and not self.stop.is_requested:
+                self.save()
+        check_finite_parameters(self.network, self.device, epoch, self.part.updates)
+        return self.schedule(earlier + self.part.updates - 1)
+
+    def _update(self, batch: Batch, epoch: int, iteration: int, number: int) -> float:
+        """Make update ``number`` of the job (from 0), ``iteration`` of ``epoch`` (from 1); returns its loss."""
+        # Of dropout, too, an update then depends on its number alone, and not on all that was drawn before: a job that
+        # goes on from a checkpoint draws what it would have drawn without the interruption.
+        seed_update(self.seed, number)
+        rate = self.schedule(number)
+        loss = float(self.stepper.update(batch, rate).asscalar())
+        check_finite(loss, epoch, iteration)
+        self.listener.on_update(epoch, iteration, len(batch.images), rate)
+        return loss
 
     def _validate_epoch(self, epoch: int) -> tuple[Confusion, float]:
         """Confusion over the centre crops of the validation set, and samples/s."""
         start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self.num_classes)
         for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
             self.stop.check()
-            confusion += compute_confusion(batch.class_ids, self.stepper.predict(batch.images), self.num_classes)
+            confusion += compute_confusion(batch.class_ids, self._predict(batch, epoch), self.num_classes)
             samples += len(batch.images)
             self.listener.on_validation_batch(epoch, iteration, len(batch.images))
         return confusion, samples / (time.perf_counter() - start)
+
+    def _predict(self, batch: Batch, epoch: int) -> npt.NDArray[np.uint8]:
+        try:
+            return self.stepper.predict(batch.images)
+        except FloatingPointError as error:
+            # The last update can spoil what the loss before it and the parameters after it do not show.
+            raise TrainingDivergedError(
+                f"{error} after epoch {epoch}, iteration {self.part.updates}; lower learning_rate"
+            ) from None

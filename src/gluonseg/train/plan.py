@@ -16,6 +16,7 @@ from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.artifact import ModelArtifact, read_artifact
 from gluonseg.models.pretrained import find_backbone_weights
 from gluonseg.train.data import check_job_data, read_maps
+from gluonseg.train.memory import check_memory
 
 _log = logging.getLogger(__name__)
 
@@ -99,3 +100,4 @@ def _check_batch(hp: Hyperparameters, devices: Sequence[Any]) -> None:
             hp.num_training_samples,
             hp.num_training_samples,
         )
+    check_memory(hp, min(hp.mini_batch_size, hp.num_training_samples or hp.mini_batch_size), devices)

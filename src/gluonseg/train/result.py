@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gluonseg.atomic import write_text
-from gluonseg.errors import ModelError
+from gluonseg.errors import ModelError, StorageError
 from gluonseg.metrics import Confusion, describe_confusion
 from gluonseg.models.card import CARD_FILE, ModelCard, encode_card, read_card
 from gluonseg.models.manifest import (
@@ -54,14 +54,13 @@ class ResultFolder(Listener):
         self._is_told = False
 
     def begin(self, best: Mapping[str, Any]) -> None:
-        """Remove what an earlier job left: its parameters must not be taken for those of this one.
+        """Remove what an earlier job left in the folder: its parameters must not be taken for those of this one.
 
         A job that goes on from a checkpoint has a ``best`` model already, others have none: an empty mapping. From here
         on a stop leaves a model.
         """
         with self._writer.lock:
             self._stop.begin(self.conclude)
-            self._folder.mkdir(parents=True, exist_ok=True)
             files = [(self._folder, name) for name in _FILES]
             for folder, name in [*files, *((folder, name) for folder in self._curve_folders for name in REPORT_FILES)]:
                 # A job that was killed while it wrote a file leaves the part it had written.
@@ -108,7 +107,6 @@ class ResultFolder(Listener):
         with self._writer.lock:
             self._write(parameters)
             self._draw_curves()
-            self._stop.end()
             # As the card has it: a stop that came since then finds a model that is complete.
             if "stopped_by" in self.card.metrics:
                 self._tell("the parameters as they were")
@@ -123,6 +121,8 @@ class ResultFolder(Listener):
         is_saving = self._stop.saving.locked()
         self._writer.lock.acquire()
         if self._is_complete:
+            # The job has come round to the stop, and may be writing the checkpoint of it.
+            self._stop.wait_for_end(SAVE_PATIENCE_S)
             self.tell_unscored()
             return
         self._write(self._writer.last)
@@ -130,9 +130,9 @@ class ResultFolder(Listener):
         if not is_saving:
             self._tell("the last parameters kept, because what was being computed took too long")
         elif is_saved:
-            self._tell("the parameters after it; its checkpoint was still being written, and is now")
+            self._tell("the last parameters kept; a checkpoint was still being written, and is now")
         else:
-            self._tell("the parameters after it; its checkpoint took too long to write, the one before stays")
+            self._tell("the last parameters kept; a checkpoint took too long to write, the one before stays")
 
     def add_scores(self, confusion: Confusion) -> None:
         """Add the whole-image scores of the best epoch to the card."""
@@ -183,8 +183,10 @@ class ResultFolder(Listener):
         for folder in self._curve_folders if epochs else ():
             try:
                 draw_curves(epochs, folder / CURVES_PICTURE, f"{self.card.algorithm} {self.card.backbone}")
+            # The model is trained and written: a picture of it must not make the job a failed one.
+            except StorageError as error:
+                _log.error("The curves are not drawn: %s", error)
             except Exception:
-                # The model is trained and written: a picture of it must not make the job a failed one.
                 _log.exception("The curves could not be drawn")
 
     def _tell(self, last: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg.data.dataset import Dataset
+from gluonseg.errors import UserError
 from gluonseg.export import build_checked_file, write_onnx
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion
@@ -21,6 +22,7 @@ from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.assemble import build_loaders, build_loop, open_dataset
 from gluonseg.train.checkpoint import Checkpoint, build_identity
 from gluonseg.train.checkpoint_file import CheckpointFolder, open_checkpoints
+from gluonseg.train.folder_lock import hold_folder
 from gluonseg.train.job_report import JobReport
 from gluonseg.train.listener import EpochResult, Listener, Listeners
 from gluonseg.train.plan import Plan, plan_job
@@ -103,16 +105,20 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
                 _export(settings, writer.lock)  # the disk was full then, perhaps
             _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
             return JobOutcome(folder.card, tuple(loop.results), None)
-    # Only now: up to here a job can still be refused, and then nothing is lost.
-    folder.begin(checkpoint.best if checkpoint else {})
-    earlier_s = checkpoint.seconds if checkpoint else 0.0
-    report = JobReport(settings.model_folder, settings.output_folder, settings.channels, earlier_s)
-    with suppress(Stopped):
-        loop.run()
-    folder.complete()
-    _export(settings, writer.lock)
-    confusion = _score(settings, plan, folder, validation, report)
-    report.write(folder.card, loop.results, confusion)
+    settings.model_folder.mkdir(parents=True, exist_ok=True)
+    with hold_folder(settings.model_folder, "writes its model to"):
+        # Only now: up to here a job can still be refused, and then nothing is lost.
+        folder.begin(checkpoint.best if checkpoint else {})
+        earlier_s = checkpoint.seconds if checkpoint else 0.0
+        report = JobReport(settings.model_folder, settings.output_folder, settings.channels, earlier_s)
+        with suppress(Stopped):
+            loop.run()
+        folder.complete()
+        loop.save()
+        settings.stop.end()
+        _export(settings, writer.lock)
+        confusion = _score(settings, plan, folder, validation, report)
+        report.write(folder.card, loop.results, confusion)
     return JobOutcome(folder.card, tuple(loop.results), confusion)
 
 
@@ -161,6 +167,8 @@ def _export(settings: JobSettings, lock: AbstractContextManager[Any]) -> None:
         # Whoever ends the process waits for the lock, and leaves no part of a file behind.
         with lock:
             write_onnx(file, settings.model_folder / ONNX_FILE)
+    except UserError as error:
+        _log.error("The model is complete, but without %s: %s; try gluonseg export", ONNX_FILE, error)
     except Exception:
         _log.exception("The model is complete, but %s could not be written; try gluonseg export", ONNX_FILE)
 
@@ -190,6 +198,9 @@ def _score(
         folder.add_scores(confusion)
     except Stopped:
         folder.tell_unscored()
+        return None
+    except UserError as error:
+        _log.error("The model is complete, but not scored on whole images: %s; try gluonseg evaluate", error)
         return None
     except Exception:
         _log.exception("The model is complete, but could not be scored on whole images; try gluonseg evaluate")

@@ -30,10 +30,10 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed MXNet's generators, on every device, from the seed of the job and the number of the epoch."""
-    # Mixed, so that epoch 1 of seed 0 is not epoch 0 of seed 1.
-    mx.random.seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]) & 0x7FFFFFFF)
+def seed_update(seed: int, number: int) -> None:
+    """Seed MXNet's generators, on every device, from the seed of the job and the number of the update (from 0)."""
+    # Mixed, so that update 1 of seed 0 is not update 0 of seed 1.
+    mx.random.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) & 0x7FFFFFFF)
 
 
 def build_start_network(

@@ -92,10 +92,15 @@ class Stepper:
         return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
 
     def predict(self, images_nhwc: UInt8Array) -> UInt8Array:
-        """Class ids (N, H, W) of RGB images (N, H, W, 3), as the network is now; on the first device."""
+        """Class ids (N, H, W) of RGB images (N, H, W, 3), as the network is now; on the first device.
+
+        Raises FloatingPointError when the network gives values that are not finite.
+        """
         # The compiled network of the training, auxiliary head included: it works in the memory that it has already.
         images = place_array(normalise_images(images_nhwc), self._devices[0], self._dtype)
         coarse = self._network(images)[0].asnumpy().astype(np.float32, copy=False)
+        if not np.isfinite(coarse).all():
+            raise FloatingPointError("the network gives values that are not finite")
         return np.stack([compute_mask(logits, *images_nhwc.shape[1:3]) for logits in coarse])
 
     def forget_compiled(self) -> None:

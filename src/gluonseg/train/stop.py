@@ -13,8 +13,6 @@ PATIENCE_S = 4.0
 """How long a job that trains may take to come round to the wish: one update of a large network can take a minute."""
 SHORT_PATIENCE_S = 2.0
 """The same while there is nothing to keep, or all of it is kept already."""
-
-
 SAVE_PATIENCE_S = 8.0
 """How much longer the process may live for the sake of a checkpoint that is being written."""
 
@@ -27,7 +25,8 @@ class Stop:
     """A wish to stop, made by any thread with :meth:`request`; the job looks for it with :meth:`check`.
 
     When the job does not come round to it within ``patience_s``, another thread calls :meth:`conclude` and ends the
-    process. Up to :meth:`begin` a job has nothing to keep. ``saving`` is held while a checkpoint is written.
+    process. Up to :meth:`begin` a job has nothing to keep, after :meth:`end` it has kept all. ``saving`` is held while
+    a checkpoint is written.
     """
 
     def __init__(self) -> None:
@@ -38,6 +37,7 @@ class Stop:
         """The folder of a model that was there before the job, which stays when the job does not begin."""
         self._conclude: Callable[[], None] | None = None
         self._is_told = False
+        self._has_ended = threading.Event()
 
     def request(self, number: int) -> None:
         """Ask for the stop, because of the signal ``number``; the first one counts."""
@@ -69,6 +69,11 @@ class Stop:
     def end(self) -> None:
         """From here on all that has to be kept is kept."""
         self.patience_s = SHORT_PATIENCE_S
+        self._has_ended.set()
+
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Wait for :meth:`end`, but not for ever."""
+        self._has_ended.wait(timeout_s)
 
     def conclude(self) -> None:
         """Do what has to be done before the process ends, and log what that was; a second call adds nothing."""

@@ -15,9 +15,10 @@ import mxnet as mx
 import numpy as np
 
 from gluonseg import __version__
-from gluonseg.atomic import replacing_file, write_text
+from gluonseg.atomic import write_pieces, write_text
 from gluonseg.metrics import describe_confusion
 from gluonseg.models.artifact import BEST_FILE, LAST_FILE
+from gluonseg.models.params_file import compute_size, iter_params
 from gluonseg.train.listener import EpochResult, Listener
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ CURVES_FILE = "curves.json"
 class ModelWriter(Listener):
     """Writes ``model_best.params`` whenever an epoch is the best so far, and ``model_algo-1`` at the end.
 
-    ``last`` is a copy, in the host's memory, of the parameters after the last epoch (of the starting values before
+    ``last`` is a copy, in the host's memory, of the parameters after the last epoch (of what the job began with before
     the first one's end), and ``results`` are the epochs up to it. Both change under ``lock``, as do the files.
     """
 
@@ -80,8 +81,7 @@ class ModelWriter(Listener):
         """The file is replaced in one step."""
         path = self._folder / name
         _log.info("Serializing model to %s", path)
-        with replacing_file(path) as partial:
-            mx.nd.save(str(partial), dict(parameters))
+        write_pieces(path, iter_params(parameters), compute_size(parameters))
 
 
 def describe_versions() -> dict[str, str]:

@@ -1,0 +1,47 @@
+"""Whether the memory is enough for a training: the kernel ends a process that holds too much, without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gluonseg.errors import HyperparameterError
+from gluonseg.hyperparameters import Hyperparameters
+from gluonseg.memory import find_memory_limit
+from gluonseg.models.cost import compute_cost, compute_kept_bytes
+from gluonseg.models.network import CoarseNetwork
+from gluonseg.models.registry import build_network
+
+_PROGRAM_BYTES = 200 << 20
+"""Python, MXNet and the other libraries, at the least."""
+_STATES = {"adam": 2, "rmsprop": 3, "adagrad": 1, "adadelta": 2}
+"""Arrays that an optimizer keeps for each parameter; of the others momentum decides."""
+
+
+def estimate_bytes(hp: Hyperparameters) -> tuple[int, int]:
+    """Bytes that a training on CPUs holds at the least: whatever the batch is, and for each crop of it."""
+    network = CoarseNetwork(build_network(hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss))
+    size = hp.crop_size, hp.crop_size
+    parameters = 4 * compute_cost(network.network.predict_coarse, *size).parameters
+    arrays = 2 + _STATES.get(hp.optimizer, int(hp.momentum > 0))  # the parameters themselves, and their gradients
+    return _PROGRAM_BYTES + arrays * parameters, compute_kept_bytes(network, *size)
+
+
+def check_memory(hp: Hyperparameters, batch_size: int, devices: Sequence[Any], limit: int | None = None) -> None:
+    """Raise HyperparameterError when batches of that size cannot fit; of GPUs nothing is known before.
+
+    ``limit`` is in bytes, by default what there is.
+    """
+    limit = find_memory_limit() if limit is None else limit
+    if limit is None or any(device.device_type != "cpu" for device in devices):
+        return
+    fixed, each = estimate_bytes(hp)
+    needed = fixed + batch_size * each
+    if needed <= limit:
+        return
+    most = (limit - fixed) // each
+    fix = f"lower mini_batch_size to {most} or less, or crop_size" if most > 0 else "lower crop_size"
+    raise HyperparameterError(
+        f"batches of {batch_size} crops of {hp.crop_size} pixels need at least {needed / 1e9:.1f} GB of memory with "
+        f"{hp.algorithm} on {hp.backbone}, and there are {limit / 1e9:.1f} GB here; {fix}"
+    )
