@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ class Predictor:
         *,
         views: Views | None = None,
         max_network_pixels: int = MAX_NETWORK_PIXELS,
+        turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.card = card
         self.engine = engine
         self._views = views or build_views(card)
         self._max_network_pixels = max_network_pixels
-        self._lock = threading.Lock()
+        self._turn = turn or threading.Lock()
 
     def compute_input_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) at which a picture of that size goes through the network."""
@@ -66,7 +68,7 @@ class Predictor:
         return compute_view_logits(self._compute_one_view, image_hwc, size, self._views, MIN_SIDE)
 
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
-        with self._lock:
+        with self._turn:
             if resized_hwc.shape[0] * resized_hwc.shape[1] > MAX_WHOLE_PIXELS:
                 return compute_tiled_logits(self.engine, resized_hwc)
             logits: Float32Array = self.engine.compute_logits(resized_hwc[None])[0]
@@ -144,6 +146,7 @@ def load_predictor(
     scales: tuple[float, ...] | None = None,
     flip: bool | None = None,
     max_network_pixels: int = MAX_NETWORK_PIXELS,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> Predictor:
     """Load a model folder or a model.tar.gz (ours, or the built-in's).
 
@@ -152,6 +155,7 @@ def load_predictor(
     ``scales`` and ``flip`` take the place of the card's, see :class:`gluonseg.predict.view.Views`. ``precision`` is
     ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
+    A call holds ``turn`` while it is on the engine, by default a lock; what it raises on entry ends the call.
 
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
@@ -161,4 +165,5 @@ def load_predictor(
     with open_model(Path(source)) as folder:
         engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)
     _log.info("Predicting with %s", engine.name if device is None else f"{engine.name} on {device}")
-    return Predictor(engine, card, views=build_views(card, scales, flip), max_network_pixels=max_network_pixels)
+    views = build_views(card, scales, flip)
+    return Predictor(engine, card, views=views, max_network_pixels=max_network_pixels, turn=turn)
