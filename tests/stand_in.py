@@ -1,9 +1,10 @@
 """A model for tests of the server: it computes nothing, takes the time it is told to, and fails on demand.
 
-Backend processes load it by name (``stand_in:load``). It is told by environment variables what to do:
-``STAND_IN_SECONDS`` each prediction takes (as a computation, without the interpreter's lock), ``STAND_IN_LEAK``
-bytes each leaves behind, ``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning and the sum of
-the picture, ``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading.
+Backend processes load it by name (``stand_in:load``). Environment variables tell it what to do: ``STAND_IN_SECONDS``
+each prediction takes (as a computation, without the interpreter's lock), ``STAND_IN_LEAK`` bytes each leaves behind,
+``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning and the sum of the picture,
+``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading, ``STAND_IN_FOR_REAL`` to leave the
+prediction to the real model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gluonseg.serve.codec import Float32Array, UInt8Array
+from gluonseg.png import encode_png
+from gluonseg.serve import backend
+from gluonseg.serve.codec import Float32Array, MaskPredictor, UInt8Array
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings, read_settings
 
@@ -36,13 +39,21 @@ def compute_mask(image_hwc: UInt8Array) -> UInt8Array:
     return (image_hwc[..., 0] > 127).astype(np.uint8)
 
 
+def encode_mask(image_hwc: UInt8Array) -> bytes:
+    """The whole answer, as PNG."""
+    return encode_png(compute_mask(image_hwc))
+
+
 class StandIn:
     """A predictor. A picture that is all black makes it fail, unless it is that of the warm-up."""
 
     card = CARD
 
-    def __init__(self, turn: AbstractContextManager[None], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, turn: AbstractContextManager[None], environ: Mapping[str, str], real: MaskPredictor | None = None
+    ) -> None:
         self._turn = turn
+        self._real = real
         self._seconds = float(environ.get("STAND_IN_SECONDS", "0"))
         self._leak = int(environ.get("STAND_IN_LEAK", "0"))
         self._log = Path(environ["STAND_IN_LOG"]) if "STAND_IN_LOG" in environ else None
@@ -51,6 +62,9 @@ class StandIn:
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         if image_hwc.shape[:2] == _WARM_UP_SHAPE and not image_hwc.any():
             return compute_mask(image_hwc)
+        if self._real:
+            self._leaked.append(bytes(self._leak))
+            return self._real.predict_mask(image_hwc)
         with self._turn:
             self._work(image_hwc)
         return compute_mask(image_hwc)
@@ -75,12 +89,13 @@ class StandIn:
         return probabilities
 
 
-def load(_settings: Settings, turn: AbstractContextManager[None]) -> StandIn:
+def load(settings: Settings, turn: AbstractContextManager[None]) -> StandIn:
     """What a backend process calls."""
     time.sleep(float(os.environ.get("STAND_IN_LOADING", "0")))
     if os.environ.get("STAND_IN_END"):
         os.kill(os.getpid(), signal.SIGKILL)
-    return StandIn(turn, os.environ)
+    real = backend.load(settings, turn) if os.environ.get("STAND_IN_FOR_REAL") else None
+    return StandIn(turn, os.environ, real)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import json
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,18 +16,15 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from gluonseg.models.card import CARD_FILE, build_card, encode_card
 from local_server import Answer, ServerProcess, serving
 from notebook_client import parse_mask, parse_probabilities, read_record
 from picture import draw_noise, encode_picture
+from served_model import NAMES, write_model
 
 IMPATIENT = (
     "import os, dataclasses; from gluonseg.serve import server, settings; "
     "raise SystemExit(server.run_server(dataclasses.replace(settings.read_settings(os.environ), idle_timeout_s=1)))"
 )
-NAMES = ("pet", "background", "border")
-
-
 PICTURE = draw_noise(90, 70)
 PNG = encode_picture(PICTURE)
 
@@ -37,20 +33,7 @@ PNG = encode_picture(PICTURE)
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like /opt/ml with an untrained FCN in it."""
     folder = tmp_path_factory.mktemp("ml")
-    model = folder / "model"
-    model.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mxnet as mx
-
-        from gluonseg.models.registry import build_network
-
-        mx.random.seed(0)
-        network = build_network("fcn", "resnet-18", 3, aux=False)
-        network.initialize(mx.init.Xavier(), force_reinit=True)
-        network.predict(mx.nd.zeros((1, 3, 32, 32)))
-        network.save_parameters(str(model / "model_best.params"))
-    (model / CARD_FILE).write_text(encode_card(build_card("fcn", "resnet-18", 3, aux=False, class_names=NAMES)))
+    write_model(folder / "model")
     return folder
 
 

@@ -1,0 +1,406 @@
+"""The server under load and in distress: full, late, left by its clients, stopped, its processes killed.
+
+The model is a stand-in that takes the time it is told to; everything else is the server as shipped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from local_server import ServerProcess, find_free_port
+from picture import draw_noise, encode_picture
+from process_tree import find_backends, find_worker, is_running, iter_tree
+from raw_client import Reply, build_request, connect, exchange, is_closed, read_reply
+from stand_in import HANGS, KILLS, encode_mask
+from stand_in_server import CHANGED, STAND_IN, describe_stand_in, stand_in, starting
+
+PICTURE = draw_noise(20, 30)
+PNG = encode_picture(PICTURE)
+PING = build_request(b"", "/ping", "GET")
+AT_ONCE_S = 0.5
+"""A refusal takes a few milliseconds; this leaves room for a machine that is busy with other things."""
+
+
+def draw(number: int) -> bytes:
+    """A picture that is not any other number's."""
+    return encode_picture(draw_noise(20, 30, seed=number))
+
+
+def post_all(server: ServerProcess, bodies: Sequence[bytes]) -> list[Future[Reply]]:
+    """Send them all at once, each over a connection of its own."""
+    pool = ThreadPoolExecutor(len(bodies))
+    replies = [pool.submit(exchange, server.port, build_request(body)) for body in bodies]
+    pool.shutdown(wait=False)
+    return replies
+
+
+def ping(server: ServerProcess) -> Reply:
+    return exchange(server.port, PING, "GET")
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> float:
+    """Wait until a function says so; the seconds that it took."""
+    start = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
+def read_begun(log: Path) -> list[tuple[float, int]]:
+    """Beginning and sum of the picture of every prediction that the stand-in has begun."""
+    lines = log.read_text(encoding="ascii").splitlines() if log.exists() else []
+    return [(float(line.split()[0]), int(line.split()[1])) for line in lines]
+
+
+def sum_pixels(number: int) -> int:
+    return int(draw_noise(20, 30, seed=number).sum())
+
+
+@pytest.mark.fault(family=61, outcome="503 with Retry-After within 100 ms, /ping stays 200", inputs=6)
+def test_a_request_too_many_is_refused_at_once_whatever_its_body(tmp_path: Path) -> None:
+    with stand_in(tmp_path, STAND_IN_SECONDS="1", GLUONSEG_MAX_REQUESTS="2") as server:
+        taken = post_all(server, [PNG, PNG])
+        time.sleep(0.3)
+        # The body never comes; then one that is sent whole by a client that reads only afterwards.
+        without_body = build_request(b"", Content_Length=str(10 * 2**20))
+        refused = [exchange(server.port, data) for data in (without_body, build_request(bytes(19 * 2**20)))]
+        refused += [exchange(server.port, build_request(PNG, Expect="100-continue")) for _ in range(3)]
+        pinged = ping(server)
+        assert [reply.status for reply in refused] == [503] * 5
+        assert all(reply.headers["retry-after"] == "1" for reply in refused)
+        assert "2 requests already" in refused[0].read_error()
+        assert pinged.status == 200
+        assert max(reply.seconds for reply in (*refused, pinged)) < AT_ONCE_S
+        assert [reply.result().status for reply in taken] == [200, 200]
+        assert exchange(server.port, build_request(PNG)).status == 200
+
+
+def test_a_queue_that_would_last_beyond_the_deadline_is_full(tmp_path: Path) -> None:
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.8", GLUONSEG_REQUEST_DEADLINE="2") as server:
+        assert exchange(server.port, build_request(PNG)).status == 200
+        replies = []
+        for number in range(5):
+            replies += post_all(server, [draw(number)])
+            time.sleep(0.02)
+        statuses = [reply.result().status for reply in replies]
+        assert statuses[:2] == [200, 200]
+        assert statuses[-1] == 503
+        assert "try again later" in replies[-1].result().read_error()
+        assert replies[-1].result().seconds < AT_ONCE_S
+
+
+def test_nothing_is_begun_after_its_deadline(tmp_path: Path) -> None:
+    log = tmp_path / "begun"
+    with stand_in(
+        tmp_path, STAND_IN_SECONDS="0.7", STAND_IN_LOG=str(log), GLUONSEG_REQUEST_DEADLINE="2"
+    ) as server:
+        start = time.monotonic()
+        replies = [reply.result() for reply in post_all(server, [draw(number) for number in range(8)])]
+        statuses = sorted(reply.status for reply in replies)
+        assert statuses == [200] * 3 + [503] * 5
+        late = [reply for reply in replies if reply.status == 503]
+        assert all("try again" in reply.read_error() and "retry-after" in reply.headers for reply in late)
+        assert max(reply.seconds for reply in late) < 3.5
+        begun = read_begun(log)
+        assert len(begun) == 3
+        assert max(moment for moment, _ in begun) < start + 2.2
+
+
+@pytest.mark.fault(family=60, outcome="what a client that has left waits for is not computed", inputs=6)
+def test_nothing_is_computed_for_a_client_that_has_left(tmp_path: Path) -> None:
+    log = tmp_path / "begun"
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.6", STAND_IN_LOG=str(log), GLUONSEG_MAX_REQUESTS="8") as server:
+        first = post_all(server, [draw(0)])
+        time.sleep(0.2)
+        leaving = [connect(server.port) for _ in range(6)]
+        for number, connection in enumerate(leaving, start=1):
+            connection.sendall(build_request(draw(number)))
+        time.sleep(0.2)
+        for connection in leaving:
+            connection.close()
+        time.sleep(0.1)
+        # Their places are free at once.
+        staying = post_all(server, [draw(number) for number in range(10, 15)])
+        assert [reply.result().status for reply in (*first, *staying)] == [200] * 6
+        assert sorted(pixels for _, pixels in read_begun(log)) == sorted(map(sum_pixels, [0, *range(10, 15)]))
+        assert server.read_log().count(" 499 ") == 6
+
+
+@pytest.mark.fault(family=60, outcome="200 for a client that has closed its sending half")
+def test_a_client_that_only_stops_sending_has_its_answer(tmp_path: Path) -> None:
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.3") as server, connect(server.port) as connection:
+        connection.sendall(build_request(PNG))
+        connection.shutdown(socket.SHUT_WR)
+        assert read_reply(connection).status == 200
+
+
+@pytest.mark.fault(family=61, outcome="503 for new requests, 200 for those that were taken, exit code 0", inputs=7)
+@pytest.mark.fault(family=43, outcome="SIGTERM, once or twice, finishes what was taken; exit code 0")
+@pytest.mark.parametrize("signals", [1, 2])
+def test_sigterm_finishes_what_was_taken_and_refuses_the_rest(tmp_path: Path, signals: int) -> None:
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.4") as server:
+        processes = list(iter_tree(server.process.pid))
+        idle, half = connect(server.port), connect(server.port)
+        data = build_request(PNG)
+        half.sendall(data[:-9])
+        taken = post_all(server, [PNG] * 4)
+        time.sleep(0.2)
+        for _ in range(signals):
+            server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        pinged, refused = ping(server), exchange(server.port, data)
+        idle.sendall(data)
+        late = read_reply(idle)
+        half.sendall(data[-9:])
+        assert [reply.status for reply in (pinged, refused, late)] == [503] * 3
+        assert all(reply.headers["connection"] == "close" for reply in (pinged, refused, late))
+        assert max(reply.seconds for reply in (pinged, refused, late)) < AT_ONCE_S
+        assert is_closed(idle)
+        assert read_reply(half).status == 200
+        assert [reply.result().status for reply in taken] == [200] * 4
+        assert server.process.wait(timeout=10) == 0
+        assert not any(is_running(pid) for pid in processes)
+
+
+def test_what_cannot_be_finished_in_time_is_told_so_before_the_platform_kills(tmp_path: Path) -> None:
+    command = "import gluonseg.serve.frontend as f; f.DRAIN_S = 1.0; " + CHANGED.format("")
+    with stand_in(tmp_path, "-c", command, STAND_IN_SECONDS="5") as server:
+        taken = post_all(server, [PNG] * 2)
+        time.sleep(0.3)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert [reply.result().status for reply in taken] == [503] * 2
+        assert "stopping" in taken[0].result().read_error()
+        assert server.process.wait(timeout=10) == 0
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.fault(family=44, outcome="a killed engine is replaced; nothing that was taken is lost")
+def test_a_killed_backend_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.3", STAND_IN_LOADING="0.7") as server:
+        (backend,) = find_backends(server.process.pid)
+        taken = post_all(server, [draw(number) for number in range(6)])
+        time.sleep(0.2)
+        os.kill(backend, signal.SIGKILL)
+        wait_until(lambda: ping(server).status == 503, 1)
+        refused = exchange(server.port, build_request(PNG))
+        assert (refused.status, "loaded" in refused.read_error()) == (503, True)
+        seconds = wait_until(lambda: ping(server).status == 200)
+        assert seconds < 10
+        for number, reply in enumerate(taken):
+            assert reply.result().status == 200
+            assert reply.result().body == encode_mask(draw_noise(20, 30, seed=number))
+        assert exchange(server.port, build_request(PNG)).status == 200
+        assert "has ended with code -9" in server.read_log()
+
+
+def test_a_picture_that_ends_the_backend_is_alone_to_fail(tmp_path: Path) -> None:
+    picture = draw_noise(20, 30)
+    picture[0, 0] = KILLS
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.2") as server:
+        bodies = [draw(1), encode_picture(picture), draw(2), draw(3)]
+        statuses = [reply.result().status for reply in post_all(server, bodies)]
+        assert statuses == [200, 500, 200, 200]
+        assert exchange(server.port, build_request(PNG)).status == 200
+        assert server.read_log().count("has ended with code -9") == 2
+
+
+@pytest.mark.fault(family=61, outcome="/ping says 503; after the third time within a minute the exit code is 1")
+def test_a_backend_that_keeps_ending_ends_the_server(tmp_path: Path) -> None:
+    with starting(tmp_path, STAND_IN_END="1", STAND_IN_LOADING="0.3") as one:
+        statuses = set()
+        while one.is_running():
+            try:
+                statuses.add(ping(one).status)
+            except OSError:
+                time.sleep(0.02)
+        assert one.process.wait() == 1
+        assert statuses == {503}
+        assert "3 backends have ended within" in one.read_log()
+
+
+@pytest.mark.fault(family=43, outcome="SIGKILL of gunicorn's worker: it is replaced, and its backend ends with it")
+def test_a_killed_worker_is_replaced_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with stand_in(tmp_path) as server:
+        master = server.process.pid
+        worker, backends = find_worker(master), find_backends(master)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, [worker, *backends])), 5)
+        statuses = server.wait_until_served()
+        assert set(statuses) <= {503, 200}
+        assert exchange(server.port, build_request(PNG)).status == 200
+
+
+def test_a_worker_that_keeps_ending_ends_the_server(tmp_path: Path) -> None:
+    with stand_in(tmp_path) as server:
+        for number in range(3):
+            wait_until(lambda: len(list(iter_tree(server.process.pid))) > 1)
+            os.kill(find_worker(server.process.pid), signal.SIGKILL)
+            time.sleep(0.3 if number < 2 else 0)
+        assert server.process.wait(timeout=10) == 1
+
+
+@pytest.mark.fault(family=43, outcome="SIGKILL of the master: the other processes end by themselves")
+def test_a_killed_master_leaves_nothing_behind(tmp_path: Path) -> None:
+    with stand_in(tmp_path) as server:
+        processes = list(iter_tree(server.process.pid))
+        assert len(processes) == 3
+        server.process.kill()
+        wait_until(lambda: not any(map(is_running, processes)), 5)
+
+
+@pytest.mark.fault(family=43, outcome="SIGHUP changes nothing; SIGINT stops; the log's reader may be gone", inputs=3)
+def test_other_signals(tmp_path: Path) -> None:
+    with stand_in(tmp_path) as server:
+        worker = find_worker(server.process.pid)
+        for pid in iter_tree(server.process.pid):
+            os.kill(pid, signal.SIGHUP)
+        time.sleep(0.3)
+        assert find_worker(server.process.pid) == worker
+        assert exchange(server.port, build_request(PNG)).status == 200
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
+    port, (reading, writing) = find_free_port(), os.pipe()
+    process = subprocess.Popen([sys.executable, STAND_IN], env=describe_stand_in(port), stdout=writing, stderr=writing)
+    os.close(writing)
+    server = ServerProcess(process, port, tmp_path / "log")
+    try:
+        server.wait_until_served()
+        os.close(reading)
+        assert [exchange(server.port, build_request(PNG)).status for _ in range(3)] == [200] * 3
+        assert server.stop() == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.fault(family=43, outcome="SIGSTOP: /ping says 503, and the backend is replaced after the timeout")
+def test_a_backend_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
+    with stand_in(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT="3") as server:
+        (backend,) = find_backends(server.process.pid)
+        os.kill(backend, signal.SIGSTOP)
+        taken = post_all(server, [PNG])
+        wait_until(lambda: not is_running(backend), 8)
+        assert taken[0].result().status == 200
+        assert "hangs and is ended" in server.read_log()
+
+
+def test_a_prediction_that_is_never_done_is_given_up(tmp_path: Path) -> None:
+    picture = draw_noise(20, 30)
+    picture[0, 0] = HANGS
+    variables = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2", "GLUONSEG_REQUEST_DEADLINE": "1"}
+    with stand_in(tmp_path, **variables) as server:
+        assert exchange(server.port, build_request(encode_picture(picture))).status == 503
+        server.wait_until_served()
+        assert exchange(server.port, build_request(PNG)).status == 200
+
+
+@pytest.mark.fault(family=60, outcome="beyond the limit the most silent are let go, good ones are served", inputs=40)
+def test_more_clients_than_there_is_room_for(tmp_path: Path) -> None:
+    with stand_in(tmp_path, "-c", CHANGED.format("max_connections=20")) as server:
+        crowd = [connect(server.port) for _ in range(40)]
+        for number, connection in enumerate(crowd):
+            if number % 2:
+                connection.sendall(b"POST /invocations HTTP/1.1\r\nX: ")
+        assert [exchange(server.port, build_request(draw(number))).status for number in range(5)] == [200] * 5
+        assert ping(server).status == 200
+        for connection in crowd:
+            connection.close()
+
+
+def test_bodies_that_stop_arriving_give_way_to_those_that_do_not(tmp_path: Path) -> None:
+    with stand_in(tmp_path, "-c", CHANGED.format("max_buffer_mb=8")) as server:
+        stalled = [connect(server.port) for _ in range(5)]
+        for connection in stalled:
+            connection.sendall(build_request(b"", Content_Length=str(3 * 2**20)) + bytes(2 * 2**20))
+            time.sleep(0.1)
+        first = read_reply(stalled[0])
+        assert (first.status, "slowest" in first.read_error()) == (503, True)
+        # What is no picture is refused for that, once it has come whole.
+        assert exchange(server.port, build_request(bytes(3 * 2**20))).status == 415
+        assert exchange(server.port, build_request(PNG)).status == 200
+        for connection in stalled:
+            connection.close()
+
+
+@pytest.mark.fault(family=60, outcome="answers that are not read are given up in favour of others", inputs=6)
+def test_answers_that_are_not_read_give_way(tmp_path: Path) -> None:
+    large = encode_picture(np.zeros((1000, 1000, 3), np.uint8) + 9)
+    with stand_in(tmp_path, "-c", CHANGED.format("max_buffer_mb=40")) as server:
+        data = build_request(large, Accept="application/x-recordio-protobuf")
+        readers = [connect(server.port) for _ in range(6)]
+        for connection in readers:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(data)
+            time.sleep(0.2)
+        reply = exchange(server.port, data)
+        assert (reply.status, len(reply.body) > 12_000_000) == (200, True)
+        assert exchange(server.port, build_request(PNG)).status == 200
+        for connection in readers:
+            connection.close()
+
+
+@pytest.mark.fault(family=43, outcome="as process 1 of a container: ended processes are reaped, SIGTERM stops")
+def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespace of processes can be made here")
+    port, command = find_free_port(), [*unshare, sys.executable, STAND_IN]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=describe_stand_in(port), stderr=log, stdout=log)
+    server = ServerProcess(process, port, tmp_path / "log")
+    try:
+        server.wait_until_served()
+        master = list(iter_tree(process.pid))[1]
+        backend = list(iter_tree(master))[2]
+        os.kill(find_worker(master), signal.SIGKILL)
+        wait_until(lambda: backend not in list(iter_tree(master)), 5)
+        server.wait_until_served()
+        states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in iter_tree(master)]
+        assert "Z" not in states
+        os.kill(master, signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ping_is_fast_under_a_flood_of_refused_requests(tmp_path: Path) -> None:
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.1", GLUONSEG_MAX_REQUESTS="4") as server:
+        until = time.monotonic() + 3
+        statuses: list[int] = []
+
+        def flood() -> None:
+            while time.monotonic() < until:
+                statuses.append(exchange(server.port, build_request(PNG)).status)
+
+        threads = [threading.Thread(target=flood) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        durations = []
+        while time.monotonic() < until:
+            reply = ping(server)
+            assert reply.status == 200
+            durations.append(reply.seconds)
+        for thread in threads:
+            thread.join()
+        assert set(statuses) == {200, 503}
+        # The network was never idle.
+        assert statuses.count(200) > 20
+        assert sorted(durations)[int(0.99 * len(durations))] < AT_ONCE_S
