@@ -3,6 +3,7 @@
 Backend processes load it by name (``stand_in:load``). Environment variables tell it what to do: ``STAND_IN_SECONDS``
 each prediction takes (as a computation, without the interpreter's lock), ``STAND_IN_LEAK`` bytes each leaves behind,
 ``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning and the sum of the picture,
+``STAND_IN_AUDIT`` one that gets a line for every connection, program or class that Python is asked for,
 ``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading, ``STAND_IN_FOR_REAL`` to leave the
 prediction to the real model.
 """
@@ -31,6 +32,7 @@ NAMES = ("pet", "background", "border")
 CARD = SimpleNamespace(num_classes=3, class_names=NAMES, colours=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
 KILLS, HANGS = (1, 2, 3), (1, 2, 4)
 """First pixel of a picture that ends the process, and of one that is never done."""
+AUDITED = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class")
 _WARM_UP_SHAPE = (32, 32)
 
 
@@ -42,6 +44,17 @@ def compute_mask(image_hwc: UInt8Array) -> UInt8Array:
 def encode_mask(image_hwc: UInt8Array) -> bytes:
     """The whole answer, as PNG."""
     return encode_png(compute_mask(image_hwc))
+
+
+def _audit(log: Path) -> None:
+    """Write down what nothing that comes from a client may lead to."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event in AUDITED or event.startswith("socket.get"):
+            with log.open("a", encoding="utf-8") as lines:
+                lines.write(f"{event} {arguments!r}\n")
+
+    sys.addaudithook(hook)
 
 
 class StandIn:
@@ -91,6 +104,8 @@ class StandIn:
 
 def load(settings: Settings, turn: AbstractContextManager[None]) -> StandIn:
     """What a backend process calls."""
+    if "STAND_IN_AUDIT" in os.environ:
+        _audit(Path(os.environ["STAND_IN_AUDIT"]))
     time.sleep(float(os.environ.get("STAND_IN_LOADING", "0")))
     if os.environ.get("STAND_IN_END"):
         os.kill(os.getpid(), signal.SIGKILL)

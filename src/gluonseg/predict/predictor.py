@@ -64,8 +64,13 @@ class Predictor:
             raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
         size = self.compute_input_size(*image_hwc.shape[:2])
         if self._views.is_single:
-            return self._compute_one_view(resize_image(image_hwc, *size))
-        return compute_view_logits(self._compute_one_view, image_hwc, size, self._views, MIN_SIDE)
+            logits = self._compute_one_view(resize_image(image_hwc, *size))
+        else:
+            logits = compute_view_logits(self._compute_one_view, image_hwc, size, self._views, MIN_SIDE)
+        if not np.isfinite(logits).all():
+            # The largest of them would be a class like any other.
+            raise ModelError("the network gives values that are no numbers: its weights are damaged, or overflow")
+        return logits
 
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
         with self._turn:

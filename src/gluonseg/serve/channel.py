@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 _LARGEST = 256 * 1024
-"""Bytes of a message. Of a request's headers only two are passed on, which together have a tenth of that."""
+"""Bytes of a message, more than the system lets through. Of a request's headers only two are passed on."""
 
 
 class Message(NamedTuple):
@@ -35,7 +35,9 @@ def send_message(channel: socket.socket, fields: dict[str, Any], file: int | Non
     Raises:
         OSError: the other end is gone, or does not read.
     """
-    socket.send_fds(channel, [json.dumps(fields).encode()], [] if file is None else [file])
+    # Not as ASCII: the letters of a header must not become six times as long.
+    data = json.dumps(fields, ensure_ascii=False).encode()
+    socket.send_fds(channel, [data], [] if file is None else [file])
 
 
 def receive_message(channel: socket.socket) -> Message | None:

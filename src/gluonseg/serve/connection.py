@@ -19,6 +19,7 @@ _DISCARD_BYTES = 256 * 1024 * 1024
 _DISCARD_S, _DISCARD_IDLE_S = 10.0, 2.0
 _LOOK_AGAIN_S = 0.05
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CUT = "the request ended early: send the whole head and body, and the right Content-Length"
 _TCP_CLOSE = 7
 """The state of a connection that the client has reset, in Linux' TCP_INFO."""
 
@@ -91,7 +92,7 @@ class Crowd:
         """Let those go whose time is over; to be called several times a second."""
         now = time.monotonic()
         for connection in [one for one in self._connections if now > one.expires]:
-            connection.let_go(BadRequestError("the request stopped arriving: send the whole head and body"))
+            connection.let_go(BadRequestError(_CUT))
 
 
 class Connection:
@@ -142,10 +143,13 @@ class Connection:
         """Append what the client sends next to :attr:`buffer`.
 
         Raises:
-            DisconnectedError: it sends nothing more.
-            RequestError: it was let go.
+            DisconnectedError: it has left.
+            RequestError: it was let go, or sends no more in the middle of a request.
         """
-        self.buffer += await self._receive()
+        data = await self._receive()
+        if not data:
+            raise BadRequestError(_CUT) if self.state is State.READING else DisconnectedError()
+        self.buffer += data
 
     async def read_until(self, end: bytes, limit: int) -> bytes | None:
         """Take everything up to and with ``end`` from the client; None when that is more than ``limit`` bytes."""
@@ -198,8 +202,8 @@ class Connection:
         discarded = 0
         with contextlib.suppress(DisconnectedError, OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            while discarded < _DISCARD_BYTES:
-                discarded += len(await self._receive())
+            while discarded < _DISCARD_BYTES and (data := await self._receive()):
+                discarded += len(data)
 
     def close(self) -> None:
         """Close the connection, whatever is still to be sent."""
@@ -257,6 +261,7 @@ class Connection:
             self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
 
     async def _receive(self) -> bytes:
+        """What the client sends next; nothing when that was all."""
         while True:
             try:
                 data = self._socket.recv(BLOCK)
@@ -265,8 +270,6 @@ class Connection:
                 continue
             except OSError:
                 raise DisconnectedError from None
-            if not data:
-                raise DisconnectedError
             self.silent_since = time.monotonic()
             # One that sends faster than it is read must not keep the others waiting.
             await asyncio.sleep(0)

@@ -14,6 +14,8 @@ from gluonseg.errors import BadRequestError, HeadTooLargeError, PayloadTooLargeE
 from gluonseg.serve.connection import Connection
 
 _HEAD_LIMIT = 64 * 1024
+HEADER_LIMIT = 16 * 1024
+"""Bytes of one header."""
 _CHUNK_LINE_LIMIT = 256
 _TRAILER_LIMIT = 8 * 1024
 MAX_CHUNKS = 65_536

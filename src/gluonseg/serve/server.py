@@ -24,6 +24,7 @@ from gluonseg.sagemaker.contract import find_temporary_folder
 from gluonseg.serve.answer import configure_log
 from gluonseg.serve.dispatcher import STRIKE_WINDOW_S, STRIKES
 from gluonseg.serve.frontend import Frontend
+from gluonseg.serve.request import HEADER_LIMIT
 from gluonseg.serve.settings import Settings, read_settings
 
 LOGGER = logging.getLogger("gluonseg.serve")
@@ -108,6 +109,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "workers": 1,
             "worker_class": Worker,
             "timeout": settings.timeout_s,
+            "limit_request_field_size": HEADER_LIMIT,
             "graceful_timeout": _GRACE_S,
             "child_exit": Ends().count,
             "worker_tmp_dir": _find_writable_folder(),
