@@ -30,8 +30,8 @@ from gluonseg.serve.settings import Settings, read_settings
 
 NAMES = ("pet", "background", "border")
 CARD = SimpleNamespace(num_classes=3, class_names=NAMES, colours=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
-KILLS, HANGS = (1, 2, 3), (1, 2, 4)
-"""First pixel of a picture that ends the process, and of one that is never done."""
+KILLS, HANGS = (3, 111), (3, 112)
+"""Size of a picture that ends the process, and of one that is never done."""
 AUDITED = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class")
 _WARM_UP_SHAPE = (32, 32)
 
@@ -58,7 +58,7 @@ def _audit(log: Path) -> None:
 
 
 class StandIn:
-    """A predictor. A picture that is all black makes it fail, unless it is that of the warm-up."""
+    """A predictor."""
 
     card = CARD
 
@@ -86,13 +86,10 @@ class StandIn:
         if self._log:
             with self._log.open("a", encoding="ascii") as log:
                 log.write(f"{time.monotonic()} {image_hwc.sum()}\n")
-        first = tuple(image_hwc[0, 0].tolist())
-        if first == KILLS:
+        if image_hwc.shape[:2] == KILLS:
             os.kill(os.getpid(), signal.SIGKILL)
-        if first == HANGS:
+        if image_hwc.shape[:2] == HANGS:
             threading.Event().wait()
-        if not image_hwc.any():
-            raise ZeroDivisionError("secret /opt/ml/model/place")
         self._leaked.append(bytes(self._leak))
         time.sleep(self._seconds)
 

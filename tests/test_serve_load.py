@@ -151,10 +151,13 @@ def test_a_client_that_only_stops_sending_has_its_answer(tmp_path: Path) -> None
 @pytest.mark.fault(family=43, outcome="SIGTERM, once or twice, finishes what was taken; exit code 0")
 @pytest.mark.parametrize("signals", [1, 2])
 def test_sigterm_finishes_what_was_taken_and_refuses_the_rest(tmp_path: Path, signals: int) -> None:
-    with stand_in(tmp_path, STAND_IN_SECONDS="0.4") as server:
+    data = build_request(PNG)
+    with (
+        stand_in(tmp_path, STAND_IN_SECONDS="0.4") as server,
+        connect(server.port) as idle,
+        connect(server.port) as half,
+    ):
         processes = list(iter_tree(server.process.pid))
-        idle, half = connect(server.port), connect(server.port)
-        data = build_request(PNG)
         half.sendall(data[:-9])
         taken = post_all(server, [PNG] * 4)
         time.sleep(0.2)
@@ -208,10 +211,8 @@ def test_a_killed_backend_is_replaced_and_nothing_is_lost(tmp_path: Path) -> Non
 
 
 def test_a_picture_that_ends_the_backend_is_alone_to_fail(tmp_path: Path) -> None:
-    picture = draw_noise(20, 30)
-    picture[0, 0] = KILLS
     with stand_in(tmp_path, STAND_IN_SECONDS="0.2") as server:
-        bodies = [draw(1), encode_picture(picture), draw(2), draw(3)]
+        bodies = [draw(1), encode_picture(draw_noise(*KILLS)), draw(2), draw(3)]
         statuses = [reply.result().status for reply in post_all(server, bodies)]
         assert statuses == [200, 500, 200, 200]
         assert exchange(server.port, build_request(PNG)).status == 200
@@ -302,11 +303,9 @@ def test_a_backend_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> Non
 
 
 def test_a_prediction_that_is_never_done_is_given_up(tmp_path: Path) -> None:
-    picture = draw_noise(20, 30)
-    picture[0, 0] = HANGS
     variables = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2", "GLUONSEG_REQUEST_DEADLINE": "1"}
     with stand_in(tmp_path, **variables) as server:
-        assert exchange(server.port, build_request(encode_picture(picture))).status == 503
+        assert exchange(server.port, build_request(encode_picture(draw_noise(*HANGS)))).status == 503
         server.wait_until_served()
         assert exchange(server.port, build_request(PNG)).status == 200
 

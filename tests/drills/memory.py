@@ -32,7 +32,6 @@ LOAD = 0.7
 BAD_SHARE = 0.01
 _WARM_UP = 1 / 3
 """Share of the soak before growth counts: allocators and caches settle."""
-_SAMPLE_S = 2.0
 _BAR_MB_H = 1.0
 _TWO_SIDED_95 = 1.96
 
@@ -79,23 +78,23 @@ def _build_bad() -> list[Question]:
     ]
 
 
-async def _sample(server: ServerProcess, seconds: float) -> list[tuple[float, Usage]]:
+async def _sample(server: ServerProcess, seconds: float, interval_s: float) -> list[tuple[float, Usage]]:
     start = time.monotonic()
     samples = []
     while (now := time.monotonic() - start) < seconds:
         samples.append((now, read_usage(server.process.pid)))
-        await asyncio.sleep(_SAMPLE_S)
+        await asyncio.sleep(interval_s)
     return samples
 
 
-async def run_soak(server: ServerProcess, seconds: float, peak_s: float) -> Soak:
+async def run_soak(server: ServerProcess, seconds: float, peak_s: float, sample_s: float = 2.0) -> Soak:
     """Measure the peak, then keep to a share of it."""
     questions = draw_questions(server)
     peak = len(pick(await run_closed(server.port, questions, 4, peak_s), 200)) / peak_s
     bad, outcomes, samples = await asyncio.gather(
         run_open(server.port, _build_bad(), BAD_SHARE * LOAD * peak, seconds, seed=1),
         run_open(server.port, questions, LOAD * peak, seconds),
-        _sample(server, seconds),
+        _sample(server, seconds, sample_s),
     )
     return Soak(outcomes, bad, samples)
 

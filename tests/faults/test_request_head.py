@@ -49,7 +49,7 @@ def encode_objects(canary: Path) -> bytes:
         ("application/x-npy", 415),
         ("application/json", 415),
         ("multipart/form-data; boundary=x", 415),
-        (";;;===,,,", 415),
+        (";;;===,,,", 200),
         ("x" * 9000, 415),
     ],
 )

@@ -110,7 +110,7 @@ def test_flat_pictures(server: ServerProcess, colour: tuple[int, int, int]) -> N
 def test_weights_that_overflow(base: Path, tmp_path: Path, value: float) -> None:
     shutil.copytree(base / "model", tmp_path / "model", ignore=shutil.ignore_patterns("*.onnx"))
     arrays = dict(read_arrays(tmp_path / "model" / BEST_FILE))
-    name = next(name for name, array in arrays.items() if array.ndim == 4)
+    name = [name for name, array in arrays.items() if array.ndim == 4][-1]
     arrays[name] = np.full_like(arrays[name], value)
     write_params(arrays, tmp_path / "model" / BEST_FILE)
     with serving(tmp_path, tmp_path / "log") as server:

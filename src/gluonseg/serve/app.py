@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, abort, g, request
 from werkzeug.exceptions import HTTPException
 
 from gluonseg.errors import ImageError, RequestError, UserError
@@ -63,6 +63,8 @@ def _add_hooks(app: Flask) -> None:
     @app.before_request
     def start_request() -> None:
         g.start, g.note = request.environ.get(ARRIVAL) or time.monotonic(), ""
+        if request.environ["PATH_INFO"].startswith("//"):  # which werkzeug takes for one
+            abort(404)
 
     @app.after_request
     def finish_request(response: Response) -> Response:
@@ -78,7 +80,6 @@ def create_app(find_predictor: Callable[[], MaskPredictor | None], settings: Set
     /ping and /invocations answer 503.
     """
     app = Flask("gluonseg", static_folder=None)
-    app.url_map.merge_slashes = False
     _add_hooks(app)
 
     @app.get("/ping")

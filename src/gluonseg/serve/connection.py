@@ -163,7 +163,8 @@ class Connection:
 
     def take(self, size: int) -> bytes:
         """Take the first ``size`` bytes from :attr:`buffer`, or all when there are fewer."""
-        data = bytes(self.buffer[:size])
+        with memoryview(self.buffer) as view:
+            data = bytes(view[:size])
         del self.buffer[:size]
         return data
 

@@ -104,6 +104,9 @@ class Dispatcher:
         """
         if not self.is_ready:
             raise BusyError(LOADING)
+        self._check_room()
+
+    def _check_room(self) -> None:
         count = len(self._queue) + sum(len(worker.jobs) for worker in self._workers)
         if count >= self._settings.max_requests * self._settings.workers:
             raise BusyError(f"the server has {count} requests already: try again in a second")
@@ -112,12 +115,12 @@ class Dispatcher:
             raise BusyError(f"the server has {count} requests already, for {wait_s:.0f} s: try again later")
 
     def submit(self, job: Job) -> None:
-        """Take a request; its ``reply`` gets the answer.
+        """Take a request, which may have to wait for a model; its ``reply`` gets the answer.
 
         Raises:
-            BusyError: see :meth:`check`.
+            BusyError: there is no room, see :meth:`check`.
         """
-        self.check()
+        self._check_room()
         self._queue.append(job)
         self._dispatch()
 
@@ -171,7 +174,7 @@ class Dispatcher:
         """Give out what can be begun now."""
         while self._queue:
             job = self._queue[0]
-            if job.is_gone() or time.monotonic() > job.deadline:
+            if job.reply.done() or job.is_gone() or time.monotonic() > job.deadline:
                 self._sweep()
                 return
             workers = [worker for worker in self._workers if worker.can_take(job, self._settings.threads)]

@@ -130,7 +130,11 @@ class Frontend:
                 self._loop.remove_reader(listener)
                 self._loop.call_later(_ACCEPT_AGAIN_S, self._listen)
                 return
-            connection = Connection(client, self._crowd, self._settings.idle_timeout_s)
+            try:
+                connection = Connection(client, self._crowd, self._settings.idle_timeout_s)
+            except OSError:  # it has left already
+                client.close()
+                continue
             task = self._loop.create_task(self._serve(connection, address))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

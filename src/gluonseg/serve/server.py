@@ -42,6 +42,11 @@ class Worker(gunicorn.workers.base.Worker):  # type: ignore[misc]  # gunicorn ha
     the threads, and a refusal waits for one. Here the network is in other processes.
     """
 
+    def init_signals(self) -> None:
+        """Called by gunicorn: SIGHUP, which a closed terminal sends to all processes, would end this one."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     def load_wsgi(self) -> None:
         """The application runs in the backends."""
 
