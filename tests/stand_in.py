@@ -24,7 +24,8 @@ import numpy as np
 
 from gluonseg.png import encode_png
 from gluonseg.serve import backend
-from gluonseg.serve.codec import Float32Array, MaskPredictor, UInt8Array
+from gluonseg.serve.codec import MaskPredictor, UInt8Array
+from gluonseg.serve.recordio import Float32Array
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings, read_settings
 

@@ -33,7 +33,9 @@ BAD_SHARE = 0.01
 _WARM_UP = 1 / 3
 """Share of the soak before growth counts: allocators and caches settle."""
 _BAR_MB_H = 1.0
-_TWO_SIDED_95 = 1.96
+_BLOCKS = 12
+_TWO_SIDED_95 = 2.23
+"""Student's t for the ten degrees of freedom that are left."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Soak:
 def compute_slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     """Slope of the straight line through the values, and half of its 95 % interval, a unit of time.
 
-    Neighbouring samples are alike, so they are first averaged in twelve blocks of time.
+    Neighbouring samples are alike, so they are first averaged in blocks of time.
     """
-    size = max(1, len(times) // 12)
+    size = max(1, len(times) // _BLOCKS)
     blocks = [slice(start, start + size) for start in range(0, len(times) - size + 1, size)]
     xs, ys = [mean(times[block]) for block in blocks], [mean(values[block]) for block in blocks]
     centre, level = mean(xs), mean(ys)

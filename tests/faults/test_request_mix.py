@@ -85,7 +85,8 @@ def test_sizes(server: ServerProcess, size: tuple[int, int]) -> None:
 def check_mask(reply: Reply, size: tuple[int, int]) -> None:
     assert reply.status == 200
     mask = np.array(Image.open(io.BytesIO(reply.body)))
-    assert (mask.shape, mask.dtype) == (size, np.uint8)
+    assert mask.shape == size
+    assert mask.dtype == np.uint8
     assert mask.max() < len(NAMES)
 
 

@@ -7,6 +7,7 @@ not from gunicorn's own files, and ``gluonseg serve`` runs the same server where
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -69,6 +70,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     It starts another when that ends. What it does on the signals below would be with several workers.
     """
+
+    def signal(self, sig: int, frame: object) -> None:
+        """Called by Python: the worker is told to stop at once, not when the master has come to it."""
+        if sig == signal.SIGTERM:
+            for pid in self.WORKERS:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+        super().signal(sig, frame)
 
     def _ignore(self) -> None:
         LOGGER.info("this signal does nothing here")
