@@ -70,6 +70,7 @@ def test_ping_says_200_with_an_empty_body(client: FlaskClient) -> None:
     assert (response.status_code, response.data) == (200, b"")
 
 
+@pytest.mark.fault(family=61, outcome="503 while the model is loading", inputs=2)
 @pytest.mark.parametrize(("method", "path"), [("GET", "/ping"), ("POST", "/invocations")])
 def test_503_while_the_model_is_loading(method: str, path: str) -> None:
     response = _client(None).open(path, method=method, data=PNG if method == "POST" else None)
@@ -94,6 +95,7 @@ def test_the_default_answer_comes_from_the_settings() -> None:
     assert _client(FakePredictor(), settings).post("/invocations", data=PNG).content_type == "image/png"
 
 
+@pytest.mark.fault(family=64, outcome="concurrent requests x payload is at most 100 MB")
 def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) -> None:
     assert client.get("/execution-parameters").json == {"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 1}
 
