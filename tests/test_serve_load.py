@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ import pytest
 
 from local_server import ServerProcess, find_free_port
 from picture import draw_noise, encode_picture
-from process_tree import find_backends, find_worker, is_running, iter_tree
+from process_tree import find_backends, find_worker, is_running, iter_tree, read_usage
 from raw_client import Reply, build_request, connect, exchange, is_closed, read_reply
 from stand_in import HANGS, KILLS, encode_mask
 from stand_in_server import CHANGED, STAND_IN, describe_stand_in, stand_in, starting
@@ -310,6 +312,52 @@ def test_a_prediction_that_is_never_done_is_given_up(tmp_path: Path) -> None:
         assert exchange(server.port, build_request(PNG)).status == 200
 
 
+@pytest.mark.fault(family=60, outcome="nothing is kept for clients that leave, by FIN or by reset", inputs=24)
+def test_clients_that_leave_at_any_moment(tmp_path: Path) -> None:
+    large = encode_picture(np.full((700, 700, 3), 9, np.uint8))
+    data = build_request(large, Accept="application/x-recordio-protobuf")
+    head = data.index(b"\r\n\r\n")
+    with stand_in(tmp_path, STAND_IN_SECONDS="0.05") as server:
+        assert exchange(server.port, data).status == 200
+        before = read_usage(server.process.pid).descriptors
+        for number in range(24):
+            with connect(server.port) as one:
+                one.sendall(data[: (head - 5, head + 200, len(data), len(data))[number % 4]])
+                if number % 4 == 3:
+                    one.recv(1000)
+                if number % 8 < 4:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reply = exchange(server.port, data)
+        assert (reply.status, len(reply.body) > 5_000_000) == (200, True)
+        wait_until(lambda: read_usage(server.process.pid).descriptors <= before)
+        assert "Traceback" not in server.read_log()
+
+
+@pytest.mark.fault(family=60, outcome="500 idle clients and 3000 that connect and leave change nothing", inputs=3500)
+def test_idle_clients_and_a_flood_of_connections(tmp_path: Path) -> None:
+    with stand_in(tmp_path) as server, ExitStack() as stack:
+        for _ in range(500):
+            idle = stack.enter_context(connect(server.port))
+            idle.sendall(PING)
+            assert idle.recv(12) == b"HTTP/1.1 200"
+
+        def flood() -> None:
+            for _ in range(1000):
+                with suppress(OSError), connect(server.port):
+                    pass
+
+        threads = [threading.Thread(target=flood) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        replies = [exchange(server.port, build_request(PNG)) for _ in range(20)]
+        for thread in threads:
+            thread.join()
+        assert {reply.status for reply in replies} == {200}
+        assert ping(server).seconds < AT_ONCE_S
+        idle.sendall(build_request(PNG))
+        assert b"HTTP/1.1 200" in idle.recv(1000)
+
+
 @pytest.mark.fault(family=60, outcome="beyond the limit the most silent are let go, good ones are served", inputs=40)
 def test_more_clients_than_there_is_room_for(tmp_path: Path) -> None:
     with stand_in(tmp_path, "-c", CHANGED.format("max_connections=20")) as server:
@@ -321,6 +369,18 @@ def test_more_clients_than_there_is_room_for(tmp_path: Path) -> None:
         assert ping(server).status == 200
         for connection in crowd:
             connection.close()
+
+
+@pytest.mark.fault(family=44, outcome="with 64 descriptors it serves fewer clients at a time", inputs=46)
+def test_few_descriptors(tmp_path: Path) -> None:
+    command = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); " + CHANGED.format("")
+    large = build_request(encode_picture(np.full((500, 500, 3), 9, np.uint8)), Accept="application/x-recordio-protobuf")
+    with stand_in(tmp_path, "-c", command) as server, ExitStack() as stack:
+        for number in range(40):
+            one = stack.enter_context(connect(server.port))
+            one.sendall(large if number % 2 else b"POST ")
+        assert [exchange(server.port, build_request(draw(number))).status for number in range(6)] == [200] * 6
+        assert ping(server).status == 200
 
 
 def test_bodies_that_stop_arriving_give_way_to_those_that_do_not(tmp_path: Path) -> None:

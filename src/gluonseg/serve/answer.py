@@ -13,8 +13,8 @@ from http import HTTPStatus
 from gluonseg.errors import RequestError
 
 LOGGER = logging.getLogger("gluonseg.serve")
-LINE_LIMIT = 199
-"""Characters of a log line; most of what is in it comes from the client."""
+LINE_LIMIT = 170
+"""Characters of a log line, 200 with the time before it; most of what is in it comes from the client."""
 RETRY_AFTER = ("Retry-After", "1")
 """With every 503: the caller may ask again after this many seconds."""
 ARRIVAL = "gluonseg.arrival"

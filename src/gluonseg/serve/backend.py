@@ -181,7 +181,7 @@ class Backend:
     def _cancel(self, job_id: int) -> None:
         job = self._jobs.get(job_id)
         if job:
-            job.cancel()
+            job.is_cancelled = True
 
     def _take(self, fields: dict[str, Any], file: int) -> None:
         job = self._jobs[fields["id"]] = Job(fields["id"], fields["deadline"])

@@ -91,22 +91,21 @@ class Dispatcher:
         for _ in range(self._settings.workers):
             self._start_worker()
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether there is a backend with a loaded model that gives signs of life."""
-        return any(worker.process.is_ready for worker in self._workers)
-
-    def check(self) -> None:
-        """Refuse another request when there is no model, no room, or no hope to begin it before its deadline.
+    def check_ready(self) -> None:
+        """Refuse everything while no backend has a loaded model and gives signs of life.
 
         Raises:
-            BusyError: one of the three.
+            BusyError: none does.
         """
-        if not self.is_ready:
+        if not any(worker.process.is_ready for worker in self._workers):
             raise BusyError(LOADING)
-        self._check_room()
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """Refuse another request when there is no room, or no hope to begin it before its deadline.
+
+        Raises:
+            BusyError: one of the two.
+        """
         count = len(self._queue) + sum(len(worker.jobs) for worker in self._workers)
         if count >= self._settings.max_requests * self._settings.workers:
             raise BusyError(f"the server has {count} requests already: try again in a second")
@@ -118,9 +117,9 @@ class Dispatcher:
         """Take a request, which may have to wait for a model; its ``reply`` gets the answer.
 
         Raises:
-            BusyError: there is no room, see :meth:`check`.
+            BusyError: see :meth:`check_room`.
         """
-        self._check_room()
+        self.check_room()
         self._queue.append(job)
         self._dispatch()
 
@@ -187,8 +186,14 @@ class Dispatcher:
         job_id = next(self._ids)
         worker.jobs[job_id] = job
         job.sent = time.monotonic()
-        with stored(job.body) as file:
-            worker.process.send({"id": job_id, "deadline": job.deadline, "size": len(job.body), **job.fields}, file)
+        fields = {"id": job_id, "deadline": job.deadline, "size": len(job.body), **job.fields}
+        try:
+            with stored(job.body) as file:
+                worker.process.send(fields, file)
+        except OSError as error:
+            LOGGER.error("a body cannot be kept: %s", error.strerror)
+            del worker.jobs[job_id]
+            job.answer(build_error(503, "the server has no memory left for this: try again later"))
 
     def _hear(self, process: BackendProcess, message: Message) -> None:
         worker, fields = self._find_worker(process), message.fields
@@ -197,11 +202,11 @@ class Dispatcher:
             process.is_loaded = True
         elif event == "failed":
             self._stop(fields["exit_code"])
-        elif event == "answer":
+        elif event == "answer" and message.file is not None:
             headers = tuple((name, text) for name, text in fields["headers"])
             answer = Answer(fields["status"], headers, file=message.file, size=fields["size"])
             self._finish(worker, worker.jobs.pop(fields["id"]), answer)
-        elif event == "lost":
+        elif event != "alive":  # "lost", or an answer whose file there was no descriptor for
             self._finish(worker, worker.jobs.pop(fields["id"]), build_error(500, INTERNAL))
         self._dispatch()
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gluonseg.errors import BusyError, RequestError
-from gluonseg.serve.answer import LOADING, Answer, answer_error, encode_head, log_request
+from gluonseg.serve.answer import Answer, answer_error, encode_head, log_request
 from gluonseg.serve.connection import Connection, Crowd, DisconnectedError, State
 from gluonseg.serve.dispatcher import Dispatcher, Job, close_file
 from gluonseg.serve.request import CONTINUE, Head, check_size, read_body, read_head
@@ -176,23 +176,18 @@ class Frontend:
     async def _answer(self, connection: Connection, exchange: _Exchange) -> Answer:
         head = exchange.head
         try:
+            if self._drain_limit is not None:
+                raise BusyError(_STOPPING)
+            self._dispatcher.check_ready()
             if head.path == "/ping" and head.method in ("GET", "HEAD"):
-                self._check_state()
                 return Answer(200)
-            self._check_state()
-            self._dispatcher.check()
+            self._dispatcher.check_room()
             check_size(head.size, self._settings.max_payload_mb)
             self._active += 1
             exchange.is_active = True
             return await self._predict(connection, exchange)
         except RequestError as error:
             return answer_error(error)
-
-    def _check_state(self) -> None:
-        if self._drain_limit is not None:
-            raise BusyError(_STOPPING)
-        if not self._dispatcher.is_ready:
-            raise BusyError(LOADING)
 
     async def _predict(self, connection: Connection, exchange: _Exchange) -> Answer:
         head, deadline = exchange.head, exchange.start + self._settings.deadline_s
@@ -225,9 +220,7 @@ class Frontend:
         finally:
             connection.unwatch()
 
-    async def _send(
-        self, connection: Connection, exchange: _Exchange | None, answer: Answer, start: float
-    ) -> bool:
+    async def _send(self, connection: Connection, exchange: _Exchange | None, answer: Answer, start: float) -> bool:
         """Send an answer; whether another request may follow."""
         is_last = exchange is None or exchange.head.is_last or exchange.is_unread or self._drain_limit is not None
         method, path = (exchange.head.method, exchange.head.path) if exchange else ("-", "-")
@@ -248,8 +241,9 @@ class Frontend:
 def _limit_connections(wanted: int) -> int:
     """Allow this process as many open files as that takes; returns how many connections it can have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else wanted + _DESCRIPTORS_BESIDES
-    limit = max(soft, min(most, wanted + _DESCRIPTORS_BESIDES))
+    # A connection has a socket and, while its answer is sent, a file.
+    needed = 2 * wanted + _DESCRIPTORS_BESIDES
+    limit = max(soft, needed if hard == resource.RLIM_INFINITY else min(hard, needed))
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return max(_FEWEST_CONNECTIONS, min(wanted, limit - _DESCRIPTORS_BESIDES))
+    return max(_FEWEST_CONNECTIONS, min(wanted, (limit - _DESCRIPTORS_BESIDES) // 2))

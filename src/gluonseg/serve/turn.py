@@ -18,19 +18,19 @@ class Job:
 
     job_id: int
     deadline: float
+    is_begun: bool = False
+    is_cancelled: bool = False
+    """Nobody waits for the answer any more."""
 
-    def check(self) -> None:
-        """Refuse to go on when the deadline has passed, or nobody waits any more.
+    def begin(self) -> None:
+        """Begin, or go on with another part of the picture.
 
         Raises:
-            BusyError: one of the two.
+            BusyError: nobody waits for it, or the deadline has passed before it was begun.
         """
-        if time.monotonic() > self.deadline:
+        if self.is_cancelled or (not self.is_begun and time.monotonic() > self.deadline):
             raise BusyError("the request has waited too long and was not computed: try again in a second")
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-        self.deadline = 0.0
+        self.is_begun = True
 
 
 class Turn:
@@ -54,7 +54,7 @@ class Turn:
         job: Job | None = getattr(self._jobs, "job", None)
         try:
             if job is not None:
-                job.check()
+                job.begin()
         except BaseException:
             self._lock.release()
             raise
