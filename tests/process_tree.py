@@ -11,8 +11,9 @@ from typing import NamedTuple
 class Usage(NamedTuple):
     """Of a process and all its descendants."""
 
-    pss: int
-    """Bytes of memory, shared pages counted once."""
+    memory: int
+    """Bytes, what processes share counted once. Pages of files, such as libraries, are left out: how many of them count
+    depends on who else has them open."""
     descriptors: int
     threads: int
 
@@ -48,19 +49,19 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def _read_pss(pid: int) -> int:
+def _read_memory(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:  # it has ended meanwhile
         return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def read_usage(pid: int) -> Usage:
     """What the process and its descendants use now."""
     pids = [one for one in iter_tree(pid) if is_running(one)]
     return Usage(
-        sum(_read_pss(one) for one in pids),
+        sum(_read_memory(one) for one in pids),
         sum(len(os.listdir(f"/proc/{one}/fd")) for one in pids),
         sum(len(os.listdir(f"/proc/{one}/task")) for one in pids),
     )

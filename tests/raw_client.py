@@ -51,6 +51,17 @@ def read_reply(connection: socket.socket, method: str = "POST") -> Reply:
     return Reply(answer.status, headers, body, time.monotonic() - start)
 
 
+def read_one(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of an answer, without a byte of the next one."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    size, body = int(head.partition(b"Content-Length: ")[2].split()[0]), b""
+    while len(body) < size:
+        body += connection.recv(size - len(body))
+    return int(head.split()[1]), body
+
+
 def exchange(port: int, data: bytes, method: str = "POST") -> Reply:
     """Send ``data`` over a connection of its own, as far as the server takes it, and read one answer."""
     with connect(port) as connection:

@@ -104,7 +104,7 @@ async def run_soak(server: ServerProcess, seconds: float, peak_s: float, sample_
 def is_growing(soak: Soak) -> tuple[bool, str]:
     """Whether memory grows by more than the bar allows, and by more than chance; and the figures."""
     hours = [seconds / 3600 for seconds, _ in soak.settled]
-    slope, half = compute_slope(hours, [usage.pss / 1e6 for _, usage in soak.settled])
+    slope, half = compute_slope(hours, [usage.memory / 1e6 for _, usage in soak.settled])
     return slope - half > 0 and slope > _BAR_MB_H, f"{slope:+.2f} +- {half:.2f} MB an hour"
 
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
     usage = soak.samples[-1][1]
     notes = [
         f"{len(soak.outcomes)} good and {len(soak.bad)} bad requests in {options.minutes:g} minutes; at the end "
-        f"{usage.pss / 1e6:.0f} MB, {usage.descriptors} descriptors, {usage.threads} threads"
+        f"{usage.memory / 1e6:.0f} MB, {usage.descriptors} descriptors, {usage.threads} threads"
     ]
     return conclude("memory", verdicts, notes)
 

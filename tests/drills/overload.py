@@ -77,7 +77,7 @@ class Overload:
 async def _watch_memory(server: ServerProcess, is_over: asyncio.Event) -> list[int]:
     values = []
     while not is_over.is_set():
-        values.append(read_usage(server.process.pid).pss)
+        values.append(read_usage(server.process.pid).memory)
         await asyncio.sleep(1.0)
     return values
 

@@ -13,7 +13,7 @@ from faults.served import MASK, PAYLOAD_MB, PNG, Served
 from gluonseg.serve.request import MAX_CHUNKS
 from picture import draw_noise, encode_picture
 from process_tree import read_usage
-from raw_client import build_request, connect, exchange, is_closed, read_reply
+from raw_client import build_request, connect, exchange, is_closed, read_one, read_reply
 from stand_in_server import CHANGED, stand_in
 
 START = b"POST /invocations HTTP/1.1\r\nHost: x\r\nAccept: image/png\r\n"
@@ -120,28 +120,17 @@ def test_requests_one_after_the_other_on_one_connection(served: Served) -> None:
     assert [body for _, body in replies] == [MASK, MASK, b"", MASK]
 
 
-def read_one(connection: socket.socket) -> tuple[int, bytes]:
-    """Status and body of an answer, without a byte of the next one."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += connection.recv(1)
-    size, body = int(head.partition(b"Content-Length: ")[2].split()[0]), b""
-    while len(body) < size:
-        body += connection.recv(size - len(body))
-    return int(head.split()[1]), body
-
-
 @pytest.mark.fault(family=49, outcome="65,536 chunks are taken, one more is 400; memory does not grow", inputs=9)
 def test_chunks_of_a_byte(served: Served) -> None:
     picture = encode_picture(draw_noise(140, 150))
     body = picture + bytes(MAX_CHUNKS - len(picture)) if len(picture) < MAX_CHUNKS else picture[:MAX_CHUNKS]
     most = CHUNKED + cut(body, 1)
     assert served.ask(most + END).status == 200
-    before = read_usage(served.server.process.pid).pss
+    before = read_usage(served.server.process.pid).memory
     for _ in range(8):
         reply = served.ask(most + b"1\r\nx\r\n" + END)
         assert (reply.status, "65536 chunks" in reply.read_error()) == (400, True)
-    assert read_usage(served.server.process.pid).pss - before < 20 * 2**20
+    assert read_usage(served.server.process.pid).memory - before < 20 * 2**20
     served.check_next()
 
 

@@ -108,7 +108,7 @@ class Connection:
         self._socket, self._crowd = client, crowd
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._failure: Exception | None = None
+        self._failure: Exception | None
         self._watcher: Callable[[], None] | None = None
         self._knows_interim = False
         self._has_ended = False
@@ -118,6 +118,7 @@ class Connection:
     def enter(self, state: State, patience_s: float = math.inf, limit: float = math.inf) -> None:
         """Begin something that the client may be silent in for ``patience_s``, and that ends at ``limit``."""
         self.state = state
+        self._failure = None
         self._patience_s, self._limit = patience_s, limit
         self.silent_since = time.monotonic()
 
