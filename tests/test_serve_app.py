@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +16,10 @@ from werkzeug.test import TestResponse
 
 from gluonseg.errors import ModelError, UserError
 from gluonseg.serve.app import create_app
+from gluonseg.serve.backend import ModelLoader
 from gluonseg.serve.codec import MaskPredictor
 from gluonseg.serve.media import RESPONSE_TYPES
 from gluonseg.serve.recordio import Float32Array
-from gluonseg.serve.server import ModelLoader
 from gluonseg.serve.settings import Settings, read_settings
 from notebook_client import parse_mask
 from picture import UInt8Array, draw_noise, encode_picture
@@ -72,40 +70,12 @@ def test_ping_says_200_with_an_empty_body(client: FlaskClient) -> None:
     assert (response.status_code, response.data) == (200, b"")
 
 
+@pytest.mark.fault(family=61, outcome="503 while the model is loading", inputs=2)
 @pytest.mark.parametrize(("method", "path"), [("GET", "/ping"), ("POST", "/invocations")])
 def test_503_while_the_model_is_loading(method: str, path: str) -> None:
     response = _client(None).open(path, method=method, data=PNG if method == "POST" else None)
     assert response.status_code == 503
     assert "loaded" in _read_error(response)
-
-
-class WaitingPredictor(FakePredictor):
-    """Says when it has begun, and goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.begun, self.go_on = threading.Event(), threading.Event()
-
-    def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
-        self.begun.set()
-        assert self.go_on.wait(timeout=30)
-        return super().predict_mask(image_hwc)
-
-
-def test_a_request_too_many_is_told_to_come_again() -> None:
-    predictor = WaitingPredictor()
-    app = create_app(lambda: predictor, dataclasses.replace(SETTINGS, max_requests=1))
-    headers = {"Accept": "image/png"}
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(lambda: app.test_client().post("/invocations", data=PNG, headers=headers))
-        assert predictor.begun.wait(timeout=30)
-        refused = app.test_client().post("/invocations", data=PNG, headers=headers)
-        ping = app.test_client().get("/ping")
-        predictor.go_on.set()
-        answered = first.result()
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    assert "try again" in _read_error(refused)
-    assert (ping.status_code, answered.status_code) == (200, 200)
-    assert app.test_client().post("/invocations", data=PNG, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("accept", RESPONSE_TYPES)
@@ -125,6 +95,7 @@ def test_the_default_answer_comes_from_the_settings() -> None:
     assert _client(FakePredictor(), settings).post("/invocations", data=PNG).content_type == "image/png"
 
 
+@pytest.mark.fault(family=64, outcome="concurrent requests x payload is at most 100 MB")
 def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) -> None:
     assert client.get("/execution-parameters").json == {"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 1}
 
@@ -139,9 +110,8 @@ def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) 
         (PNG, {"Content-Type": "application/x-npy"}, 415, "image/jpeg"),
         (PNG, {"Accept": "image/jpeg"}, 406, "image/png"),
         (encode_picture(np.zeros((101, 100, 3), np.uint8)), {}, 413, "10000"),
-        (bytes(2**20 + 1), {}, 413, "1 MB"),
     ],
-    ids=["empty", "damaged", "no-picture", "csv", "npy", "accept", "pixels", "bytes"],
+    ids=["empty", "damaged", "no-picture", "csv", "npy", "accept", "pixels"],
 )
 def test_wrong_requests_say_what_to_send_and_the_next_one_works(
     client: FlaskClient, body: bytes, headers: dict[str, str], status: int, text: str
@@ -154,32 +124,18 @@ def test_wrong_requests_say_what_to_send_and_the_next_one_works(
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/invocations", 405), ("POST", "/ping", 405), ("GET", "/", 404), ("GET", "/static/x", 404)],
+    [
+        ("GET", "/invocations", 405),
+        ("POST", "/ping", 405),
+        ("GET", "/", 404),
+        ("GET", "/static/x", 404),
+    ],
 )
 def test_wrong_addresses_and_methods(client: FlaskClient, method: str, path: str, status: int) -> None:
     response = client.open(path, method=method)
     assert response.status_code == status
     assert "/invocations" in _read_error(response)
     assert ("Allow" in response.headers) == (status == 405)
-
-
-def test_a_chunked_body_without_a_length_is_cut_at_the_limit(client: FlaskClient) -> None:
-    class Endless(io.RawIOBase):
-        served = 0
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-            Endless.served += len(buffer)
-            buffer[:] = bytes(len(buffer))
-            # The end: by then the server must have answered, and stopped throwing away what follows.
-            return len(buffer) if Endless.served < 2**30 else 0
-
-    environ = {"wsgi.input": Endless(), "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
-    response = client.post("/invocations", environ_overrides=environ, buffered=True)
-    assert response.status_code == 413
-    assert Endless.served < 2**29
 
 
 def test_a_bug_is_a_500_that_tells_nothing_and_the_log_has_the_trace(
@@ -201,7 +157,7 @@ def test_one_short_line_of_ascii_a_request(client: FlaskClient, caplog: pytest.L
     client.get("/ping")
     lines = [record.getMessage() for record in caplog.records if record.name == "gluonseg.serve"]
     assert len(lines) == 3
-    assert all(len(line) < 200 and line.isascii() and line.isprintable() for line in lines)
+    assert all(len(line) <= 170 and line.isascii() and line.isprintable() for line in lines)
     assert lines[0].startswith(f"POST /invocations 200 in={len(PNG)} out=")
     assert lines[0].endswith("ms image/png")
 
@@ -276,6 +232,8 @@ def test_settings_are_read() -> None:
             "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
             "SAGEMAKER_MODEL_SERVER_TIMEOUT": "30",
             "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "90",
+            "GLUONSEG_MAX_REQUESTS": "5",
+            "GLUONSEG_REQUEST_DEADLINE": "300",
             "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "image/png",
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100",
             "GLUONSEG_MAX_PIXELS": "1000000",
@@ -287,6 +245,8 @@ def test_settings_are_read() -> None:
         port=9000,
         workers=2,
         timeout_s=90,
+        max_requests=5,
+        deadline_s=300,
         default_accept="image/png",
         max_payload_mb=100,
         max_pixels=1_000_000,
@@ -314,6 +274,8 @@ def test_a_payload_of_zero_means_the_most_that_is_taken(payload: str, limit: int
         ("SAGEMAKER_MODEL_SERVER_WORKERS", "٣", "1 to 64"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "soon", "1 to 3600"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "0", "1 to 3600"),
+        ("GLUONSEG_MAX_REQUESTS", "0", "1 to 1000"),
+        ("GLUONSEG_REQUEST_DEADLINE", "3601", "1 to 3600"),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1001", "0 to 1000"),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "9" * 5000, "0 to 1000"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/jpeg", "image/png"),

@@ -8,7 +8,6 @@ import json
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,18 +16,15 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from gluonseg.models.card import CARD_FILE, build_card, encode_card
 from local_server import Answer, ServerProcess, serving
 from notebook_client import parse_mask, parse_probabilities, read_record
 from picture import draw_noise, encode_picture
+from served_model import NAMES, write_model
 
 IMPATIENT = (
     "import os, dataclasses; from gluonseg.serve import server, settings; "
     "raise SystemExit(server.run_server(dataclasses.replace(settings.read_settings(os.environ), idle_timeout_s=1)))"
 )
-NAMES = ("pet", "background", "border")
-
-
 PICTURE = draw_noise(90, 70)
 PNG = encode_picture(PICTURE)
 
@@ -37,20 +33,7 @@ PNG = encode_picture(PICTURE)
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like /opt/ml with an untrained FCN in it."""
     folder = tmp_path_factory.mktemp("ml")
-    model = folder / "model"
-    model.mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mxnet as mx
-
-        from gluonseg.models.registry import build_network
-
-        mx.random.seed(0)
-        network = build_network("fcn", "resnet-18", 3, aux=False)
-        network.initialize(mx.init.Xavier(), force_reinit=True)
-        network.predict(mx.nd.zeros((1, 3, 32, 32)))
-        network.save_parameters(str(model / "model_best.params"))
-    (model / CARD_FILE).write_text(encode_card(build_card("fcn", "resnet-18", 3, aux=False, class_names=NAMES)))
+    write_model(folder / "model")
     return folder
 
 
@@ -75,6 +58,7 @@ def _read_png(body: bytes) -> npt.NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(body)))
 
 
+@pytest.mark.fault(family=61, outcome="/ping says 503 until the model is loaded")
 def test_ping_says_503_until_the_model_is_loaded(server: ServerProcess, pings: list[int]) -> None:
     assert pings[0] == 503
     assert set(pings) == {503, 200}
@@ -108,6 +92,7 @@ def test_every_answer_has_the_same_mask_of_the_size_that_was_sent(server: Server
     assert _read_png(_post(server, PNG, Accept="image/x-overlay+png")[2]).shape == (90, 70, 3)
 
 
+@pytest.mark.fault(family=56, outcome="200; the mask has the size of the picture", inputs=3)
 @pytest.mark.parametrize("size", [(1, 1), (33, 200), (241, 7)])
 def test_any_size_of_a_jpeg(server: ServerProcess, size: tuple[int, int]) -> None:
     body = encode_picture(np.resize(PICTURE, (*size, 3)), "JPEG")
@@ -147,6 +132,7 @@ def _exchange(server: ServerProcess, data: bytes) -> tuple[int, float]:
         return answer.status, time.monotonic() - start
 
 
+@pytest.mark.fault(family=49, outcome="400 or 413 at once", inputs=6)
 @pytest.mark.parametrize(
     ("rest", "expected"),
     [
@@ -184,6 +170,7 @@ def test_ping_answers_fast_while_pictures_are_computed(server: ServerProcess) ->
     assert max(durations) < 2
 
 
+@pytest.mark.fault(family=60, outcome="a client that stalls is answered 400 and let go")
 def test_a_stalled_client_is_let_go_and_sigterm_finishes_what_was_begun(base: Path) -> None:
     with serving(base, base / "impatient.log", "-c", IMPATIENT) as server:
         server.wait_until_served()
@@ -201,6 +188,7 @@ def test_a_stalled_client_is_let_go_and_sigterm_finishes_what_was_begun(base: Pa
         assert answers == [200]
 
 
+@pytest.mark.fault(family=48, outcome="without a model: exit code 2 and one clear line")
 def test_without_a_model_the_process_ends_with_a_clear_line(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     with serving(tmp_path, tmp_path / "serve.log") as server:

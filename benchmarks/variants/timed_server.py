@@ -6,24 +6,28 @@ all else that a request takes, so that only the difference of the two times of o
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TextIO
 
 from gluonseg.serve.codec import Card, MaskPredictor, UInt8Array
 from gluonseg.serve.recordio import Float32Array
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings
 
+_TIMES = "GLUONSEG_BENCH_TIMES"
+"""Tells the backend, a process of its own, the file."""
+
 
 class TimedPredictor:
     """A predictor that writes down how long it takes."""
 
-    def __init__(self, predictor: MaskPredictor, times: TextIO) -> None:
+    def __init__(self, predictor: MaskPredictor, times: Path) -> None:
         self._predictor = predictor
-        self._times = times
+        self._times = times.open("w", buffering=1, encoding="ascii")
 
     @property
     def card(self) -> Card:
@@ -39,16 +43,19 @@ class TimedPredictor:
         return self._predictor.predict_probabilities(image_hwc)
 
 
+def load_timed(settings: Settings, turn: AbstractContextManager[None]) -> MaskPredictor:
+    """What a backend process calls."""
+    from gluonseg.predict.predictor import load_predictor
+
+    return TimedPredictor(load_predictor(settings.model_path, turn=turn), Path(os.environ[_TIMES]))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     model, port, times = arguments
-
-    def load_timed(settings: Settings) -> MaskPredictor:
-        from gluonseg.predict.predictor import load_predictor
-
-        return TimedPredictor(load_predictor(settings.model_path), Path(times).open("w", buffering=1, encoding="ascii"))
-
-    return run_server(Settings(model_path=Path(model), host="127.0.0.1", port=int(port)), load_timed)
+    os.environ[_TIMES] = times
+    settings = Settings(model_path=Path(model), host="127.0.0.1", port=int(port))
+    return run_server(settings, "benchmarks.variants.timed_server:load_timed")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Long drills: real trainings that are killed, stopped and starved of disk, as often as one likes.
+"""Long drills: real trainings and servers that are killed, stopped, overloaded and starved, as often as one likes.
 
-``python -m tests.drills.NAME --count N`` runs one, prints a table and writes ``build/drills/NAME.json``; the suite runs
-each with a small count.
+``python -m tests.drills.NAME --help`` in the repository's folder. Each prints a table and writes
+``build/drills/NAME.json``; the suite runs each with a small count.
 """
 
 import sys
 from pathlib import Path
 
-TESTS = str(Path(__file__).resolve().parent.parent)
-if TESTS not in sys.path:  # as pytest has it
-    sys.path.insert(0, TESTS)
+# What the tests share lies one folder up; pytest has it on the path already.
+_TESTS = str(Path(__file__).resolve().parents[1])
+if _TESTS not in sys.path:
+    sys.path.insert(0, _TESTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ class Predictor:
         *,
         views: Views | None = None,
         max_network_pixels: int = MAX_NETWORK_PIXELS,
+        turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.card = card
         self.engine = engine
         self._views = views or build_views(card)
         self._max_network_pixels = max_network_pixels
-        self._lock = threading.Lock()
+        self._turn = turn or threading.Lock()
 
     def compute_input_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) at which a picture of that size goes through the network."""
@@ -67,8 +69,13 @@ class Predictor:
             raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
         sizes = self._compute_view_sizes(*image_hwc.shape[:2])
         if self._views.is_single:
-            return self._compute_one_view(resize_image(image_hwc, *sizes[0]))
-        return compute_view_logits(self._compute_one_view, image_hwc, sizes, flip=self._views.flip)
+            logits = self._compute_one_view(resize_image(image_hwc, *sizes[0]))
+        else:
+            logits = compute_view_logits(self._compute_one_view, image_hwc, sizes, flip=self._views.flip)
+        if not np.isfinite(logits).all():
+            # The largest of them would be a class like any other.
+            raise ModelError("the network gives values that are no numbers: its weights are damaged, or overflow")
+        return logits
 
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
         if resized_hwc.shape[0] * resized_hwc.shape[1] > MAX_WHOLE_PIXELS:
@@ -78,7 +85,7 @@ class Predictor:
 
     def _compute_in_turn(self, images_nhwc: UInt8Array) -> Float32Array:
         """One call of the engine: between the tiles of a large picture others have their turn."""
-        with self._lock:
+        with self._turn:
             return self.engine.compute_logits(images_nhwc)
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
@@ -170,6 +177,7 @@ def load_predictor(
     scales: tuple[float, ...] | None = None,
     flip: bool | None = None,
     max_network_pixels: int = MAX_NETWORK_PIXELS,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> Predictor:
     """Load a model folder or a model.tar.gz (ours, or the built-in's).
 
@@ -179,6 +187,7 @@ def load_predictor(
     ``scales`` and ``flip`` take the place of the card's, see :class:`gluonseg.predict.view.Views`. ``precision`` is
     ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
+    A call holds ``turn`` while it is on the engine, by default a lock; what it raises on entry ends the call.
 
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
@@ -189,4 +198,5 @@ def load_predictor(
             device = _find_gpu()
         engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)
     _log.info("Predicting with %s", engine.name if device is None else f"{engine.name} on {device}")
-    return Predictor(engine, card, views=build_views(card, scales, flip), max_network_pixels=max_network_pixels)
+    views = build_views(card, scales, flip)
+    return Predictor(engine, card, views=views, max_network_pixels=max_network_pixels, turn=turn)

@@ -1,4 +1,4 @@
-"""The process around the application: gunicorn, started from here, and the model loaded in each worker.
+"""The server as gunicorn starts and supervises it: one worker, which starts the backends that have the model.
 
 There is neither a gunicorn.conf.py nor a wsgi.py: the settings come from SageMaker's environment variables,
 not from gunicorn's own files, and ``gluonseg serve`` runs the same server where no container/ folder exists.
@@ -6,118 +6,98 @@ not from gunicorn's own files, and ``gluonseg serve`` runs the same server where
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import ctypes
-import json
 import logging
 import os
-import socket
-import struct
-import sys
-import threading
+import signal
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections import deque
 
-import numpy as np
+import gunicorn.workers.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.errors import HaltServer
 
 from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
-from gluonseg.printable import LineFormatter
 from gluonseg.sagemaker.contract import find_temporary_folder
+from gluonseg.serve.answer import configure_log
+from gluonseg.serve.dispatcher import STRIKE_WINDOW_S, STRIKES
+from gluonseg.serve.frontend import Frontend
+from gluonseg.serve.request import HEADER_LIMIT
 from gluonseg.serve.settings import Settings, read_settings
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from gluonseg.serve.codec import MaskPredictor
 
 LOGGER = logging.getLogger("gluonseg.serve")
 _GRACE_S = 25
-"""SageMaker kills a container 30 seconds after SIGTERM."""
-_WARM_UP_SHAPE = (32, 32, 3)
-"""What a first prediction prepares does not depend on the picture's size."""
+"""SageMaker kills a container 30 seconds after SIGTERM. The worker ends by itself before this."""
 
 # A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
 _STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
 
 
-def _release_memory() -> None:
-    """Give the memory that loading has used and freed back to the system: glibc keeps it, more than all weights."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+class Worker(gunicorn.workers.base.Worker):  # type: ignore[misc]  # gunicorn has no types
+    """A process of gunicorn with our event loop in it.
 
-
-class ModelLoader:
-    """Loads and warms up the model in a thread, so that /ping answers (503) meanwhile.
-
-    A model that cannot be loaded ends the process: ``stop`` is called with the exit code of the failure.
+    gunicorn's own workers read a request in the thread, or with the greenlet, that answers it: slow clients take
+    the threads, and a refusal waits for one. Here the network is in other processes.
     """
 
-    def __init__(self, load: Callable[[], MaskPredictor], stop: Callable[[int], None]) -> None:
-        self._load = load
-        self._stop = stop
-        self._predictor: MaskPredictor | None = None
+    def init_signals(self) -> None:
+        """Called by gunicorn: SIGHUP, which a closed terminal sends to all processes, would end this one."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        threading.Thread(target=self._run, name="model-loader", daemon=True).start()
+    def load_wsgi(self) -> None:
+        """The application runs in the backends."""
 
-    def find(self) -> MaskPredictor | None:
-        """Return the model once it has made its first prediction."""
-        return self._predictor
+    def run(self) -> None:
+        """Called by gunicorn: serve until SIGTERM."""
+        exit_code = asyncio.run(self._serve())
+        if exit_code:
+            # No SystemExit: it would be taken for the master's, whose call of gunicorn this process is in, too.
+            os._exit(_STOP_CODES[exit_code])
 
-    def _run(self) -> None:
-        start = time.monotonic()
-        try:
-            predictor = self._load()
-            # The first prediction of a network takes longer than all others.
-            predictor.predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))
-            _release_memory()
-        except BaseException as error:
-            text, exit_code = describe_failure(error)
-            # A fault of the user needs no trace, one of the program does.
-            LOGGER.error("the model cannot be served: %s", text, exc_info=None if exit_code == 2 else error)
-            self._stop(exit_code)
-            return
-        LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
-        self._predictor = predictor
+    async def _serve(self) -> int:
+        server = self.app
+        frontend = Frontend(server.settings, server.load_model, self.sockets, self.cfg, self.notify)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, frontend.drain)
+        return await frontend.run()
 
 
-def _encode_raw_error(status: int, reason: str, text: str) -> bytes:
-    body = json.dumps({"error": text}).encode() + b"\n"
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+class Supervisor(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, for the one worker that has the clients' connections.
+
+    It starts another when that ends. What it does on the signals below would be with several workers.
+    """
+
+    def signal(self, sig: int, frame: object) -> None:
+        """Called by Python: the worker is told to stop at once, not when the master has come to it."""
+        if sig == signal.SIGTERM:
+            for pid in self.WORKERS:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+        super().signal(sig, frame)
+
+    def _ignore(self) -> None:
+        LOGGER.info("this signal does nothing here")
+
+    handle_hup = handle_ttin = handle_ttou = handle_usr2 = handle_winch = _ignore
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's threaded worker, with a limit on idle clients, and JSON for what is not even HTTP."""
+class Ends:
+    """Counts how often a worker has ended, for gunicorn's hook ``child_exit``."""
 
-    def handle(self, conn: Any) -> Any:
-        """Serve one request of a connection."""
-        limit = struct.pack("ll", self.app.settings.idle_timeout_s, 0)
-        # Kernel options, because gunicorn itself sets and clears the socket's time limit several times a request.
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        return super().handle(conn)
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=STRIKES)
 
-    def handle_error(self, _request: Any, client: socket.socket, _address: Any, error: Exception) -> None:
-        """Answer a request that gunicorn could not read; its own answer is a page of HTML."""
-        if isinstance(error, ParseException):
-            LOGGER.info("- - 400 %s", type(error).__name__)
-            answer = _encode_raw_error(400, "Bad Request", "this is not a valid HTTP/1.1 request")
-        else:
-            LOGGER.error("a request failed outside the application", exc_info=error)
-            answer = _encode_raw_error(500, "Internal Server Error", "internal error")
-        with contextlib.suppress(OSError):
-            client.sendall(answer)
+    def count(self, arbiter: Arbiter, _worker: Worker) -> None:
+        """Raises gunicorn's HaltServer when it was too often."""
+        now = time.monotonic()
+        self._times.append(now)
+        # While the server is being stopped it has no listeners any more.
+        if arbiter.LISTENERS and len(self._times) == STRIKES and now - self._times[0] < STRIKE_WINDOW_S:
+            raise HaltServer("The worker has ended too often.", Arbiter.WORKER_BOOT_ERROR)
 
 
 def _find_writable_folder() -> str:
@@ -126,21 +106,12 @@ def _find_writable_folder() -> str:
     return shared_memory if os.access(shared_memory, os.W_OK | os.X_OK) else find_temporary_folder()
 
 
-def _load_predictor(settings: Settings) -> MaskPredictor:
-    # Here and not at the top: engines start threads, which a fork would lose.
-    from gluonseg.predict.predictor import load_predictor
-
-    return load_predictor(
-        settings.model_path, precision=settings.precision, max_network_pixels=settings.max_network_pixels
-    )
-
-
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn with our settings; ``load`` runs in each worker, after the fork, and so does ``load_model``."""
+    """gunicorn with our settings; ``load_model`` names the function that each backend process calls."""
 
-    def __init__(self, settings: Settings, load_model: Callable[[Settings], MaskPredictor] = _load_predictor) -> None:
+    def __init__(self, settings: Settings, load_model: str) -> None:
         self.settings = settings
-        self._load_model = load_model
+        self.load_model = load_model
         super().__init__()
 
     def load_config(self) -> None:
@@ -148,11 +119,13 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         settings = self.settings
         values = {
             "bind": f"{settings.host}:{settings.port}",
-            "workers": settings.workers,
+            # It has the connections; the settings' workers are the backends that it starts.
+            "workers": 1,
             "worker_class": Worker,
-            "threads": settings.threads,
             "timeout": settings.timeout_s,
+            "limit_request_field_size": HEADER_LIMIT,
             "graceful_timeout": _GRACE_S,
+            "child_exit": Ends().count,
             "worker_tmp_dir": _find_writable_folder(),
             # It would be created in the home folder, which may be read-only, and nobody needs it.
             "control_socket_disable": True,
@@ -161,33 +134,21 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             if name in self.cfg.settings:  # gunicorn before 25 has no control socket
                 self.cfg.set(name, value)
 
-    def load(self) -> Flask:
-        """Called by gunicorn in a new worker: begin to load the model and return the application."""
-        loader = ModelLoader(
-            lambda: self._load_model(self.settings), lambda exit_code: os._exit(_STOP_CODES[exit_code])
-        )
-        loader.start()
-        # Here and not at the top: Flask takes its time to import, and has it while the model is being loaded.
-        from gluonseg.serve.app import create_app
-
-        return create_app(loader.find, self.settings)
+    def run(self) -> None:
+        """Run until the server has ended; raises SystemExit."""
+        Supervisor(self).run()
 
 
-def _configure_log() -> None:
-    """Our lines go to stderr, as gunicorn's do; a program that has set up its log already keeps it."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
-
-
-def run_server(settings: Settings, load_model: Callable[[Settings], MaskPredictor] = _load_predictor) -> int:
+def run_server(settings: Settings, load_model: str = "gluonseg.serve.backend:load") -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
+
+    ``load_model`` names a function, ``module:function``, of the kind of ``gluonseg.serve.backend.Load``.
 
     0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.
     Must run before MXNet is imported, and in the main thread. UserError is raised when there is no folder for
     temporary files.
     """
-    _configure_log()
+    configure_log()
     set_thread_count(max(1, count_usable_cores() // settings.workers))
     # The model's libraries need it in any case, and gunicorn turns an error in its configuration into one of its own.
     find_temporary_folder()
@@ -201,7 +162,7 @@ def run_server(settings: Settings, load_model: Callable[[Settings], MaskPredicto
 
 def main() -> int:
     """Serve the model under /opt/ml as SageMaker's environment says; return the exit code."""
-    _configure_log()
+    configure_log()
     try:
         return run_server(read_settings(os.environ))
     except UserError as error:

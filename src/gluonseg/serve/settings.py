@@ -27,11 +27,14 @@ class Settings:
     port: int = 8080
     workers: int = 1
     """Processes, each with a copy of the weights. One already computes on all cores."""
-    threads: int = 32
-    """Threads a worker. They decode, encode and wait while the network is busy with one picture."""
+    threads: int = 3
+    """Requests that a worker has at a time: one is decoded and one encoded while the network is busy with a third."""
     max_requests: int = 24
-    """Predictions a worker takes at a time; less than its threads, so that /ping always finds one."""
+    """Requests that are answered or wait for it, for each worker."""
+    deadline_s: int = 55
+    """A request is not begun any more when this has passed since its first byte; SageMaker's client waits for 60 s."""
     timeout_s: int = 60
+    """A worker that gives no sign of life for this long is replaced, and one that is this long past a deadline."""
     default_accept: str = RECORDIO
     max_payload_mb: int = 20
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -40,7 +43,11 @@ class Settings:
     precision: str = FLOAT32
     max_network_pixels: int = MAX_NETWORK_PIXELS
     idle_timeout_s: int = 20
-    """A connection that neither sends nor takes a byte for this long is closed."""
+    """A connection that neither sends nor takes a byte for this long is closed. A head has to be there by then."""
+    max_connections: int = 1000
+    """Clients at a time; for one more, the one that has been silent for longest is let go."""
+    max_buffer_mb: int = 512
+    """Bodies and answers that are held for clients. Beyond it, the client that is silent for longest is let go."""
 
 
 class _Reader:
@@ -83,6 +90,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         model_path=Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / "model",
         port=number("SAGEMAKER_BIND_TO_PORT", 1, 65535, Settings.port),
         workers=number("SAGEMAKER_MODEL_SERVER_WORKERS", 1, 64, Settings.workers),
+        max_requests=number("GLUONSEG_MAX_REQUESTS", 1, 1000, Settings.max_requests),
+        deadline_s=number("GLUONSEG_REQUEST_DEADLINE", 1, 3600, Settings.deadline_s),
         timeout_s=number("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", 1, 3600, timeout_s),
         default_accept=reader.read_choice("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES, RECORDIO),
         max_payload_mb=payload_mb,
