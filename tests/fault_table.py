@@ -1,8 +1,8 @@
 """The table of faults in docs/reliability.md, made from the marks on the tests.
 
-``PYTHONPATH=tests pytest --collect-only -p fault_table --fault-table FILE`` puts it between the two comments of FILE. A test of a family
-carries ``@pytest.mark.fault(family=53, outcome="200 or 400 within a second", inputs=100)``; ``inputs`` is what the whole
-function tries, and without it each of its parameters is one.
+``PYTHONPATH=tests pytest --collect-only -p fault_table --fault-table FILE`` puts it between the two comments of FILE.
+A test of a family carries ``@pytest.mark.fault(family=53, outcome="200 or 400 within a second", inputs=100)``, where
+``inputs`` is what the whole function tries; without it each of its parameters is one.
 """
 
 from __future__ import annotations
