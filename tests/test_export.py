@@ -178,6 +178,7 @@ def test_a_second_export_leaves_nothing_of_the_first(trained_model: Path, tmp_pa
     other = shutil.copytree(trained_model, tmp_path / "other")
     card = dataclasses.replace(read_card(other / "model_card.json"), class_names=("a", "b", "c", "d"))
     (other / "model_card.json").write_text(encode_card(card))
+    (other / MANIFEST_FILE).unlink()
     export_model(other, out)
     assert read_card(out / "model_card.json").class_names == ("a", "b", "c", "d")
     assert not (out / "model_int8.onnx").exists()

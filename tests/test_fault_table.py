@@ -13,7 +13,7 @@ from repository import ROOT
 def test_the_page_has_the_table_of_the_tests(tmp_path: Path) -> None:
     """If not: make fault-table."""
     page = Path(shutil.copy(ROOT / "docs" / "reliability.md", tmp_path))
-    options = ["--collect-only", "-q", "-m", "fault", "-p", "fault_table", "--fault-table", page]
+    options = ["--collect-only", "-q", "-m", "fault", "-p", "fault_table", "--fault-table", str(page)]
     environment = build_environment("PYTEST_", PYTHONPATH=str(ROOT / "tests"))
     done = run_program([sys.executable, "-m", "pytest", *options], environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout

@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .target import Check, Target, check, check_error
 
@@ -178,8 +179,9 @@ def _seed_card() -> Iterable[bytes]:
 
     good = json.loads(encode_card(build_card("fcn", "resnet-18", 2, prediction_scales=(0.5, 1.0))))
     yield json.dumps(good).encode()
+    odd: tuple[Any, ...] = (None, -1, 1e300, "x", [], [[]], {}, True)
     for name in good:
-        for value in (None, -1, 1e300, "x", [], [[]], {}, True):
+        for value in odd:
             yield json.dumps({**good, name: value}).encode()
     yield json.dumps({"format_version": 1, "sha256": {"model.onnx": "0" * 64}}).encode()
     yield b'{"format_version": 1, "sha256": {"../x": 5}}'

@@ -43,9 +43,10 @@ def write_corpus(folder: Path, seeds: Iterable[bytes]) -> None:
 def parse_figures(log: str, code: int) -> Figures:
     """The figures of libFuzzer's log."""
     status, executions = list(_STATUS.finditer(log)), _EXECUTIONS.search(log)
-    last = status[-1].groups() if status else ("0", "0", "0", "0b")
+    coverage, features, corpus, size = status[-1].groups() if status else ("0", "0", "0", "0b")
     problem = "\n".join(log.splitlines()[-60:]) if code else ""
-    return Figures(int(executions[1]) if executions else 0, *map(int, last[:3]), last[3], problem)
+    count = int(executions[1]) if executions else 0
+    return Figures(count, int(coverage), int(features), int(corpus), size, problem)
 
 
 def run_fuzzer(name: str, seconds: int, corpus: Path | None = None, findings: Path | None = None) -> Figures:
@@ -66,7 +67,7 @@ def run_fuzzer(name: str, seconds: int, corpus: Path | None = None, findings: Pa
         }
         words = [f"-{option}={value}" for option, value in options.items()]
         environment = build_environment(OMP_NUM_THREADS="1", TMPDIR=scratch)
-        command = [sys.executable, "-m", WORKER, name, folder, *words]
+        command: list[str | Path] = [sys.executable, "-m", WORKER, name, folder, *words]
         done = run_program(command, environment, cwd=ROOT, timeout=seconds + 300)
         found = _ARTIFACT.search(done.stdout)
         content = f"\nthe input: {Path(found[1]).read_bytes()!r}" if found else ""

@@ -69,4 +69,5 @@ def compute_kept_bytes(run: Callable[[Any], Any], height: int, width: int) -> in
     symbol = mx.sym.Group(list(symbol)) if isinstance(symbol, tuple | list) else symbol
     nodes = json.loads(symbol.tojson())["nodes"]
     _, outputs, _ = symbol.get_internals().infer_shape(**{_INPUT: (1, 3, height, width)})
-    return 4 * sum(math.prod(out) for node, out in zip(nodes, outputs, strict=True) if node["op"] in _KEPT)
+    kept: int = sum(math.prod(out) for node, out in zip(nodes, outputs, strict=True) if node["op"] in _KEPT)
+    return 4 * kept

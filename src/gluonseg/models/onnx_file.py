@@ -48,7 +48,7 @@ def _check_file(path: Path) -> None:
         if not size:
             raise ModelError(f"{path} is empty (0 bytes); export it anew")
         if size > _MAX_BYTES:
-            raise ModelError(f"{path} has {size} bytes, an ONNX file has at most {_MAX_BYTES}; export it anew")
+            raise ModelError(f"{path} cannot be read: it has {size} bytes, the limit is {_MAX_BYTES}")
         # Mapped, not read: of the tensors nothing is looked at, and the engine reads the file itself.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             check_structure(content, str(path))
