@@ -6,9 +6,14 @@ from setuptools import find_packages, setup
 
 SERVE = ["flask>=3.0", "gunicorn>=23", "werkzeug>=3.0"]
 TENSORBOARD = ["tensorboardX>=2.6.5"]
-# Its wheels are for these.
-FUZZ = ["atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'"]
-TEST = [*FUZZ, "hypothesis", "moto>=5.2", "mypy>=1.13", "pytest>=8", "ruff>=0.8"]
+TEST = [
+    "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "hypothesis",
+    "moto>=5.2",
+    "mypy>=1.13",
+    "pytest>=8",
+    "ruff>=0.8",
+]
 
 setup(
     name="gluonseg",

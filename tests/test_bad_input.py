@@ -537,9 +537,8 @@ def test_pretrained_weights_that_nobody_has(data: Path, tmp_path: Path, caplog: 
 
 @pytest.mark.fault(family=26, outcome="ends with 2, naming loss, epoch and learning_rate")
 def test_a_loss_that_is_no_number_stops_the_job(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    job = lay_out_job(
-        tmp_path / "ml", data, link=True, learning_rate="1", head_lr_mult="100", weight_decay="0.99", epochs="30"
-    )
+    rates = {"learning_rate": "1", "head_lr_mult": "100", "weight_decay": "0.99"}
+    job = lay_out_job(tmp_path / "ml", data, link=True, epochs="30", mini_batch_size="2", **rates)
     code = run_training(job.base)
     failure = job.read_failure()
     assert (code, failure is not None) == (2, True)

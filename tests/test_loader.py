@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gluonseg.data.dataset import Dataset
+from gluonseg.data.decode import read_image
 from gluonseg.data.loader import Batch, Loader, count_batches
 from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation_transform
@@ -173,11 +174,12 @@ def test_the_cache_keeps_to_its_budget(pairs: tuple[Pair, ...], monkeypatch: pyt
 
     def note(path: Path, *, max_pixels: int) -> npt.NDArray[np.uint8]:
         reads.append(path)
-        return np.zeros((10, 10, 3), np.uint8)
+        return read_image(path, max_pixels=max_pixels)
 
     monkeypatch.setattr("gluonseg.data.dataset.read_image", note)
-    one = 10 * 10 * 3 + SIZE * SIZE
-    dataset = _open(pairs, cache_bytes=one)
+    image, class_ids = _open(pairs).read(0)
+    reads.clear()
+    dataset = _open(pairs, cache_bytes=image.nbytes + class_ids.nbytes)
     for _ in range(3):
         dataset.read(0)
         dataset.read(1)

@@ -60,10 +60,10 @@ def test_this_machine() -> None:
 
 @pytest.mark.fault(family=24, outcome="refused (2) before anything is computed, with the estimate and what would fit")
 def test_a_batch_that_cannot_fit(run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gluonseg.train.memory.find_memory_limit", lambda: 2 << 30)
-    changes = {"mini_batch_size": "9", "crop_size": "1600"}
-    words = r"batches of 9 crops of 1600 pixels need at least \d+\.\d GB of memory with fcn on resnet-18, and there are"
-    fix = r"2\.1 GB here; lower mini_batch_size to [1-8] or less, or crop_size"
+    monkeypatch.setattr("gluonseg.train.memory.find_memory_limit", lambda: 1 << 30)
+    changes = {"mini_batch_size": "9", "crop_size": "480", "base_size": "480"}
+    words = r"batches of 9 crops of 480 pixels need at least \d+\.\d GB of memory with fcn on resnet-18, and there are"
+    fix = r"1\.1 GB here; lower mini_batch_size to [1-8] or less, or crop_size"
     with pytest.raises(HyperparameterError, match=f"{words} {fix}"):
         run_tiny(changes)
     assert not (tmp_path / "model").exists()
@@ -86,6 +86,7 @@ def test_every_optimizer_is_known(optimizer: str) -> None:
 
 MEASURE = """
 import os, resource
+import gluonseg.compat
 import mxnet as mx
 import numpy as np
 from gluonseg.data.loader import Batch

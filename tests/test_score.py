@@ -23,6 +23,7 @@ from gluonseg.compare.record import PhotoScore, Score
 from gluonseg.compare.score import main, score_model
 from gluonseg.data.decode import read_image
 from gluonseg.models.card import encode_card, read_card
+from gluonseg.models.manifest import MANIFEST_FILE
 from gluonseg.predict import evaluation
 from gluonseg.predict.predictor import Predictor, load_predictor
 
@@ -83,6 +84,7 @@ def model(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     params[f"{last}.weight"] = mx.nd.array(weight)
     params[f"{last}.bias"] = mx.nd.zeros(CLASSES)
     mx.nd.save(str(folder / "model_best.params"), params)
+    (folder / MANIFEST_FILE).unlink()
     return folder
 
 

@@ -115,7 +115,7 @@ def test_a_model_that_is_refused_as_onnx_is_scored_in_mxnet(
     caplog.set_level(logging.INFO)
     outcome = run_tiny()
     assert outcome.confusion is not None
-    assert "The model is complete, but model.onnx could not be written" in caplog.text
+    assert "The model is complete, but without model.onnx: the logits differ; try gluonseg export" in caplog.text
     assert "Predicting with MXNet on cpu(0)" in caplog.text
     assert not (tmp_path / "model" / "model.onnx").exists()
 
@@ -199,7 +199,7 @@ def test_metric_definitions_read_the_builtins_own_lines_and_ours(
 def test_lines_have_the_builtins_prefix() -> None:
     code = (
         "import logging\nfrom gluonseg.sagemaker.log import configure_logging\nconfigure_logging()\n"
-        "logging.getLogger('any').info('#quality_metric. x')\nlogging.getLogger('any').info('#metrics {}')"
+        "logging.getLogger('any').info('#quality_metric. %s', 'x')\nlogging.getLogger('any').info('#metrics %s', '{}')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     first, second = done.stdout.splitlines()

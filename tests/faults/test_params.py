@@ -69,7 +69,7 @@ def _grow(arrays: Arrays, classes: int) -> Arrays:
 NETWORKS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "a tensor is missing": (_drop("layer3.1.bn2.gamma"), r"layer3\.1\.bn2\.gamma"),
     "the last bias is missing": (_drop("head.block.4.bias"), "not those of an FCN, PSPNet or DeepLabV3"),
-    "a tensor too many": (lambda arrays: {**arrays, "head.x.bias": np.zeros(3, np.float32)}, r"has head\.x\.bias"),
+    "a tensor too many": (lambda arrays: {**arrays, "head.x.bias": np.zeros(3, np.float32)}, r"head\.x\.bias is not"),
     "NaN": (_change("layer2.0.conv1.weight", _poison(np.nan)), r"not finite in layer2\.0\.conv1\.weight"),
     "infinity": (_change("bn1.running_var", _poison(np.inf)), r"not finite in bn1\.running_var"),
     "whole numbers": (_change("conv1.weight", lambda array: array.astype(np.int32)), r"conv1\.weight \(int32\)"),
@@ -82,9 +82,9 @@ NETWORKS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     ),
     "300 classes": (lambda arrays: _grow(arrays, 300), "has 300 classes; 2 to 254"),
     "one class": (lambda arrays: _grow(arrays, 1), "has 1 classes; 2 to 254"),
-    "a block is not whole": (_drop("layer4.1.conv1.weight"), r"no part of the network has layer4\.1\.bn1"),
+    "a block is not whole": (_drop("layer4.1.conv1.weight"), r"layer4\.1\.conv1\.weight is missing"),
     "nothing": (lambda _: {}, "not those of an FCN"),
-    "a name of a terminal": (lambda arrays: {**arrays, "\x1b[31m\n": np.zeros(3, np.float32)}, "no part of the net"),
+    "a name of a terminal": (lambda arrays: {**arrays, "\x1b[31m\n": np.zeros(3, np.float32)}, r"\\x1b\[31m\\n is"),
 }
 
 

@@ -92,7 +92,8 @@ def _build_recordio() -> Check:
 
     def _quieten(values: Any) -> bytes:
         """Reading through Python's floats makes a signalling NaN a quiet one."""
-        quiet: bytes = (values.astype("f8").astype("<f4") if np.isnan(values).any() else values).tobytes()
+        with np.errstate(invalid="ignore"):
+            quiet: bytes = (values.astype("f8").astype("<f4") if np.isnan(values).any() else values).tobytes()
         return quiet
 
     return run

@@ -25,6 +25,7 @@ from mxnet.context import Context, cpu
 from mxnet.gluon import contrib, nn
 
 from gluonseg.errors import ModelError
+from gluonseg.printable import escape_line
 
 BOTTLENECK_CHANNELS = 2048
 BASIC_CHANNELS = 512
@@ -242,7 +243,7 @@ def load_params(network: SegmentationNetwork, params: Mapping[str, Any], ctx: An
     missing, extra = sorted(parameters.keys() - params.keys()), sorted(params.keys() - parameters.keys())
     if missing or extra:
         problem = "is missing" if missing else "is not known"
-        raise ModelError(f"the parameters do not fit: {(missing or extra)[0]} {problem}")
+        raise ModelError(f"the parameters do not fit: {escape_line((missing or extra)[0])} {problem}")
     check_shapes(parameters, params)
     for name, parameter in parameters.items():
         parameter._load_init(params[name], ctx, cast_dtype=True, dtype_source="current")
