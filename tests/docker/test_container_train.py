@@ -91,6 +91,7 @@ def test_nothing_mounted(image: str) -> None:
 
 
 @pytest.mark.fault(family=47, outcome="refused (2), naming instance_count")
+@pytest.mark.fault(family=66, outcome="cannot happen: training of several hosts is refused (2)")
 def test_several_hosts(image: str, job: Job) -> None:
     job.write_config("resourceconfig", {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]})
     run = run_container(image, "train", base=job.base)
