@@ -179,9 +179,15 @@ def test_a_model_without_a_manifest(model: Path) -> None:
 def test_damage_in_a_file_that_is_not_read(model: Path) -> None:
     _flip(model / LAST_FILE, 0.5, 0)
     load_predictor(model)
+
+
+@pytest.mark.fault(family=34, outcome="refused: other parameters than the best epoch's, when these are listed", inputs=1)
+def test_the_best_parameters_are_missing(model: Path) -> None:
     (model / BEST_FILE).unlink()
-    with pytest.raises(ModelError, match=f"{LAST_FILE} is damaged or was changed"):
+    with pytest.raises(ModelError, match=f"{BEST_FILE} is missing, which {MANIFEST_FILE} lists"):
         load_predictor(model)
+    (model / MANIFEST_FILE).unlink()
+    assert read_artifact(model).weights.name == LAST_FILE
 
 
 @pytest.mark.fault(family=34, outcome="accepted: files that are listed and were left out", inputs=2)

@@ -114,6 +114,19 @@ class _Unzipped:
             raise ModelError(f"{self._archive} unpacks to over {MAX_RATIO} times its size; that is no model archive")
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, or zeros at the end of the archive; :mod:`tarfile` takes damage there for the end, too."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise EOFError(f"it ends too early, or a header is damaged ({error})") from None
+
+
 def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
     """Raise ModelError for a member that no archive of a model has."""
     shown = shorten(ascii(member.name), _MAX_SHOWN)
@@ -143,7 +156,7 @@ def _write(stream: _Unzipped, member: tarfile.TarInfo, path: Path) -> None:
 
 def _copy(stream: _Unzipped, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
     names = []
-    with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]  # all that it uses is there
+    with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:  # type: ignore[call-overload]  # all that it uses is there
         for number, member in enumerate(tar):
             if number >= MAX_MEMBERS:
                 raise ModelError(f"{archive} has more than {MAX_MEMBERS} members; that is no model archive")

@@ -85,9 +85,11 @@ def parse_card(text: str, source: str) -> ModelCard:
     known = {field.name for field in dataclasses.fields(ModelCard)}
     try:
         card = ModelCard(**{name: _freeze(value) for name, value in content.items() if name in known})
+        _check_card(card, source)
     except TypeError as error:
         raise ModelError(f"{source} is incomplete: {error}") from None
-    _check_card(card, source)
+    except (RecursionError, OverflowError):
+        raise ModelError(f"{source} is damaged: it is nested too deeply, or has numbers that are too large") from None
     return card
 
 

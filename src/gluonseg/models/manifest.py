@@ -91,6 +91,11 @@ def check_files(folder: Path, names: Iterable[str] = MODEL_FILES) -> Mapping[str
         if (folder / name).is_symlink():
             raise ModelError(f"{folder / name} is a symbolic link, which is not followed; put the file itself there")
     manifest = read_manifest(folder)
+    if BEST_FILE in manifest and not (folder / BEST_FILE).exists() and (folder / LAST_FILE).exists():
+        raise ModelError(
+            f"{folder / BEST_FILE} is missing, which {MANIFEST_FILE} lists; fetch the model again, or remove "
+            f"{MANIFEST_FILE} if {LAST_FILE} shall be used"
+        )
     listed = {name: manifest[name] for name in names if name in manifest}
     with ThreadPoolExecutor(_THREADS) as pool:
         found = dict(zip(listed, pool.map(_hash, (folder / name for name in listed)), strict=True))

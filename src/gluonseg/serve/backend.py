@@ -152,6 +152,7 @@ class Backend:
 
     def run(self) -> None:
         """Never returns: the process ends when the frontend does."""
+        self._send({"event": "alive"})
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         while True:
@@ -189,10 +190,11 @@ class Backend:
 
     def _answer(self, job: Job, fields: dict[str, Any], file: int) -> None:
         try:
-            body = os.pread(file, fields["size"], 0)
+            head = json.loads(os.pread(file, fields["head"], 0))
+            body = os.pread(file, fields["size"], fields["head"])
             os.close(file)
             with self._turn.working_on(job):
-                response = Response.from_app(self._app, _build_environ(fields, body))
+                response = Response.from_app(self._app, _build_environ(head, body))
                 data = response.get_data()
             headers = [pair for pair in response.headers.items() if pair[0] != "Content-Length"]
             with stored(data) as reply:

@@ -13,8 +13,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_LARGEST = 256 * 1024
-"""Bytes of a message, more than the system lets through. Of a request's headers only two are passed on."""
+_LARGEST = 64 * 1024
+"""Bytes of a message; none comes near: what clients choose goes by the file."""
 
 
 class Message(NamedTuple):
@@ -35,9 +35,7 @@ def send_message(channel: socket.socket, fields: dict[str, Any], file: int | Non
     Raises:
         OSError: the other end is gone, or does not read.
     """
-    # Not as ASCII: the letters of a header must not become six times as long.
-    data = json.dumps(fields, ensure_ascii=False).encode()
-    socket.send_fds(channel, [data], [] if file is None else [file])
+    socket.send_fds(channel, [json.dumps(fields).encode()], [] if file is None else [file])
 
 
 def receive_message(channel: socket.socket) -> Message | None:
@@ -54,13 +52,14 @@ def receive_message(channel: socket.socket) -> Message | None:
 
 
 @contextlib.contextmanager
-def stored(data: bytes) -> Iterator[int]:
-    """Write ``data`` to a new file in memory: its descriptor, closed afterwards."""
+def stored(*pieces: bytes) -> Iterator[int]:
+    """Write ``pieces`` to a new file in memory: its descriptor, closed afterwards."""
     file = os.memfd_create("gluonseg")
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(file, rest) :]
         yield file
     finally:
         os.close(file)

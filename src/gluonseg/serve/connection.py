@@ -71,15 +71,26 @@ class Crowd:
 
     def hold(self, connection: Connection, size: int) -> None:
         """Note that ``size`` bytes are held for a connection now."""
+        is_more = size > connection.held
         self._bytes += size - connection.held
         connection.held = size
-        if self._bytes > self._max_bytes:
-            self.let_one_go(but=connection)
+        while is_more and self._bytes > self._max_bytes and self._let_holder_go(but=connection):
+            pass
 
-    def let_one_go(self, but: Connection | None = None) -> bool:
-        """End the connection that has been silent for longest; whether there was one that could be ended."""
-        states = (State.WAITING,) if but is None else (State.WAITING, State.LEAVING, State.IDLE)
-        candidates = [one for one in self._connections if one is not but and one.state not in states]
+    def has_room(self, size: int) -> bool:
+        """Whether ``size`` bytes can be held beside those that no connection can be ended for."""
+        return size + sum(one.held for one in self._connections if one.state is State.WAITING) <= self._max_bytes
+
+    def let_one_go(self) -> None:
+        """End the connection that has been silent for longest, if there is one that can be ended."""
+        self._end_one([one for one in self._connections if one.state is not State.WAITING])
+
+    def _let_holder_go(self, but: Connection) -> bool:
+        """The same among those that something is held for, which then is free; whether there was one."""
+        states = (State.READING, State.SENDING)
+        return self._end_one([one for one in self._connections if one is not but and one.held and one.state in states])
+
+    def _end_one(self, candidates: list[Connection]) -> bool:
         if not candidates:
             return False
         victim = min(candidates, key=lambda one: one.silent_since)
@@ -184,11 +195,13 @@ class Connection:
     async def send_file(self, file: int, size: int) -> None:
         """Send the first ``size`` bytes of a file; DisconnectedError when that cannot be done."""
         offset = 0
+        # All of it until the end: the file does not shrink while it is sent.
+        self.hold(size)
         while offset < size:
-            self.hold(size - offset)
             try:
                 offset += os.sendfile(self._socket.fileno(), file, offset, min(_FILE_BLOCK, size - offset))
                 self.silent_since = time.monotonic()
+                await asyncio.sleep(0)  # one that reads fast must not keep the others waiting
             except BlockingIOError:
                 await self._wait(is_writing=True)
             except OSError:
@@ -232,6 +245,8 @@ class Connection:
 
     def is_gone(self) -> bool:
         """Whether the client is known to have left."""
+        if self._socket.fileno() < 0:
+            return True
         if not self._has_ended:
             return False
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
@@ -265,6 +280,7 @@ class Connection:
     async def _receive(self) -> bytes:
         """What the client sends next; nothing when that was all."""
         while True:
+            self._check_failure()
             try:
                 data = self._socket.recv(BLOCK)
             except BlockingIOError:
@@ -277,11 +293,15 @@ class Connection:
             await asyncio.sleep(0)
             return data
 
-    async def _wait(self, *, is_writing: bool) -> None:
-        """Wait until the socket can be read or written, or the client is let go."""
+    def _check_failure(self) -> None:
+        """Raise what the client was let go for, while nobody waited for it."""
         if self._failure:
             failure, self._failure = self._failure, None
             raise failure
+
+    async def _wait(self, *, is_writing: bool) -> None:
+        """Wait until the socket can be read or written, or the client is let go."""
+        self._check_failure()
         waiter = self._waiter = self._loop.create_future()
         add, remove = self._loop.add_reader, self._loop.remove_reader
         if is_writing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import os
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from gluonseg.errors import BusyError
 from gluonseg.serve.answer import INTERNAL, LOADING, Answer, build_error
 from gluonseg.serve.channel import Message, stored
-from gluonseg.serve.process import BackendProcess
+from gluonseg.serve.process import SILENCE_S, BackendProcess
 from gluonseg.serve.settings import Settings
 
 LOGGER = logging.getLogger("gluonseg.serve")
@@ -26,6 +27,9 @@ FAILED = 1
 _MEMORY = 0.2
 """Weight of the newest request in the mean time of one."""
 _ATTEMPTS = 2
+_START_AGAIN_S = 5.0
+_LEAST_PATIENCE_S = 2.0
+"""A sign of life comes every second."""
 
 
 @dataclass(eq=False)
@@ -138,7 +142,8 @@ class Dispatcher:
         self._sweep()
         for worker in self._workers:
             oldest = min((job.deadline for job in worker.jobs.values()), default=now)
-            if now - min(worker.process.last_sign, oldest) > self._settings.timeout_s:
+            patience_s = max(_LEAST_PATIENCE_S if worker.process.is_loaded else SILENCE_S, self._settings.timeout_s)
+            if now - min(worker.process.last_sign, oldest) > patience_s:
                 LOGGER.error("a backend (pid %d) hangs and is ended", worker.process.pid)
                 worker.process.kill()
 
@@ -152,8 +157,27 @@ class Dispatcher:
             worker.process.kill()
 
     def _start_worker(self) -> None:
-        process = BackendProcess(self._settings, self._load_model, self._hear, self._bury)
+        """Start a backend, if there is need of one; where that fails now, another time."""
+        if self._is_closed or len(self._workers) >= self._settings.workers:
+            return
+        try:
+            process = BackendProcess(self._settings, self._load_model, self._hear, self._bury)
+        except OSError as error:
+            LOGGER.error("a backend cannot be started: %s", error.strerror)
+            if not self._count_end():
+                asyncio.get_running_loop().call_later(_START_AGAIN_S, self._start_worker)
+            return
         self._workers.append(_Worker(process))
+
+    def _count_end(self) -> bool:
+        """Count that a backend has ended; whether that was too often, so that the server ends, too."""
+        now = time.monotonic()
+        self._ends.append(now)
+        if len(self._ends) < STRIKES or now - self._ends[0] >= STRIKE_WINDOW_S:
+            return False
+        LOGGER.error("%d backends have ended within %.0f s: the server ends, too", STRIKES, now - self._ends[0])
+        self._stop(FAILED)
+        return True
 
     def _find_worker(self, process: BackendProcess) -> _Worker:
         return next(worker for worker in self._workers if worker.process is process)
@@ -162,6 +186,8 @@ class Dispatcher:
         """Drop what nobody waits for and what has waited too long; then there may be something to be begun."""
         now = time.monotonic()
         for job in self._queue:
+            if job.reply.done():
+                continue
             if job.is_gone():
                 job.reply.cancel()
             elif now > job.deadline:
@@ -186,9 +212,11 @@ class Dispatcher:
         job_id = next(self._ids)
         worker.jobs[job_id] = job
         job.sent = time.monotonic()
-        fields = {"id": job_id, "deadline": job.deadline, "size": len(job.body), **job.fields}
+        # What the client chose goes by the file: a message has a size that it must not reach.
+        head = json.dumps(job.fields).encode()
+        fields = {"id": job_id, "deadline": job.deadline, "head": len(head), "size": len(job.body)}
         try:
-            with stored(job.body) as file:
+            with stored(head, job.body) as file:
                 worker.process.send(fields, file)
         except OSError as error:
             LOGGER.error("a body cannot be kept: %s", error.strerror)
@@ -225,13 +253,12 @@ class Dispatcher:
         if self._is_closed:
             return
         LOGGER.error("a backend (pid %d) has ended with code %d", process.pid, exit_code)
+        # One that was tried alone after another end is to blame for this one, which was counted then.
+        is_blamed = any(job.attempts for job in worker.jobs.values())
         for job in reversed(worker.jobs.values()):
-            self._try_again(job)
-        now = time.monotonic()
-        self._ends.append(now)
-        if len(self._ends) == STRIKES and now - self._ends[0] < STRIKE_WINDOW_S:
-            LOGGER.error("%d backends have ended within %.0f s: the server ends, too", STRIKES, now - self._ends[0])
-            self._stop(FAILED)
+            if not job.reply.done():
+                self._try_again(job)
+        if not is_blamed and self._count_end():
             return
         self._start_worker()
         self._dispatch()

@@ -106,7 +106,8 @@ class Frontend:
         self._drain_limit = self._drain_limit or time.monotonic()
         self._dispatcher.close(_STOPPING)
         for listener in self._listeners:
-            self._accept(listener)
+            while self._accept(listener):
+                pass
             self._loop.remove_reader(listener)
             listener.close()
         least, most = (time.monotonic() + seconds for seconds in _FAREWELL_S)
@@ -114,22 +115,27 @@ class Frontend:
             await asyncio.sleep(_TICK_S / 20)
 
     def _listen(self) -> None:
+        if self._exit_code is not None:  # they are closed
+            return
         for listener in self._listeners:
             listener.setblocking(False)
             self._loop.add_reader(listener, self._accept, listener)
 
-    def _accept(self, listener: Any) -> None:
+    def _accept(self, listener: Any) -> bool:
+        """Take the clients that wait; whether there may be more."""
         for _ in range(_ACCEPTS):
             try:
                 client, address = listener.accept()
-            except (BlockingIOError, ConnectionError):
-                return
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                continue
             except OSError:
                 # No descriptor or no memory is left: not for long, when a client goes.
                 self._crowd.let_one_go()
                 self._loop.remove_reader(listener)
                 self._loop.call_later(_ACCEPT_AGAIN_S, self._listen)
-                return
+                return False
             try:
                 connection = Connection(client, self._crowd, self._settings.idle_timeout_s)
             except OSError:  # it has left already
@@ -138,6 +144,7 @@ class Frontend:
             task = self._loop.create_task(self._serve(connection, address))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _serve(self, connection: Connection, address: Any) -> None:
         """Serve one client until one of the two has enough."""
@@ -183,6 +190,8 @@ class Frontend:
                 return Answer(200)
             self._dispatcher.check_room()
             check_size(head.size, self._settings.max_payload_mb)
+            if not self._crowd.has_room(head.size or 0):
+                raise BusyError("the server holds too many pictures and answers already: try again in a second")
             self._active += 1
             exchange.is_active = True
             return await self._predict(connection, exchange)

@@ -64,14 +64,12 @@ class BackendProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, fields: dict[str, Any], file: int | None = None) -> bool:
-        """Send a message; whether it went. When it did not, the process is done for, and its end will be told."""
+    def send(self, fields: dict[str, Any], file: int | None = None) -> None:
+        """Send a message. Where that fails the process is gone, or has not read hundreds of them: its end follows."""
         try:
             send_message(self._channel, fields, file)
         except OSError:
             self.kill()
-            return False
-        return True
 
     def kill(self) -> None:
         """End the process at once; ``on_end`` follows."""

@@ -62,6 +62,8 @@ class Worker(gunicorn.workers.base.Worker):  # type: ignore[misc]  # gunicorn ha
         server = self.app
         frontend = Frontend(server.settings, server.load_model, self.sockets, self.cfg, self.notify)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, frontend.drain)
+        if not self.alive:  # gunicorn's own handler has heard of it before
+            frontend.drain()
         return await frontend.run()
 
 
@@ -74,6 +76,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]
     def signal(self, sig: int, frame: object) -> None:
         """Called by Python: the worker is told to stop at once, not when the master has come to it."""
         if sig == signal.SIGTERM:
+            if os.getpid() != self.pid:
+                # A worker that has just been forked, and still has this handler: it has taken nothing.
+                os._exit(0)
             for pid in self.WORKERS:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sig)
@@ -122,7 +127,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             # It has the connections; the settings' workers are the backends that it starts.
             "workers": 1,
             "worker_class": Worker,
-            "timeout": settings.timeout_s,
+            "timeout": max(2, settings.timeout_s),
             "limit_request_field_size": HEADER_LIMIT,
             "graceful_timeout": _GRACE_S,
             "child_exit": Ends().count,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
@@ -46,7 +46,7 @@ class Settings:
     """A connection that neither sends nor takes a byte for this long is closed. A head has to be there by then."""
     max_connections: int = 1000
     """Clients at a time; for one more, the one that has been silent for longest is let go."""
-    max_buffer_mb: int = 512
+    max_buffer_mb: int = 2048
     """Bodies and answers that are held for clients. Beyond it, the client that is silent for longest is let go."""
 
 
@@ -101,6 +101,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_response_mb=number("GLUONSEG_MAX_RESPONSE_IN_MB", 1, 2047, Settings.max_response_mb),
         max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 1, 1000, transforms),
     )
+    # One client's answer must leave room for the others'.
+    largest_mb = max(settings.max_payload_mb, settings.max_response_mb)
+    settings = replace(settings, max_buffer_mb=max(512, 2 * largest_mb))
     if reader.problems:
         raise UserError("the server cannot start: " + "; ".join(reader.problems))
     return settings

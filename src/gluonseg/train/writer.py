@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gluoncv
 import mxnet as mx
 import numpy as np
+import PIL
 
 from gluonseg import __version__
 from gluonseg.atomic import write_pieces, write_text
@@ -92,6 +94,8 @@ def describe_versions() -> dict[str, str]:
         "mxnet": mx.__version__,
         "gluoncv": gluoncv.__version__,
         "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "opencv": cv2.__version__,
     }
 
 
