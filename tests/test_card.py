@@ -129,3 +129,13 @@ def test_a_card_cannot_be_built_into_nonsense() -> None:
     assert isinstance(CARD, ModelCard)
     with pytest.raises(TypeError):
         build_card("fcn", "resnet-18", 2, colour_map=())
+
+
+def test_a_card_that_is_nested_or_huge() -> None:
+    """Deep enough to be JSON, and too deep for what goes through it."""
+    for text in (
+        _change(metrics=[]).replace('"metrics": []', '"metrics": ' + "[" * 900 + "]" * 900),
+        _change(mean=[1, 1, 10**400]),
+    ):
+        with pytest.raises(ModelError, match="card"):
+            parse_card(text, "card")

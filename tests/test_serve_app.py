@@ -106,7 +106,7 @@ def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) 
         (b"", {}, 400, "empty"),
         (PNG[:200], {}, 400, "damaged"),
         (b"hello", {}, 415, "JPEG or PNG"),
-        (PNG, {"Content-Type": "text/csv"}, 415, "text/csv"),
+        (PNG, {"Content-Type": "text/csv"}, 415, "this Content-Type is not one of a picture: send"),
         (PNG, {"Content-Type": "application/x-npy"}, 415, "image/jpeg"),
         (PNG, {"Accept": "image/jpeg"}, 406, "image/png"),
         (encode_picture(np.zeros((101, 100, 3), np.uint8)), {}, 413, "10000"),
@@ -252,6 +252,7 @@ def test_settings_are_read() -> None:
         max_pixels=1_000_000,
         max_response_mb=50,
         max_concurrent_transforms=1,
+        max_buffer_mb=512,
     )
 
 

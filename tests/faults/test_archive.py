@@ -107,6 +107,22 @@ def test_archives_that_end_early(tmp_path: Path, trained_archive: bytes) -> None
             _read(tmp_path, trained_archive[: len(trained_archive) * step // 16])
 
 
+@pytest.mark.fault(family=29, outcome="refused: cut at or inside a header, or damaged there", inputs=8)
+def test_archives_that_end_between_members(tmp_path: Path) -> None:
+    """To :mod:`tarfile` that is the end, with the rest of the members left out."""
+    whole = gzip.decompress(pack((BEST_FILE, b"x" * 700, {}), ("model_card.json", b"{}", {})))
+    second = 512 + 1024
+    _read(tmp_path, gzip.compress(whole))
+    for cut in (second, second + 100, second + 511, second + 1024):
+        with pytest.raises(ModelError, match="is not a usable model.tar.gz: it ends too early"):
+            _read(tmp_path, gzip.compress(whole[:cut]))
+    for at in (0, 100, 150, 300):
+        damaged = bytearray(whole)
+        damaged[second + at] ^= 4
+        with pytest.raises(ModelError, match="or a header is damaged"):
+            _read(tmp_path, gzip.compress(bytes(damaged)))
+
+
 @pytest.fixture(scope="module")
 def trained_archive(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("packed") / "model.tar.gz"
