@@ -181,7 +181,7 @@ def test_damage_in_a_file_that_is_not_read(model: Path) -> None:
     load_predictor(model)
 
 
-@pytest.mark.fault(family=34, outcome="refused: other parameters than the best epoch's, when these are listed", inputs=1)
+@pytest.mark.fault(family=34, outcome="refused: parameters other than those listed as the best", inputs=1)
 def test_the_best_parameters_are_missing(model: Path) -> None:
     (model / BEST_FILE).unlink()
     with pytest.raises(ModelError, match=f"{BEST_FILE} is missing, which {MANIFEST_FILE} lists"):
