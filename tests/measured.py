@@ -48,11 +48,6 @@ class Taken(NamedTuple):
     peak_mb: float
 
 
-def can_measure() -> bool:
-    """Whether this system tells, and forgets, how much memory a process has had."""
-    return Path("/proc/self/clear_refs").exists()
-
-
 def measure(setup: str, call: str, paths: Mapping[str, Path]) -> dict[str, Taken]:
     """Evaluate ``call``, in which ``path`` is each of ``paths`` in turn, after ``setup``, in one new process."""
     names = json.dumps([str(path) for path in paths.values()])

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from gluonseg.predict.predictor import load_predictor
 from gluonseg.sagemaker.job import run_training
 from gluonseg.sagemaker.stop_signal import find_children, find_receivers
 from job_layout import HYPERPARAMETERS, TRAIN, Job, draw_channels, lay_out_job
+from logged_process import LoggedProcess, start_logged
 
 FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "model_manifest.json"}
 FILES |= {"curves.json"}
@@ -75,16 +75,8 @@ time.sleep(600)
 """
 
 
-@dataclass
-class Running:
-    """A job that runs; its log grows in a file."""
-
-    process: subprocess.Popen[bytes]
-    log_file: Path
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+class Running(LoggedProcess):
+    """A job that runs."""
 
     def wait_for(self, pattern: str, count: int = 1, timeout_s: float = 120.0) -> None:
         """Wait until the log has ``pattern`` that often."""
@@ -112,14 +104,8 @@ class Running:
 
 @contextmanager
 def _start(command: list[str], log_file: Path, **variables: str) -> Iterator[Running]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
+    with start_logged(command, log_file, **{"OMP_NUM_THREADS": "1", **variables}) as process:
         yield Running(process, log_file)
-    finally:
-        process.kill()
-        process.wait(timeout=60)
 
 
 @contextmanager

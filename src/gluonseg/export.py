@@ -85,10 +85,11 @@ def export_model(source: Path, output: Path | None = None) -> Path:
     artifact = read_artifact(source)
     file = build_checked_file(artifact)
     folder.mkdir(parents=True, exist_ok=True)
-    with listing_files(folder, *ONNX_FILES.values()):
+    cards = [CARD_FILE] if folder != source or not (folder / CARD_FILE).is_file() else []
+    with listing_files(folder, *cards, *ONNX_FILES.values()):
         for name in ONNX_FILES.values():
             (folder / name).unlink(missing_ok=True)
-    if folder != source or not (folder / CARD_FILE).is_file():
-        with listing_files(folder, CARD_FILE):
-            write_text(folder / CARD_FILE, encode_card(artifact.card))
-    return write_onnx(file, folder / ONNX_FILE)
+        for name in cards:
+            write_text(folder / name, encode_card(artifact.card))
+        write_bytes(folder / ONNX_FILE, file.read())
+    return folder / ONNX_FILE

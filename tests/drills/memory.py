@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 from drills.client import Outcome, Question, describe_errors, pick, run_closed, run_open
-from drills.overload import draw_questions, open_server
+from drills.overload import add_stand_in, draw_questions, open_server
 from drills.verdict import Verdict, conclude, judge, judge_none
 from local_server import ServerProcess
 from picture import draw_noise, encode_picture
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills.memory", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--control-minutes", type=float, default=5)
-    parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a stand-in for the network, not a real one")
+    add_stand_in(parser)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -39,6 +39,11 @@ _SIZES = ((120, 160), (140, 140), (110, 180))
 _ACCEPT_S = 0.05
 
 
+def add_stand_in(parser: argparse.ArgumentParser) -> None:
+    """The option of drills that go with both kinds of :func:`open_server`."""
+    parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a stand-in for the network, not a real one")
+
+
 @contextmanager
 def open_server(folder: Path, seconds: float | None) -> Iterator[ServerProcess]:
     """The server as shipped with a real network, or with a stand-in that takes ``seconds`` for a prediction."""
@@ -140,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills.overload", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--factor", type=float, default=10)
-    parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a stand-in for the network, not a real one")
+    add_stand_in(parser)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, open_server(Path(folder), options.stand_in) as server:
         seen = asyncio.run(run_overload(server, 60 * options.minutes, options.factor, 15))

@@ -1,4 +1,4 @@
-"""What a drill found: a table for people, and ``build/drills/NAME.json`` for the page that tells of it."""
+"""What a drill found: a table for people, and ``build/drills/NAME.json``, of one form for all drills."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from gluonseg.cores import count_usable_cores
 from repository import ROOT
 
 FOLDER = ROOT / "build" / "drills"
@@ -31,20 +33,30 @@ def format_table(rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(text.rstrip() for text in texts)
 
 
-def write_record(
-    name: str, command: str, table: Sequence[Mapping[str, object]], rows: Sequence[Any], start: float
-) -> None:
-    """Print the table; write it, with all single results, to the file of the drill. ``start`` is of time.monotonic."""
+def write_file(name: str, command: str, **found: object) -> Path:
+    """Write the file of a drill: its command, the machine, and what was ``found``; returns its path."""
     content = {
         "drill": name,
         "command": command,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "seconds": round(time.monotonic() - start, 1),
-        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
-        "table": list(table),
-        "rows": list(rows),
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cores": count_usable_cores(),
+            "load": os.getloadavg()[2],
+        },
+        **found,
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    say(f"\n{format_table(table)}\n\n{path}, after {content['seconds']} s")
+    return path
+
+
+def write_record(
+    name: str, command: str, table: Sequence[Mapping[str, object]], rows: Sequence[Any], start: float
+) -> None:
+    """Print the table; write it, with all single results, to the file of the drill. ``start`` is of time.monotonic."""
+    seconds = round(time.monotonic() - start, 1)
+    path = write_file(name, command, seconds=seconds, table=list(table), rows=list(rows))
+    say(f"\n{format_table(table)}\n\n{path}, after {seconds} s")

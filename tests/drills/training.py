@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from gluonseg.digest import hash_file
 from gluonseg.models.params_file import read_arrays
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, open_checkpoints
 from job_layout import TRAIN, Job, lay_out_job
+from logged_process import LoggedProcess, start_logged
 
 EPOCHS, UPDATES = 5, 3
 """Epochs of the training, and updates in each."""
@@ -61,16 +61,8 @@ def lay_out(base: Path, data: Path, **changes: object) -> Job:
     return job
 
 
-@dataclass
-class Running:
-    """A training that runs; its log grows in a file."""
-
-    process: subprocess.Popen[bytes]
-    log_file: Path
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+class Running(LoggedProcess):
+    """A training that runs."""
 
     def wait_for(self, pattern: str, timeout_s: float = 120.0) -> bool:
         """Wait until a line of the log has ``pattern``; False when the training ends before."""
@@ -94,16 +86,11 @@ class Running:
 def running(job: Job, name: str, *options: str, **variables: str) -> Iterator[Running]:
     """Run ``container/train``, or with ``options`` the launcher of these, in a process of its own."""
     program = [LAUNCHER, *options] if options else [TRAIN]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "SAGEMAKER_BASE_DIR": str(job.base), **variables}
     log_file = job.base.parent / f"{job.base.name}.{name}.log"
-    with log_file.open("wb") as log:
-        command = [sys.executable, *map(str, program)]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    variables = {"OMP_NUM_THREADS": threads, "SAGEMAKER_BASE_DIR": str(job.base), **variables}
+    with start_logged([sys.executable, *map(str, program)], log_file, **variables) as process:
         yield Running(process, log_file)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def run_to_end(job: Job, name: str, *options: str, **variables: str) -> tuple[int, str]:

@@ -1,16 +1,12 @@
-"""What a drill has found: promises, the figures seen, whether they hold; a table and build/drills/NAME.json."""
+"""What a drill of the server has found: promises, the figures seen, and whether they hold."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from gluonseg.cores import count_usable_cores
-from repository import ROOT
+from drills.record import say, write_file
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,7 @@ def conclude(name: str, verdicts: Sequence[Verdict], notes: Sequence[str] = ()) 
     """Print the table and write the file; returns the exit code, 1 when a promise was broken."""
     width = max(len(verdict.promise) for verdict in verdicts)
     lines = [f"{'ok  ' if one.holds else 'FAIL'} {one.promise:<{width}}  {one.seen}" for one in verdicts]
-    sys.stdout.write("\n".join([*lines, *notes, ""]))
-    folder = ROOT / "build" / "drills"
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        "drill": name,
-        "command": " ".join([f"python -m tests.drills.{name}", *sys.argv[1:]]),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cores": count_usable_cores(),
-        "load_before": os.getloadavg()[2],
-        "verdicts": [asdict(verdict) for verdict in verdicts],
-        "notes": list(notes),
-    }
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    say("\n".join([*lines, *notes]))
+    command = " ".join([f"python -m tests.drills.{name}", *sys.argv[1:]])
+    write_file(name, command, verdicts=[asdict(verdict) for verdict in verdicts], notes=list(notes))
     return 0 if all(verdict.holds for verdict in verdicts) else 1

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from drills.client import PING, Outcome, Question, ask, compute_percentile, describe_errors, pick
-from drills.overload import draw_questions, open_server
+from drills.overload import add_stand_in, draw_questions, open_server
 from drills.verdict import Verdict, conclude, judge, judge_all, judge_none
 from local_server import ServerProcess
 from process_tree import find_backends, find_worker, is_running, iter_tree
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills.worker_death", description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--of", choices=("backend", "worker"), default="backend")
-    parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a stand-in for the network, not a real one")
+    add_stand_in(parser)
     options = parser.parse_args(arguments)
     draw = random.Random(0)
     deaths: list[Death] = []
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
                 starts.append(time.monotonic() - start)
                 deaths += asyncio.run(run_deaths(server, options.of == "worker", draw))
     verdicts = judge_deaths(deaths, starts, options.of == "worker")
-    return conclude(f"{options.of}_death", verdicts, describe_deaths(deaths, starts))
+    return conclude("worker_death", verdicts, describe_deaths(deaths, starts))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
+from drills.record import write_file
+
 from .register import TARGETS
 from .run import Figures, run_fuzzer
-
-RESULT = Path("build/drills/fuzz.json")
 
 
 def _print_row(*cells: object) -> None:
@@ -19,10 +18,8 @@ def _print_row(*cells: object) -> None:
     print(f"{name!s:<16}" + "".join(f"{cell!s:>12}" for cell in others), flush=True)  # noqa: T201  this is its output
 
 
-def _keep(found: dict[str, Figures], seconds: int) -> None:
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: {**figures._asdict(), "seconds": seconds} for name, figures in found.items()}
-    RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _describe(found: dict[str, Figures]) -> dict[str, object]:
+    return {"targets": {name: figures._asdict() for name, figures in found.items()}}
 
 
 def main() -> int:
@@ -44,7 +41,7 @@ def main() -> int:
         corpus = arguments.corpus / name if arguments.corpus else None
         figures = found[name] = run_fuzzer(name, arguments.seconds, corpus, arguments.findings)
         _print_row(name, arguments.seconds, *figures[:5])
-        _keep(found, arguments.seconds)
+        write_file("fuzz", f"python -m tests.fuzz {' '.join(found)} --seconds {arguments.seconds}", **_describe(found))
         if figures.problem:
             print(f"{name} broke:\n{figures.problem}", file=sys.stderr)  # noqa: T201
     return 1 if any(figures.problem for figures in found.values()) else 0

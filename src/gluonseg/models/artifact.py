@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gluonseg.digest import hash_file
 from gluonseg.errors import ModelError, join_names
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.archive import copy_members
@@ -25,7 +24,7 @@ from gluonseg.models.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, rea
 from gluonseg.models.manifest import BEST_FILE as BEST_FILE
 from gluonseg.models.manifest import HYPERPARAMETERS_FILE as HYPERPARAMETERS_FILE
 from gluonseg.models.manifest import LAST_FILE as LAST_FILE
-from gluonseg.models.manifest import MANIFEST_FILE, MODEL_FILES, check_files
+from gluonseg.models.manifest import MANIFEST_FILE, MODEL_FILES, check_files, find_digest
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILE, ONNX_FILES
 from gluonseg.models.params_file import check_finite, convert_arrays, read_arrays
 from gluonseg.regular_file import read_regular
@@ -124,7 +123,7 @@ def read_folder(folder: Path) -> ModelArtifact:
                 f"{CARD_FILE} says {card.algorithm} on {card.backbone} with {card.num_classes} classes, "
                 f"{weights.name} holds {algorithm} on {backbone} with {num_classes}"
             )
-        return ModelArtifact(card, arrays, weights, hash_file(weights))
+        return ModelArtifact(card, arrays, weights, find_digest(weights))
     found = _read_hyperparameters(folder / HYPERPARAMETERS_FILE)
     card = build_card(
         algorithm,
@@ -135,7 +134,7 @@ def read_folder(folder: Path) -> ModelArtifact:
         crop_size=_as_size(found.get("crop_size"), 240),
         hyperparameters={str(name): str(value) for name, value in found.items()},
     )
-    return ModelArtifact(card, arrays, weights, hash_file(weights))
+    return ModelArtifact(card, arrays, weights, find_digest(weights))
 
 
 def _list_read(folder: Path, precision: str) -> list[str]:

@@ -69,6 +69,11 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return parse_manifest(data, str(path))
 
 
+def find_digest(path: Path) -> str:
+    """sha256 (hex) of a file of a model folder: what the manifest says, with which it was compared, or computed now."""
+    return read_manifest(path.parent).get(path.name) or hash_file(path)
+
+
 def _hash(path: Path) -> str | None:
     """None when there is no such file."""
     try:

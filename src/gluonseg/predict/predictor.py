@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from gluonseg.data.transforms import compute_long_side_size, resize_image
-from gluonseg.digest import hash_file
 from gluonseg.errors import ModelError
 from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
 from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
-from gluonseg.models.manifest import read_manifest
+from gluonseg.models.manifest import find_digest
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
@@ -107,11 +106,6 @@ def _build_onnx_engine(artifact: ModelArtifact) -> Engine:
     return OnnxEngine(OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString()), artifact.card)
 
 
-def _find_digest(weights: Path) -> str:
-    """sha256 (hex) of the file: what the manifest says, which it has been compared with, or computed now."""
-    return read_manifest(weights.parent).get(weights.name) or hash_file(weights)
-
-
 def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
     """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
     from gluonseg.predict.onnx_engine import OnnxEngine
@@ -122,7 +116,7 @@ def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | 
     card = read_card(folder / CARD_FILE)
     weights = find_weights(folder)
     engine = OnnxEngine(file, card)
-    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != _find_digest(weights):
+    if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != find_digest(weights):
         _log.warning("%s was not made of %s and is not used; gluonseg export makes it anew", file.source, weights.name)
         return None
     return engine, card

@@ -16,7 +16,7 @@ from gluonseg.printable import LineFormatter
 LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 170
 """Characters of a log line, 200 with the time before it; most of what is in it comes from the client."""
-RETRY_AFTER = ("Retry-After", "1")
+_RETRY_AFTER = ("Retry-After", "1")
 """With every 503: the caller may ask again after this many seconds."""
 ARRIVAL = "gluonseg.arrival"
 """Key of WSGI's environment: when the request arrived (monotonic)."""
@@ -44,15 +44,10 @@ def configure_log() -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
-def encode_error(text: str) -> bytes:
-    """The body of every error: one line of JSON."""
-    return json.dumps({"error": text}).encode() + b"\n"
-
-
 def build_error(status: int, text: str) -> Answer:
-    """Build the answer for a request that cannot be served."""
-    headers = (("Content-Type", "application/json"), *((RETRY_AFTER,) if status == 503 else ()))
-    return Answer(status, headers, encode_error(text), note=text)
+    """Build the answer for a request that cannot be served: one line of JSON."""
+    headers = (("Content-Type", "application/json"), *((_RETRY_AFTER,) if status == 503 else ()))
+    return Answer(status, headers, json.dumps({"error": text}).encode() + b"\n", note=text)
 
 
 def answer_error(error: RequestError) -> Answer:

@@ -14,7 +14,7 @@ from flask import Flask, Response, abort, g, request
 from werkzeug.exceptions import HTTPException
 
 from gluonseg.errors import ImageError, RequestError, UserError
-from gluonseg.serve.answer import ARRIVAL, INTERNAL, LOADING, LOGGER, RETRY_AFTER, encode_error, log_request
+from gluonseg.serve.answer import ARRIVAL, INTERNAL, LOADING, LOGGER, build_error, log_request
 from gluonseg.serve.codec import MaskPredictor, check_response_size, decode_request, encode_answer
 from gluonseg.serve.media import check_content_type, negotiate_accept
 from gluonseg.serve.settings import BATCH_BUDGET_MB, Settings
@@ -30,10 +30,8 @@ _STATUS_TEXTS: Mapping[int, str] = MappingProxyType(
 
 def _build_error(status: int, text: str) -> Response:
     g.note = text
-    response = Response(encode_error(text), status, content_type="application/json")
-    if status == 503:
-        response.headers.add(*RETRY_AFTER)
-    return response
+    answer = build_error(status, text)
+    return Response(answer.body, answer.status, answer.headers)
 
 
 def _handle_user_error(error: UserError) -> Response:

@@ -18,7 +18,7 @@ _FILE_BLOCK = 4 * 1024 * 1024
 _DISCARD_BYTES = 256 * 1024 * 1024
 _DISCARD_S, _DISCARD_IDLE_S = 10.0, 2.0
 _LOOK_AGAIN_S = 0.05
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CUT = "the request ended early: send the whole head and body, and the right Content-Length"
 _TCP_CLOSE = 7
 """The state of a connection that the client has reset, in Linux' TCP_INFO."""
@@ -266,7 +266,7 @@ class Connection:
             self._has_ended = True
             if self._knows_interim:
                 with contextlib.suppress(OSError):
-                    self._socket.send(_CONTINUE)
+                    self._socket.send(CONTINUE)
             self._look_again()
 
     def _look_again(self) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 from gluonseg.errors import BusyError, RequestError
 from gluonseg.serve.answer import Answer, answer_error, encode_head, log_request
-from gluonseg.serve.connection import Connection, Crowd, DisconnectedError, State
+from gluonseg.serve.connection import CONTINUE, Connection, Crowd, DisconnectedError, State
 from gluonseg.serve.dispatcher import Dispatcher, Job, close_file
-from gluonseg.serve.request import CONTINUE, Head, check_size, read_body, read_head
+from gluonseg.serve.request import Head, check_size, read_body, read_head
 from gluonseg.serve.settings import MEBIBYTE, Settings
 
 LOGGER = logging.getLogger("gluonseg.serve")

@@ -24,7 +24,6 @@ MAX_CHUNKS = 65_536
 _CHUNKS_AT_ONCE = 64
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _FIRST_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(frozen=True)
