@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.variant import ROOT
 from gluonseg.cores import set_thread_count
-from gluonseg.models.artifact import HYPERPARAMETERS_FILE
 from gluonseg.models.card import CARD_FILE, build_card, encode_card
+from gluonseg.models.manifest import BEST_FILE, HYPERPARAMETERS_FILE, MANIFEST_FILE, listing_files
 from gluonseg.models.onnx_file import ONNX_FILE
 
 _SEED = 5
@@ -30,7 +30,7 @@ def prepare_model(scratch: Path, algorithm: str, backbone: str, num_classes: int
     file that training leaves for the server.
     """
     folder = scratch / f"model-{algorithm}-{backbone}-{num_classes}"
-    wanted = (CARD_FILE, ONNX_FILE) if onnx else (CARD_FILE,)
+    wanted = (MANIFEST_FILE, ONNX_FILE) if onnx else (MANIFEST_FILE,)
     if not all((folder / name).is_file() for name in wanted):
         names = (str(folder), algorithm, backbone, str(num_classes), *(("--onnx",) if onnx else ()))
         subprocess.run([sys.executable, "-m", "benchmarks.model", *names], cwd=ROOT, stdout=sys.stderr, check=True)
@@ -66,21 +66,22 @@ def _write_model(folder: Path, algorithm: str, backbone: str, num_classes: int) 
     network.initialize(mx.init.Xavier(), force_reinit=True)
     _settle_statistics(network)
     folder.mkdir(parents=True, exist_ok=True)
-    writer = ModelWriter(network, folder)
-    writer.write_best(writer.last)
     hyperparameters = {"algorithm": algorithm, "backbone": backbone, "num_classes": str(num_classes)}
-    write_json(folder / HYPERPARAMETERS_FILE, hyperparameters)
     versions = describe_versions()
     card = build_card(algorithm, backbone, num_classes, versions=versions, hyperparameters=hyperparameters)
-    # Last: a folder with a card is complete.
-    (folder / CARD_FILE).write_text(encode_card(card), encoding="utf-8")
+    # The manifest comes last: a folder with one is complete.
+    with listing_files(folder, BEST_FILE, HYPERPARAMETERS_FILE, CARD_FILE):
+        writer = ModelWriter(network, folder)
+        writer.write_best(writer.last)
+        write_json(folder / HYPERPARAMETERS_FILE, hyperparameters)
+        (folder / CARD_FILE).write_text(encode_card(card), encoding="utf-8")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Make what is missing of a folder."""
     folder, (algorithm, backbone, num_classes) = Path(arguments[0]), arguments[1:4]
     set_thread_count()
-    if not (folder / CARD_FILE).is_file():
+    if not (folder / MANIFEST_FILE).is_file():
         _write_model(folder, algorithm, backbone, int(num_classes))
     if "--onnx" in arguments:
         from gluonseg.export import export_model
