@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gluonseg.serve.process import SILENCE_S
 from local_server import ServerProcess, find_free_port
 from picture import draw_noise, encode_picture
 from process_tree import find_backends, find_worker, is_running, iter_tree
@@ -187,6 +188,27 @@ def test_a_backend_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> Non
         wait_until(lambda: not is_running(backend), 8)
         assert taken[0].result().status == 200
         assert "hangs and is ended" in server.read_log()
+
+
+@pytest.mark.fault(family=43, outcome="SIGSTOP and SIGCONT of all processes (docker pause): it goes on at once")
+def test_a_server_that_was_paused_goes_on(tmp_path: Path) -> None:
+    """For longer than all that counts as a sign that a process hangs."""
+    with stand_in(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT="3") as server, connect(server.port) as client:
+        client.sendall(build_request(PNG))
+        assert read_reply(client).status == 200
+        processes = list(iter_tree(server.process.pid))
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(SILENCE_S + 2)
+        client.sendall(build_request(PNG))
+        # The one that has the clients goes on before the one with the model can have said anything.
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.1)
+        assert read_reply(client).status == 200
+        assert ping(server).status == 200
+        time.sleep(3)
+        assert list(iter_tree(server.process.pid)) == processes
 
 
 def test_a_prediction_that_is_never_done_is_given_up(tmp_path: Path) -> None:

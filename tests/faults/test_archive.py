@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from gluonseg.report.source import write_source_report
 from hostile_archive import BLOCK, REFUSED_MEMBERS, build_bombs, build_header, build_repeated, pack
 from local_server import serving
 from measured import measure
+from program import run_source
 
 MAX_SECONDS, MAX_MB = 5.0, 64.0
 BOMBS = (
@@ -190,6 +192,27 @@ def test_unusual_archives_that_are_good(tmp_path: Path) -> None:
     archive.write_bytes(gzip.compress(tar[:half]) + gzip.compress(tar[half:]) + bytes(100))
     copy_members(archive, MODEL_FILES, tmp_path / "out")
     assert (tmp_path / "out" / BEST_FILE).stat().st_size == MAX_RATIO * 100_000
+
+
+@pytest.mark.fault(family=45, outcome="refused (2), the message has path and bytes, and not the archive")
+def test_no_room_to_unpack(tmp_path: Path, trained_archive: bytes) -> None:
+    """A real refusal, in the middle of the largest member."""
+    (tmp_path / "model.tar.gz").write_bytes(trained_archive)
+    source = f"""
+import resource
+from gluonseg.errors import StorageError
+from gluonseg.models.artifact import read_artifact
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    read_artifact(Path({str(tmp_path)!r}) / "model.tar.gz")
+except StorageError as error:
+    print(error)
+"""
+    words = run_source(source, {**os.environ, "TMPDIR": str(tmp_path)})
+    assert re.search(rf"{tmp_path}/gluonseg-model-\w+/model_\S+ cannot be written: File too large; it needs \d+ b", words)
+    assert "model.tar.gz" not in words
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tar.gz"]
 
 
 @pytest.mark.fault(family=29, outcome="refused by the report, too", inputs=2)

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from gluonseg.errors import ModelError
+from gluonseg.atomic import describe_refusal
+from gluonseg.errors import ModelError, StorageError
 from gluonseg.printable import shorten
 from gluonseg.regular_file import open_regular
 
@@ -103,7 +104,11 @@ class _Unzipped:
         return True
 
     def _read_packed(self) -> bytes:
-        packed = self._stream.read(_BLOCK)
+        try:
+            packed = self._stream.read(_BLOCK)
+        except OSError as error:
+            # Here, so that it is not taken for one of the disk that the members are written to.
+            raise ModelError(f"{self._archive} cannot be read: {error.strerror or error}") from None
         self._consumed += len(packed)
         return packed
 
@@ -147,11 +152,14 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
 
 def _write(stream: _Unzipped, member: tarfile.TarInfo, path: Path) -> None:
     stream.seek(member.offset_data)
-    with path.open("xb") as target:
-        for block in stream.iter_blocks(member.size):
-            target.write(block)
-        if target.tell() != member.size:
-            raise EOFError("it ends inside a member")
+    try:
+        with path.open("xb") as target:
+            for block in stream.iter_blocks(member.size):
+                target.write(block)
+            if target.tell() != member.size:
+                raise EOFError("it ends inside a member")
+    except OSError as error:
+        raise StorageError(describe_refusal(path, error, member.size)) from None
 
 
 def _copy(stream: _Unzipped, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
@@ -181,6 +189,7 @@ def copy_members(archive: Path, wanted: Collection[str], folder: Path) -> list[s
     Raises:
         ModelError: it is no gzip-compressed tar, is damaged, larger than the limits, or holds what no archive of a
             model does: links, devices, names that lead out, a file twice.
+        StorageError: there is no room in ``folder``.
     """
     with _opening(archive) as stream:
         return _copy(_Unzipped(stream, archive), archive, wanted, folder)

@@ -153,6 +153,7 @@ def open_model(source: Path, precision: str = FLOAT32) -> Iterator[Path]:
     Raises:
         ModelError: nothing there, not an archive, no model inside, or a file that is not the one its manifest lists. A
             ModelError of the body names the archive.
+        StorageError: there is no room to unpack an archive; ``TMPDIR`` chooses another place.
     """
     if source.is_dir():
         archives = sorted(source.glob("*.tar.gz"))

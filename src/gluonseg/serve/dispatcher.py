@@ -30,6 +30,8 @@ _ATTEMPTS = 2
 _START_AGAIN_S = 5.0
 _LEAST_PATIENCE_S = 2.0
 """A sign of life comes every second."""
+_STANDSTILL_S = 2.0
+"""This process looks several times a second; after such a gap it has stood still itself (``docker pause``)."""
 
 
 @dataclass(eq=False)
@@ -68,7 +70,7 @@ class _Worker:
 
     def can_take(self, job: Job, limit: int) -> bool:
         """Whether there is room. A job that a backend has already ended with is tried alone."""
-        if not self.process.is_ready or any(other.attempts for other in self.jobs.values()):
+        if any(other.attempts for other in self.jobs.values()):
             return False
         return not self.jobs if job.attempts else len(self.jobs) < limit
 
@@ -87,6 +89,9 @@ class Dispatcher:
         self._queue: deque[Job] = deque()
         self._ends: deque[float] = deque(maxlen=STRIKES)
         self._mean_s = 0.0
+        self._checked = time.monotonic()
+        """When this process last looked, and is sure not to have stood still: silence is judged as of then."""
+        self._went_on = self._checked
         self._workers: list[_Worker] = []
         self._is_closed = False
 
@@ -101,7 +106,7 @@ class Dispatcher:
         Raises:
             BusyError: none does.
         """
-        if not any(worker.process.is_ready for worker in self._workers):
+        if not any(worker.process.is_ready(self._checked) for worker in self._workers):
             raise BusyError(LOADING)
 
     def check_room(self) -> None:
@@ -139,11 +144,17 @@ class Dispatcher:
     def check_time(self) -> None:
         """Answer what has waited too long, and end a backend that hangs; to be called several times a second."""
         now = time.monotonic()
+        if now - self._checked > _STANDSTILL_S:
+            # The backends are likely to have stood still, too, and could not be heard in any case.
+            self._went_on = now
+            for worker in self._workers:
+                worker.process.last_sign = now
+        self._checked = now
         self._sweep()
         for worker in self._workers:
             oldest = min((job.deadline for job in worker.jobs.values()), default=now)
             patience_s = max(_LEAST_PATIENCE_S if worker.process.is_loaded else SILENCE_S, self._settings.timeout_s)
-            if now - min(worker.process.last_sign, oldest) > patience_s:
+            if now - max(self._went_on, min(worker.process.last_sign, oldest)) > patience_s:
                 LOGGER.error("a backend (pid %d) hangs and is ended", worker.process.pid)
                 worker.process.kill()
 
@@ -202,7 +213,8 @@ class Dispatcher:
             if job.reply.done() or job.is_gone() or time.monotonic() > job.deadline:
                 self._sweep()
                 return
-            workers = [worker for worker in self._workers if worker.can_take(job, self._settings.threads)]
+            ready = (worker for worker in self._workers if worker.process.is_ready(self._checked))
+            workers = [worker for worker in ready if worker.can_take(job, self._settings.threads)]
             if not workers:
                 return
             self._queue.popleft()

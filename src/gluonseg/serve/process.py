@@ -55,10 +55,9 @@ class BackendProcess:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self._loop.add_reader(self._channel, self._read)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has its model and has given a sign of life of late."""
-        return self.is_loaded and time.monotonic() - self.last_sign < SILENCE_S
+    def is_ready(self, now: float) -> bool:
+        """Whether it has its model, and had given a sign of life of late at ``now`` (monotonic)."""
+        return self.is_loaded and now - self.last_sign < SILENCE_S
 
     @property
     def pid(self) -> int:

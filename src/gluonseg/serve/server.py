@@ -31,6 +31,7 @@ from gluonseg.serve.settings import Settings, read_settings
 LOGGER = logging.getLogger("gluonseg.serve")
 _GRACE_S = 25
 """SageMaker kills a container 30 seconds after SIGTERM. The worker ends by itself before this."""
+_STANDSTILL_S = 5.0
 
 # A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
 _STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
@@ -72,6 +73,18 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     It starts another when that ends. What it does on the signals below would be with several workers.
     """
+
+    def __init__(self, app: BaseApplication) -> None:
+        super().__init__(app)
+        self._checked = time.monotonic()
+
+    def murder_workers(self) -> None:
+        """Called by gunicorn, each second: end a worker that hangs, but not one that stood still with this process."""
+        now = time.monotonic()
+        has_stood_still = now - self._checked > _STANDSTILL_S
+        self._checked = now
+        if not has_stood_still:
+            super().murder_workers()
 
     def signal(self, sig: int, frame: object) -> None:
         """Called by Python: the worker is told to stop at once, not when the master has come to it."""
