@@ -16,6 +16,7 @@ from repository import ROOT
 
 CHANGES = 300
 FAMILIES = {
+    "http": 49,
     "request": 53,
     "label_map": 27,
     "recordio": 52,

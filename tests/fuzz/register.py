@@ -10,6 +10,7 @@ from .target import Target
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
+        "http": from_request.HTTP,
         "request": from_request.REQUEST,
         "label_map": from_job.LABEL_MAP,
         "recordio": from_request.RECORDIO,
