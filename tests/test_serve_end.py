@@ -190,6 +190,17 @@ def test_a_backend_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> Non
         assert "hangs and is ended" in server.read_log()
 
 
+@pytest.mark.fault(family=61, outcome="503 for a client that had just connected when the server was told to stop")
+def test_a_client_that_has_just_connected_is_answered(tmp_path: Path) -> None:
+    with stand_in(tmp_path) as server, connect(server.port) as client:
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        client.sendall(build_request(PNG))
+        assert read_reply(client).status == 503
+        assert server.process.wait(timeout=5) == 0
+
+
 @pytest.mark.fault(family=43, outcome="SIGSTOP and SIGCONT of all processes (docker pause): it goes on at once")
 def test_a_server_that_was_paused_goes_on(tmp_path: Path) -> None:
     """For longer than all that counts as a sign that a process hangs."""

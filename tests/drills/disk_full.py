@@ -169,7 +169,9 @@ def _check_message(job: Job, code: int, log: str, error: str, call: Call) -> lis
     told = [line for line in log.splitlines() if reason in line and str(job.base) in line]
     if code and not told:
         problems.append("no reason, or no path")
-    if code and call.name in _FILES and ".partial" in call.path and not any(_BYTES.search(line) for line in told):
+    # A probe of the folder has no content.
+    is_file = call.name in _FILES and ".partial" in call.path and ".probe." not in call.path
+    if code and is_file and not any(_BYTES.search(line) for line in told):
         problems.append("no number of bytes")
     return problems
 

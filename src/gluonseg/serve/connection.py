@@ -31,6 +31,8 @@ class DisconnectedError(Exception):
 class State(Enum):
     """What a connection is about. The server ends it, if it must, in any state but WAITING."""
 
+    NEW = auto()
+    """Nothing has come yet, but something is on its way: nobody connects for nothing."""
     IDLE = auto()
     """Between two requests."""
     READING = auto()
@@ -55,7 +57,7 @@ class Crowd:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being read or an answer sent."""
+        """Whether a request is being waited for or read, or an answer sent."""
         return any(one.state not in (State.IDLE, State.LEAVING) for one in self._connections)
 
     def add(self, connection: Connection) -> None:
@@ -123,7 +125,7 @@ class Connection:
         self._watcher: Callable[[], None] | None = None
         self._knows_interim = False
         self._has_ended = False
-        self.enter(State.IDLE, idle_s)
+        self.enter(State.NEW, idle_s)
         crowd.add(self)
 
     def enter(self, state: State, patience_s: float = math.inf, limit: float = math.inf) -> None:
