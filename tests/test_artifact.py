@@ -95,6 +95,7 @@ def test_shapes_tell_the_architecture(algorithm: str, backbone: str) -> None:
         {},
         {"fc.weight": (1000, 512)},
         {"head.block.4.bias": (3,)},
+        {"head.block.4.bias": (), **{f"layer{s}.{b}.conv1.weight": (8,) for s in range(1, 5) for b in range(2)}},
         {"head.block.4.bias": (3,), **{f"layer{s}.{b}.conv1.weight": (8,) for s in range(1, 5) for b in range(5)}},
         {f"layer{s}.{b}.conv1.weight": (8,) for s in range(1, 5) for b in range(2)},
     ],

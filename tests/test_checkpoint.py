@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pytest
 
 from conftest import RunJob
-from gluonseg.errors import UserError
+from gluonseg.errors import StorageError, UserError
 from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import read_card
@@ -384,6 +384,30 @@ def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> Non
         "the class names were background, disc, box, triangle, now they are sky, disc, box, triangle"
     ]
     assert identity.describe_differences(dataclasses.replace(identity, class_names=tuple(identity.class_names))) == []
+
+
+@pytest.mark.fault(family=36, outcome="refused (2) before anything is read: it is the folder of the model")
+def test_the_folder_of_the_model_is_none_for_checkpoints(run_tiny: RunJob, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model is the folder of the model; name another one for the checkpoints"):
+        run_tiny(checkpoint_folder=tmp_path / "x" / ".." / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.fault(family=45, outcome="no room for the model: the checkpoint is written all the same")
+def test_a_checkpoint_is_saved_when_there_is_no_room_for_the_model(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop in the first epoch, of which nothing else would be left."""
+    stop = Stop()
+
+    def refuse(_folder: ResultFolder) -> NoReturn:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(ResultFolder, "complete", refuse)
+    _stop_at_call(monkeypatch, "update", 1, stop)
+    with pytest.raises(StorageError, match="no room"):
+        run_tiny(checkpoint_folder=tmp_path / "checkpoints", stop=stop)
+    assert len(_find_checkpoints(tmp_path / "checkpoints")) == 1
 
 
 @pytest.mark.fault(family=36, outcome="refused (2) with the reason; nothing is removed")

@@ -72,6 +72,13 @@ def test_every_kind_becomes_rgb(picture: Image.Image) -> None:
     assert np.array_equal(decode_image(encode_picture(picture)), np.dstack([GREY] * 3))
 
 
+@pytest.mark.fault(family=12, outcome="refused: 32 bits a value, of which nobody knows what is white", inputs=2)
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pictures_of_32_bits_a_value_are_refused(kind: type[np.number[Any]]) -> None:
+    with pytest.raises(ImageError, match="32 bits a value; save it with 8 bits, or 16"):
+        decode_image(encode_picture(Image.fromarray(GREY.astype(kind)), "TIFF"))
+
+
 def test_palettes_are_resolved_in_photos() -> None:
     expected = np.array(_palette().convert("RGB"))
     assert np.array_equal(decode_image(encode_picture(_palette())), expected)

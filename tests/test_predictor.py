@@ -12,6 +12,8 @@ import pytest
 from gluonseg.predict import enlarge
 from gluonseg.predict.enlarge import compute_mask, compute_probabilities
 from gluonseg.predict.predictor import Predictor, load_predictor
+from gluonseg.predict.view import fit_size
+from measured import measure
 from picture import draw_noise
 
 
@@ -32,6 +34,33 @@ def test_enlarging_follows_mxnet_and_a_few_cells_at_a_time_give_the_same_mask(
     np.testing.assert_array_equal(compute_mask(logits, *size), whole.argmax(axis=1)[0].asnumpy())
     wanted = mx.nd.softmax(whole, axis=1)[0].asnumpy()
     np.testing.assert_allclose(compute_probabilities(logits, *size), wanted, atol=1e-6)
+
+
+@pytest.mark.fault(family=56, outcome="200 within a second and 64 MB: 200 000 pixels in a line", inputs=2)
+def test_memory_does_not_grow_with_the_square_of_a_side(tmp_path: Path) -> None:
+    setup = (
+        "import json, numpy as np\n"
+        "from gluonseg.predict.enlarge import compute_probabilities\n"
+        "def compute(path):\n"
+        "    height, width = json.loads(path.read_text())\n"
+        "    coarse = np.zeros((4, -(-height // 8), -(-width // 8)), np.float32)\n"
+        "    assert compute_probabilities(coarse, height, width).shape == (4, height, width)\n"
+    )
+    sizes = [(1, 200_000), (200_000, 1)]
+    paths = {str(size): tmp_path / f"{number}.json" for number, size in enumerate(sizes)}
+    for path, size in zip(paths.values(), sizes, strict=True):
+        path.write_text(str(list(size)))
+    for taken in measure(setup, "compute(path)", paths).values():
+        assert taken.outcome == ""
+        assert taken.seconds < 1
+        assert taken.peak_mb < 64
+
+
+def test_a_thin_picture_is_shortened_for_what_it_is_widened() -> None:
+    for height, width in ((1, 50_000_000), (50_000_000, 1), (3, 9_000_000), (7000, 7000), (1, 1), (5, 4_000)):
+        found = fit_size(height, width, 8, 4_000_000)
+        assert found[0] * found[1] <= 4_000_000
+        assert min(found) >= 8
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (7, 7), (33, 47), (64, 8)])

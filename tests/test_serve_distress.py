@@ -82,10 +82,31 @@ def test_room_is_made_by_those_that_hold_something(tmp_path: Path) -> None:
         assert read_reply(sender).status == 200
 
 
-def test_one_answer_leaves_room_for_others() -> None:
+def test_one_answer_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gluonseg.serve.settings.find_memory_limit", lambda: 64 << 30)
     for variables in ({}, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}, {"GLUONSEG_MAX_RESPONSE_IN_MB": "1"}):
         settings = read_settings(variables)
         assert settings.max_buffer_mb >= 2 * max(settings.max_payload_mb, settings.max_response_mb)
+
+
+@pytest.mark.fault(family=44, outcome="bodies and answers take a quarter of the memory at most", inputs=2)
+def test_what_is_held_for_clients_leaves_room_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gluonseg.serve.settings.find_memory_limit", lambda: 1 << 30)
+    assert read_settings({}).max_buffer_mb == 256
+    monkeypatch.setattr("gluonseg.serve.settings.find_memory_limit", lambda: None)
+    assert read_settings({}).max_buffer_mb == 2048
+
+
+@pytest.mark.fault(family=60, outcome="those that are let go do not linger beyond the limit", inputs=60)
+def test_the_limit_of_connections_holds(tmp_path: Path) -> None:
+    with stand_in(tmp_path, "-c", CHANGED.format("max_connections=8")) as server, ExitStack() as stack:
+        files = Path(f"/proc/{find_worker(server.process.pid)}/fd")
+        before = len(list(files.iterdir()))
+        for _ in range(60):
+            stack.enter_context(connect(server.port)).sendall(b"GET /pi")
+            time.sleep(0.01)
+        assert len(list(files.iterdir())) <= before + 10
+        assert exchange(server.port, build_request(PNG)).status == 200
 
 
 @pytest.mark.fault(family=49, outcome="bodies in chunks count as others do: the most silent give way", inputs=4)

@@ -13,8 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from gunicorn.arbiter import Arbiter
 
 from gluonseg.serve.process import SILENCE_S
+from gluonseg.serve.server import Server, Supervisor
+from gluonseg.serve.settings import Settings
 from local_server import ServerProcess, find_free_port
 from picture import draw_noise, encode_picture
 from process_tree import find_backends, find_worker, is_running, iter_tree
@@ -203,11 +206,14 @@ def test_a_client_that_has_just_connected_is_answered(tmp_path: Path) -> None:
 
 @pytest.mark.fault(family=43, outcome="SIGSTOP and SIGCONT of all processes (docker pause): it goes on at once")
 def test_a_server_that_was_paused_goes_on(tmp_path: Path) -> None:
-    """For longer than all that counts as a sign that a process hangs."""
-    with stand_in(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT="3") as server, connect(server.port) as client:
+    """For longer than all that counts as a sign that a process hangs, while a request is answered."""
+    variables = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3", "GLUONSEG_REQUEST_DEADLINE": "2", "STAND_IN_SECONDS": "0.3"}
+    with stand_in(tmp_path, **variables) as server, connect(server.port) as client:
         client.sendall(build_request(PNG))
         assert read_reply(client).status == 200
         processes = list(iter_tree(server.process.pid))
+        (taken,) = post_all(server, [PNG])
+        time.sleep(0.15)
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(SILENCE_S + 2)
@@ -216,10 +222,24 @@ def test_a_server_that_was_paused_goes_on(tmp_path: Path) -> None:
         for pid in processes:
             os.kill(pid, signal.SIGCONT)
             time.sleep(0.1)
-        assert read_reply(client).status == 200
-        assert ping(server).status == 200
+        assert [read_reply(client).status, taken.result().status, ping(server).status] == [200] * 3
+        # The time that it stood still is not taken for that of a prediction, after which these would have to wait long.
+        assert [one.result().status for one in post_all(server, [PNG] * 3)] == [200] * 3
         time.sleep(3)
         assert list(iter_tree(server.process.pid)) == processes
+
+
+def test_the_master_gives_a_worker_time_after_it_was_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that ends a pause wakes it twice at once, before the worker can have given a sign of life."""
+    calls: list[float] = []
+    now = [1000.0]
+    monkeypatch.setattr(Arbiter, "murder_workers", lambda _self: calls.append(now[0]))
+    monkeypatch.setattr("gluonseg.serve.server.time.monotonic", lambda: now[0])
+    supervisor = Supervisor(Server(Settings(), "stand_in:load"))
+    supervisor.timeout = 3
+    for now[0] in (1001.0, 1002.0, 1003.5, 1060.0, 1060.1, 1061.0, 1062.0, 1063.2):
+        supervisor.murder_workers()
+    assert calls == [1003.5, 1063.2]
 
 
 def test_a_prediction_that_is_never_done_is_given_up(tmp_path: Path) -> None:

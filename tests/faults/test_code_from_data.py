@@ -34,7 +34,7 @@ from repository import ROOT
 Place = Callable[[Job, Canaries], object]
 FONTS = ("subprocess.Popen", "fc-list")
 """matplotlib asks the system for its fonts, where it has not done so before."""
-BACKEND = ("subprocess.Popen", sys.executable, f"[{sys.executable!r}, '-c', 'import json, sys; sys.path[:]")
+BACKEND = ("subprocess.Popen", sys.executable, f"[{sys.executable!r}, '-c', 'import sys; sys.path[:]")
 """The server starts its backends, which are watched in turn."""
 
 
@@ -322,6 +322,20 @@ def test_serving_among_canaries(cage: Cage, trained_model: Path) -> None:
         log = server.read_log()
         assert server.stop() == 0, log
     cage.check_silent()
+
+
+@pytest.mark.fault(family=35, outcome="never run: modules in the folder that a server is started in", inputs=3)
+def test_a_server_does_not_look_where_it_is_started(tmp_path: Path, trained_model: Path) -> None:
+    """Not among canaries: what watches those has imported these modules before."""
+    for module in ("json", "socket", "numpy"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    _copy_model(trained_model, tmp_path / "ml" / "model")
+    port = find_free_port()
+    variables = {"SAGEMAKER_BASE_DIR": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    environment = build_environment("PYTHON", OMP_NUM_THREADS="1", **variables)
+    with started_server([sys.executable, str(SERVE)], port, tmp_path / "log", environment, tmp_path) as server:
+        server.wait_until_served()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.fault(family=35, outcome="never run: a server with a model that is a canary", inputs=2)

@@ -129,10 +129,13 @@ def decode_image(
     Raises:
         UnsupportedImageError: not a picture, or of another format.
         ImageTooLargeError: more than ``max_pixels`` pixels (found in the header, before decoding).
-        ImageError: empty, truncated or damaged.
+        ImageError: empty, truncated or damaged, or with 32 bits a value.
     """
     with _opened(data, name, formats, max_pixels) as picture:
         picture.load()
+        if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
+            # What is white in it, nobody knows.
+            raise ImageError(f"{name} has 32 bits a value; save it with 8 bits, or 16")
         if picture.mode.startswith("I"):
             picture = _high_byte(picture)
         elif picture.mode == "P" and "transparency" in picture.info:

@@ -72,7 +72,7 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str,
     backbone = _DEPTHS.get(depth)
     if depth == (3, 4, 6, 3) and "layer1.0.conv3.weight" in shapes:
         backbone = "resnet-50"
-    if not classifiers or backbone is None:
+    if not classifiers or not shapes[classifiers[-1]] or backbone is None:
         raise ModelError("the parameters are not those of an FCN, PSPNet or DeepLabV3 on a ResNet")
     return algorithm, backbone, shapes[classifiers[-1]][0]
 

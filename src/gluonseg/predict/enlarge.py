@@ -7,6 +7,8 @@ point's logits are a weighted mean of theirs. Only the other cells are enlarged,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 
 MAX_VALUES = 1 << 22
-"""Enlarged logits held at a time while a mask is computed (16 MB)."""
+"""Enlarged logits held at a time while a mask is computed (16 MB), and weights while probabilities are."""
 
 
 class _Axis(NamedTuple):
@@ -97,21 +99,33 @@ def _mix(one: Float32Array, other: Float32Array, beyond: Float32Array) -> Float3
     return mixed
 
 
-def _build_matrix(places: int, pixels: int) -> Float32Array:
-    """float32 (pixels, places): what each pixel takes of each place."""
+def _iter_matrices(places: int, pixels: int) -> Iterator[tuple[slice, slice, Float32Array]]:
+    """Some pixels of a side, the places that they lie between, and float32 (pixels, places): what each takes of each.
+
+    One matrix for the whole side would grow with its square.
+    """
     axis = _build_axis(places, pixels)
-    matrix = np.zeros((pixels, places), dtype=np.float32)
-    lines = np.arange(pixels)
-    matrix[lines, axis.cell] = 1 - axis.beyond
-    # Added, not set: beyond the last place there is nothing, with weight 0.
-    matrix[lines, np.minimum(axis.cell + 1, places - 1)] += axis.beyond
-    return matrix
+    step = max(1, math.isqrt(MAX_VALUES * pixels // places))
+    for first in range(0, pixels, step):
+        cell, beyond = axis.cell[first : first + step], axis.beyond[first : first + step]
+        start, end = int(cell[0]), min(int(cell[-1]) + 2, places)
+        matrix = np.zeros((len(cell), end - start), dtype=np.float32)
+        lines = np.arange(len(cell))
+        matrix[lines, cell - start] = 1 - beyond
+        # Added, not set: beyond the last place there is nothing, with weight 0.
+        matrix[lines, np.minimum(cell + 1, places - 1) - start] += beyond
+        yield slice(first, first + len(cell)), slice(start, end), matrix
 
 
 def enlarge(maps_chw: Float32Array, height: int, width: int) -> Float32Array:
     """Resize maps (C, h, w) float32 to (C, height, width), corners aligned."""
-    across = maps_chw @ _build_matrix(maps_chw.shape[2], width).T
-    enlarged: Float32Array = _build_matrix(maps_chw.shape[1], height) @ across
+    count, places_y, places_x = maps_chw.shape
+    across = np.empty((count, places_y, width), dtype=np.float32)
+    for pixels, places, matrix in _iter_matrices(places_x, width):
+        across[:, :, pixels] = maps_chw[:, :, places] @ matrix.T
+    enlarged = np.empty((count, height, width), dtype=np.float32)
+    for pixels, places, matrix in _iter_matrices(places_y, height):
+        enlarged[:, pixels] = matrix @ across[:, places]
     return enlarged
 
 

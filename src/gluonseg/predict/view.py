@@ -65,7 +65,10 @@ def fit_size(height: int, width: int, min_side: int, max_pixels: int) -> tuple[i
     if height * width > max_pixels:
         shrink = math.sqrt(max_pixels / (height * width))
         height, width = int(height * shrink), int(width * shrink)
-    return max(height, min_side), max(width, min_side)
+    height, width = max(height, min_side), max(width, min_side)
+    # A picture of a few lines has become higher: it must be shorter for that.
+    longest_y, longest_x = (max(min_side, max_pixels // other) for other in (width, height))
+    return min(height, longest_y), min(width, longest_x)
 
 
 def compute_view_sizes(

@@ -84,8 +84,14 @@ class Crowd:
         return size + sum(one.held for one in self._connections if one.state is State.WAITING) <= self._max_bytes
 
     def let_one_go(self) -> None:
-        """End the connection that has been silent for longest, if there is one that can be ended."""
-        self._end_one([one for one in self._connections if one.state is not State.WAITING])
+        """End the connection that has been silent for longest, if there is one that can be ended.
+
+        One that is told why lingers for that, and has its descriptor still: the oldest of those goes, too.
+        """
+        leaving = [one for one in self._connections if one.state is State.LEAVING]
+        if not self._end_one(leaving) or len(self._connections) > self._max_connections:
+            states = (State.WAITING, State.LEAVING)
+            self._end_one([one for one in self._connections if one.state not in states])
 
     def _let_holder_go(self, but: Connection) -> bool:
         """The same among those that something is held for, which then is free; whether there was one."""

@@ -148,7 +148,7 @@ class Dispatcher:
             # The backends are likely to have stood still, too, and could not be heard in any case.
             self._went_on = now
             for worker in self._workers:
-                worker.process.last_sign = now
+                worker.process.last_sign = worker.finished = now
         self._checked = now
         self._sweep()
         for worker in self._workers:
@@ -233,7 +233,7 @@ class Dispatcher:
         except OSError as error:
             LOGGER.error("a body cannot be kept: %s", error.strerror)
             del worker.jobs[job_id]
-            job.answer(build_error(503, "the server has no memory left for this: try again later"))
+            job.answer(build_error(503, "the server has no room for this: try again in a second"))
 
     def _hear(self, process: BackendProcess, message: Message) -> None:
         worker, fields = self._find_worker(process), message.fields

@@ -21,7 +21,7 @@ SILENCE_S = 10.0
 _REAP_S = 0.01
 # The modules come from where the frontend's come from, and from nowhere else: not from the current folder, say.
 _PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; sys.path[:] = filter(None, sys.path); import json; sys.path[:] = json.loads(sys.argv[1]); "
     "from gluonseg.serve.backend import main; main(sys.argv[2:])"
 )
 

@@ -31,7 +31,7 @@ from gluonseg.serve.settings import Settings, read_settings
 LOGGER = logging.getLogger("gluonseg.serve")
 _GRACE_S = 25
 """SageMaker kills a container 30 seconds after SIGTERM. The worker ends by itself before this."""
-_STANDSTILL_S = 5.0
+_STANDSTILL_S = 1.5
 
 # A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
 _STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
@@ -76,14 +76,15 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def __init__(self, app: BaseApplication) -> None:
         super().__init__(app)
-        self._checked = time.monotonic()
+        self._checked = self._went_on = time.monotonic()
 
     def murder_workers(self) -> None:
-        """Called by gunicorn, each second: end a worker that hangs, but not one that stood still with this process."""
+        """Called by gunicorn, each second or sooner: end a worker that hangs, but not one that was paused with us."""
         now = time.monotonic()
-        has_stood_still = now - self._checked > _STANDSTILL_S
+        if now - self._checked > _STANDSTILL_S:
+            self._went_on = now
         self._checked = now
-        if not has_stood_still:
+        if now - self._went_on > self.timeout:
             super().murder_workers()
 
     def signal(self, sig: int, frame: object) -> None:
@@ -135,8 +136,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         """Called by gunicorn: fill in its configuration."""
         settings = self.settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         values = {
-            "bind": f"{settings.host}:{settings.port}",
+            "bind": f"{host}:{settings.port}",
             # It has the connections; the settings' workers are the backends that it starts.
             "workers": 1,
             "worker_class": Worker,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.errors import UserError
+from gluonseg.memory import find_memory_limit
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
@@ -47,7 +48,9 @@ class Settings:
     max_connections: int = 1000
     """Clients at a time; for one more, the one that has been silent for longest is let go."""
     max_buffer_mb: int = 2048
-    """Bodies and answers that are held for clients. Beyond it, the client that is silent for longest is let go."""
+    """Bodies and answers that are held for clients, at most a quarter of the memory that there is.
+
+    Beyond it, the client that is silent for longest is let go."""
 
 
 class _Reader:
@@ -101,9 +104,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_response_mb=number("GLUONSEG_MAX_RESPONSE_IN_MB", 1, 2047, Settings.max_response_mb),
         max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 1, 1000, transforms),
     )
-    # One client's answer must leave room for the others'.
+    # One client's answer must leave room for the others', and all of them room for the model.
     largest_mb = max(settings.max_payload_mb, settings.max_response_mb)
-    settings = replace(settings, max_buffer_mb=max(512, 2 * largest_mb))
+    memory, buffer_mb = find_memory_limit(), max(512, 2 * largest_mb)
+    if memory:
+        buffer_mb = min(buffer_mb, max(settings.max_payload_mb, memory // (4 * MEBIBYTE)))
+    settings = replace(settings, max_buffer_mb=buffer_mb)
     if reader.problems:
         raise UserError("the server cannot start: " + "; ".join(reader.problems))
     return settings

@@ -78,9 +78,12 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     Raises:
         UserError: and its kin, for everything the caller can fix.
     """
+    folder = settings.checkpoint_folder
+    if folder and folder.resolve() == settings.model_folder.resolve():
+        raise UserError(f"{folder} is the folder of the model; name another one for the checkpoints")
     if (settings.model_folder / BEST_FILE).is_file():
         settings.stop.earlier_model = settings.model_folder
-    with open_checkpoints(settings.checkpoint_folder) as checkpoints:
+    with open_checkpoints(folder) as checkpoints:
         return _run(settings, build_listeners, checkpoints)
 
 
@@ -113,8 +116,11 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         report = JobReport(settings.model_folder, settings.output_folder, settings.channels, earlier_s)
         with suppress(Stopped):
             loop.run()
-        folder.complete()
-        loop.save()
+        try:
+            folder.complete()
+        finally:
+            # Even when there is no room for the model: the checkpoint may be on another disk.
+            loop.save()
         settings.stop.end()
         _export(settings, writer.lock)
         confusion = _score(settings, plan, folder, validation, report)
