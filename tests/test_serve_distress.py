@@ -155,6 +155,24 @@ def test_backends_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(tries) == STRIKES
 
 
+def test_no_backend_takes_the_place_of_one_whose_model_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    def start(_settings: Settings, _load: str, on_message: Any, on_end: Any) -> Any:
+        started.append(SimpleNamespace(is_loaded=False, pid=1, on_message=on_message, on_end=on_end))
+        return started[-1]
+
+    monkeypatch.setattr(dispatcher_module, "BackendProcess", start)
+    codes: list[int] = []
+    dispatcher = Dispatcher(Settings(), "none:none", codes.append)
+    dispatcher.start()
+    (backend,) = started
+    backend.on_message(backend, SimpleNamespace(fields={"event": "failed", "exit_code": 2}, file=None))
+    backend.on_end(backend, 2)
+    assert codes == [2]
+    assert started == [backend]
+
+
 @pytest.mark.fault(family=49, outcome="400: two lengths, or a coding that only some understand", inputs=4)
 @pytest.mark.parametrize("coding", ["identity", "gzip", "x, chunked", "chunked\r\nContent-Length: 5"])
 def test_it_is_clear_where_a_body_ends(coding: str) -> None:

@@ -241,6 +241,7 @@ class Dispatcher:
         if event == "ready":
             process.is_loaded = True
         elif event == "failed":
+            self._is_closed = True  # another one would fail, too
             self._stop(fields["exit_code"])
         elif event == "answer" and message.file is not None:
             headers = tuple((name, text) for name, text in fields["headers"])
