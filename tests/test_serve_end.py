@@ -234,7 +234,7 @@ def test_the_master_gives_a_worker_time_after_it_was_paused(monkeypatch: pytest.
     calls: list[float] = []
     now = [1000.0]
     monkeypatch.setattr(Arbiter, "murder_workers", lambda _self: calls.append(now[0]))
-    monkeypatch.setattr("gluonseg.serve.server.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gluonseg.serve.standstill.time.monotonic", lambda: now[0])
     supervisor = Supervisor(Server(Settings(), "stand_in:load"))
     supervisor.timeout = 3
     for now[0] in (1001.0, 1002.0, 1003.5, 1060.0, 1060.1, 1061.0, 1062.0, 1063.2):

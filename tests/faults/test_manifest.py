@@ -178,7 +178,9 @@ def test_a_model_without_a_manifest(model: Path) -> None:
 @pytest.mark.fault(family=34, outcome="accepted: damage in a file that is not read", inputs=1)
 def test_damage_in_a_file_that_is_not_read(model: Path) -> None:
     _flip(model / LAST_FILE, 0.5, 0)
-    load_predictor(model)
+    assert load_predictor(model).card.num_classes == 4
+    with pytest.raises(ModelError, match=f"{LAST_FILE} is damaged or was changed"):
+        check_files(model, [LAST_FILE])
 
 
 @pytest.mark.fault(family=34, outcome="refused: parameters other than those listed as the best", inputs=1)

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from gluonseg.serve.answer import INTERNAL, LOADING, Answer, build_error
 from gluonseg.serve.channel import Message, stored
 from gluonseg.serve.process import SILENCE_S, BackendProcess
 from gluonseg.serve.settings import Settings
+from gluonseg.serve.standstill import Standstill
 
 LOGGER = logging.getLogger("gluonseg.serve")
 STRIKES, STRIKE_WINDOW_S = 3, 60.0
@@ -30,8 +31,6 @@ _ATTEMPTS = 2
 _START_AGAIN_S = 5.0
 _LEAST_PATIENCE_S = 2.0
 """A sign of life comes every second."""
-_STANDSTILL_S = 2.0
-"""This process looks several times a second; after such a gap it has stood still itself (``docker pause``)."""
 
 
 @dataclass(eq=False)
@@ -89,9 +88,7 @@ class Dispatcher:
         self._queue: deque[Job] = deque()
         self._ends: deque[float] = deque(maxlen=STRIKES)
         self._mean_s = 0.0
-        self._checked = time.monotonic()
-        """When this process last looked, and is sure not to have stood still: silence is judged as of then."""
-        self._went_on = self._checked
+        self._standstill = Standstill()
         self._workers: list[_Worker] = []
         self._is_closed = False
 
@@ -106,7 +103,7 @@ class Dispatcher:
         Raises:
             BusyError: none does.
         """
-        if not any(worker.process.is_ready(self._checked) for worker in self._workers):
+        if not any(self._iter_ready()):
             raise BusyError(LOADING)
 
     def check_room(self) -> None:
@@ -143,18 +140,16 @@ class Dispatcher:
 
     def check_time(self) -> None:
         """Answer what has waited too long, and end a backend that hangs; to be called several times a second."""
-        now = time.monotonic()
-        if now - self._checked > _STANDSTILL_S:
+        has_stood_still, now = self._standstill.look(), self._standstill.looked
+        if has_stood_still:
             # The backends are likely to have stood still, too, and could not be heard in any case.
-            self._went_on = now
             for worker in self._workers:
                 worker.process.last_sign = worker.finished = now
-        self._checked = now
         self._sweep()
         for worker in self._workers:
             oldest = min((job.deadline for job in worker.jobs.values()), default=now)
             patience_s = max(_LEAST_PATIENCE_S if worker.process.is_loaded else SILENCE_S, self._settings.timeout_s)
-            if now - max(self._went_on, min(worker.process.last_sign, oldest)) > patience_s:
+            if now - max(self._standstill.went_on, min(worker.process.last_sign, oldest)) > patience_s:
                 LOGGER.error("a backend (pid %d) hangs and is ended", worker.process.pid)
                 worker.process.kill()
 
@@ -190,6 +185,10 @@ class Dispatcher:
         self._stop(FAILED)
         return True
 
+    def _iter_ready(self) -> Iterator[_Worker]:
+        """Those that have a model and gave signs of life when this process last looked: it may have been paused."""
+        return (worker for worker in self._workers if worker.process.is_ready(self._standstill.looked))
+
     def _find_worker(self, process: BackendProcess) -> _Worker:
         return next(worker for worker in self._workers if worker.process is process)
 
@@ -213,8 +212,7 @@ class Dispatcher:
             if job.reply.done() or job.is_gone() or time.monotonic() > job.deadline:
                 self._sweep()
                 return
-            ready = (worker for worker in self._workers if worker.process.is_ready(self._checked))
-            workers = [worker for worker in ready if worker.can_take(job, self._settings.threads)]
+            workers = [worker for worker in self._iter_ready() if worker.can_take(job, self._settings.threads)]
             if not workers:
                 return
             self._queue.popleft()

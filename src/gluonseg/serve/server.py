@@ -27,11 +27,11 @@ from gluonseg.serve.dispatcher import STRIKE_WINDOW_S, STRIKES
 from gluonseg.serve.frontend import Frontend
 from gluonseg.serve.request import HEADER_LIMIT
 from gluonseg.serve.settings import Settings, read_settings
+from gluonseg.serve.standstill import Standstill
 
 LOGGER = logging.getLogger("gluonseg.serve")
 _GRACE_S = 25
 """SageMaker kills a container 30 seconds after SIGTERM. The worker ends by itself before this."""
-_STANDSTILL_S = 1.5
 
 # A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
 _STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
@@ -76,15 +76,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]
 
     def __init__(self, app: BaseApplication) -> None:
         super().__init__(app)
-        self._checked = self._went_on = time.monotonic()
+        self._standstill = Standstill()
 
     def murder_workers(self) -> None:
         """Called by gunicorn, each second or sooner: end a worker that hangs, but not one that was paused with us."""
-        now = time.monotonic()
-        if now - self._checked > _STANDSTILL_S:
-            self._went_on = now
-        self._checked = now
-        if now - self._went_on > self.timeout:
+        self._standstill.look()
+        if self._standstill.looked - self._standstill.went_on > self.timeout:
             super().murder_workers()
 
     def signal(self, sig: int, frame: object) -> None:
