@@ -71,5 +71,13 @@ def describe_refusal(path: Path, error: OSError, size: int) -> str:
     free = ""
     with suppress(OSError):
         free = f" and {shutil.disk_usage(path.parent).free} are free"
-    fix = _FIXES.get(error.errno or 0, "use another folder")
-    return f"{path} cannot be written: {error.strerror}; it needs {size} bytes{free}; {fix}"
+    return f"{path} cannot be written: {error.strerror}; it needs {size} bytes{free}; {find_fix(error)}"
+
+
+def find_fix(error: OSError) -> str:
+    """What can be done where a file or folder cannot be written because of ``error``."""
+    if isinstance(error, PermissionError):
+        return f"give the folder to uid {os.geteuid()}"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is in its place, remove it"
+    return _FIXES.get(error.errno or 0, "use another folder")

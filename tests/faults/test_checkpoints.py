@@ -163,6 +163,7 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path, tmp_path_factory: p
     environment = build_environment(SAGEMAKER_BASE_DIR=str(job.base), OMP_NUM_THREADS="1")
     done = run_program([*plain, sys.executable, str(TRAIN)], environment, timeout=120)
     assert done.returncode == 2, done.stdout
-    assert f"the folder of the checkpoints, {folder}, cannot be used: Permission denied; give uid" in done.stdout
+    message = f"the folder of the checkpoints, {folder}, cannot be used: Permission denied; give the folder to uid"
+    assert message in done.stdout
     assert "Traceback" not in done.stdout
     assert "Checked" not in done.stdout

@@ -7,7 +7,6 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gluonseg.atomic import find_fix
 from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
 from gluonseg.errors import DataError, UserError, find_nearest, join_names
 from gluonseg.json_object import parse_json_object
@@ -81,16 +81,10 @@ def _check_writable(folder: Path) -> None:
 
 
 def _describe_unwritable(folder: Path, error: OSError) -> UserError:
-    fix = ""
+    fix = find_fix(error)
     if isinstance(error, PermissionError):
-        fix = f"; give the folder to uid {os.geteuid()}, or run the container without --user"
-    elif error.errno == errno.EROFS:
-        fix = "; mount a folder there that can be written to"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        fix = "; make room there"
-    elif isinstance(error, FileExistsError | NotADirectoryError):
-        fix = "; a file is in its place, remove it"
-    return UserError(f"uid {os.geteuid()} cannot write to the folder {folder}: {error.strerror}{fix}")
+        fix += ", or run the container without --user"
+    return UserError(f"uid {os.geteuid()} cannot write to the folder {folder}: {error.strerror}; {fix}")
 
 
 def prepare_folders(base: Path) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gluonseg.atomic import BUFFER_BYTES
+from gluonseg.atomic import BUFFER_BYTES, find_fix
 from gluonseg.digest import hash_file
 from gluonseg.errors import UserError
 from gluonseg.models.params_file import iter_params
@@ -153,19 +153,12 @@ def open_checkpoints(folder: Path | None) -> Iterator[CheckpointFolder | None]:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"the folder of the checkpoints, {folder}, cannot be used: {_explain(error)}") from None
+        fix = f"{find_fix(error)}, or train without checkpoints"
+        raise UserError(f"the folder of the checkpoints, {folder}, cannot be used: {error.strerror}; {fix}") from None
     with hold_folder(folder, "keeps its checkpoints in") as descriptor:
         checkpoints = CheckpointFolder(folder, descriptor)
         checkpoints.remove_partial()
         yield checkpoints
-
-
-def _explain(error: OSError) -> str:
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return "a file is in its place; remove that file, or name another folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.strerror}; make room there, or name another folder"
-    return f"{error.strerror}; give uid {os.geteuid()} a folder that it can write to, or train without checkpoints"
 
 
 def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
