@@ -28,7 +28,7 @@ bench: $(TESTING) ## measure everything beside its peers, which are installed fo
 	$(if $(DATA),GLUONSEG_BENCH_DATA="$(DATA)") $(VENV)/bin/python -m benchmarks $(STAGES)
 
 faults: $(TESTING) ## run the tests of all faults in docs/reliability.md
-	$(VENV)/bin/pytest -m fault
+	$(VENV)/bin/pytest -m "fault and (slow or not slow)"
 
 fault-table: $(TESTING) ## write the table of faults in docs/reliability.md anew
 	PYTHONPATH=tests $(VENV)/bin/pytest --collect-only -q -m fault -p fault_table --fault-table docs/reliability.md >/dev/null

@@ -37,12 +37,8 @@ TINY = {
 RunJob = Callable[..., JobOutcome]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """The marker of the fault catalogue; and Ctrl-C as a terminal has it.
-
-    A shell's background job, and all that it starts, would ignore it.
-    """
-    config.addinivalue_line("markers", "fault(family, outcome, inputs=1): covers (part of) a family of faults")
+def pytest_configure() -> None:
+    """Ctrl-C as a terminal has it: a shell's background job, and all that it starts, would ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -89,8 +85,15 @@ def run_tiny(drawn_channels: Mapping[str, Path], tmp_path: Path) -> RunJob:
 
 
 @pytest.fixture(scope="session")
-def trained_model(drawn_channels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model folder of the tiny job: FCN on resnet-18, two epochs."""
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    run_job(JobSettings(TINY, drawn_channels, folder), build_listeners)
+def finished_job(drawn_channels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny job, FCN on resnet-18, after its two epochs: the folders ``model`` and ``checkpoints``."""
+    folder = tmp_path_factory.mktemp("finished")
+    settings = JobSettings(TINY, drawn_channels, folder / "model", checkpoint_folder=folder / "checkpoints")
+    run_job(settings, build_listeners)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_model(finished_job: Path) -> Path:
+    """The model folder of the tiny job."""
+    return finished_job / "model"

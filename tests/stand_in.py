@@ -1,7 +1,7 @@
 """A model for tests of the server: it computes nothing, takes the time it is told to, and fails on demand.
 
 Backend processes load it by name (``stand_in:load``). Environment variables tell it what to do: ``STAND_IN_SECONDS``
-each prediction takes (as a computation, without the interpreter's lock), ``STAND_IN_LEAK`` bytes each leaves behind,
+each prediction sleeps (the cores are free meanwhile), ``STAND_IN_LEAK`` bytes each leaves behind,
 ``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning and the sum of the picture,
 ``STAND_IN_AUDIT`` one that gets a line for every connection, program or class that Python is asked for,
 ``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading, ``STAND_IN_FOR_REAL`` to leave the

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gluonseg.atomic import find_storage_error, write_bytes, write_pieces, write_text
+from gluonseg.atomic import write_bytes, write_pieces, write_text
+from gluonseg.disk_error import find_fix, find_storage_error
 from gluonseg.errors import StorageError
 from program import run_source
 
@@ -116,3 +117,16 @@ def test_errors_of_the_disk_are_told_from_others() -> None:
     )
     assert find_storage_error(OSError(errno.ENOENT, "No such file or directory", "x")) is None
     assert find_storage_error(ValueError("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.EACCES, f"give the folder to uid {os.geteuid()}"),
+        (errno.EPERM, "use another folder"),
+        (errno.ENOTDIR, "a file is in its place, remove it"),
+        (errno.EDQUOT, "make room there, or raise the quota"),
+    ],
+)
+def test_a_fix_for_each_error(number: int, fix: str) -> None:
+    assert find_fix(OSError(number, os.strerror(number))) == fix

@@ -246,22 +246,10 @@ def test_a_part_of_an_epoch_that_no_training_gives(change: Any) -> None:
 # What is in the folder. The job is the shared one of two epochs; only its last one is trained again.
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, drawn_channels: Mapping[str, Path]) -> Path:
-    """Model and checkpoints of a finished job."""
-    from conftest import TINY, build_listeners
-    from gluonseg.train.run import JobSettings, run_job
-
-    folder = tmp_path_factory.mktemp("finished")
-    settings = JobSettings(TINY, drawn_channels, folder / "model", checkpoint_folder=folder / "checkpoints")
-    run_job(settings, build_listeners)
-    return folder
-
-
 @pytest.fixture
-def folder(finished: Path, tmp_path: Path) -> Path:
+def folder(finished_job: Path, tmp_path: Path) -> Path:
     """A copy of its checkpoints."""
-    return shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    return shutil.copytree(finished_job / "checkpoints", tmp_path / "checkpoints")
 
 
 def _flip(path: Path) -> None:
@@ -285,7 +273,7 @@ def _pickle(path: Path) -> None:
 @pytest.mark.fault(family=37, outcome="passed over and told; the one before is taken")
 @pytest.mark.parametrize("damage", [_flip, _truncate, _empty, _pickle])
 def test_a_damaged_checkpoint_is_passed_over(
-    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
+    run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     newest, before = _find_checkpoints(folder)
@@ -293,7 +281,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     run_tiny(checkpoint_folder=folder)
     assert f"The checkpoint {newest} cannot be used: its checksum is not that of its name" in caplog.text
     assert f"Resuming from checkpoint {before} after epoch 0, " in caplog.text
-    _assert_same_model(tmp_path / "model", finished / "model")
+    _assert_same_model(tmp_path / "model", finished_job / "model")
     assert not newest.exists()
     assert len(_find_checkpoints(folder)) == KEPT
 
@@ -365,8 +353,8 @@ def _drop_states(arrays: dict[str, Any]) -> None:
         lambda entries, confusions: (entries, None),
     ],
 )
-def test_results_that_no_training_gives(finished: Path, change: Any) -> None:
-    arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
+def test_results_that_no_training_gives(finished_job: Path, change: Any) -> None:
+    arrays = read_arrays(_find_checkpoints(finished_job / "checkpoints")[0])
     content = json.loads(arrays["json"].tobytes())
     assert [result.epoch for result in _parse_results(arrays["confusion"], content, 4)] == [0, 1]
     assert _parse_results(None, {"epochs": []}, 4) == []
@@ -376,8 +364,8 @@ def test_results_that_no_training_gives(finished: Path, change: Any) -> None:
 
 
 @pytest.mark.fault(family=39, outcome="refused (2), each difference named")
-def test_other_class_names_in_the_channel_are_another_job(finished: Path) -> None:
-    arrays = read_arrays(_find_checkpoints(finished / "checkpoints")[0])
+def test_other_class_names_in_the_channel_are_another_job(finished_job: Path) -> None:
+    arrays = read_arrays(_find_checkpoints(finished_job / "checkpoints")[0])
     identity = Identity(**json.loads(arrays["json"].tobytes())["identity"])
     now = dataclasses.replace(identity, class_names=("sky", *identity.class_names[1:]))
     assert identity.describe_differences(now) == [
@@ -468,10 +456,10 @@ def test_other_data_devices_versions_and_starting_values_are_refused(
 
 @pytest.mark.fault(family=41, outcome="ends with 0; nothing is written")
 def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
-    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    model = shutil.copytree(finished / "model", tmp_path / "model")
+    model = shutil.copytree(finished_job / "model", tmp_path / "model")
     before = {path.name: path.stat().st_mtime_ns for path in (*model.iterdir(), *folder.iterdir())}
     outcome = run_tiny({"_workers": "1", "_logging_frequency": "7"}, checkpoint_folder=folder)
     assert [result.epoch for result in outcome.results] == [0, 1]
@@ -481,22 +469,25 @@ def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
 
 
 def test_a_finished_job_without_its_onnx_file_writes_it(
-    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path
+    run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path
 ) -> None:
     """The disk was full when the training ended, say."""
-    model = shutil.copytree(finished / "model", tmp_path / "model")
+    model = shutil.copytree(finished_job / "model", tmp_path / "model")
     (model / ONNX_FILE).unlink()
+    with hold_folder(model, "writes its model to"), pytest.raises(UserError, match="another process writes its model"):
+        run_tiny(checkpoint_folder=folder)
+    assert not (model / ONNX_FILE).exists()
     run_tiny(checkpoint_folder=folder)
-    assert (model / ONNX_FILE).read_bytes() == (finished / "model" / ONNX_FILE).read_bytes()
+    assert (model / ONNX_FILE).read_bytes() == (finished_job / "model" / ONNX_FILE).read_bytes()
 
 
 @pytest.mark.fault(family=41, outcome="ends with 0; what is missing is written", inputs=2)
 def test_a_finished_job_whose_report_is_missing_writes_it(
-    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     output = tmp_path / "output"
-    shutil.copytree(finished / "model", tmp_path / "model")
+    shutil.copytree(finished_job / "model", tmp_path / "model")
     for removed in (output / "report.html", output / "curves.json"):
         removed.unlink(missing_ok=True)
         run_tiny(checkpoint_folder=folder, output_folder=output)
@@ -509,16 +500,16 @@ def test_a_finished_job_whose_report_is_missing_writes_it(
 @pytest.mark.fault(family=41, outcome="ends with 0; the model is written, without training")
 @pytest.mark.parametrize("damaged", [None, BEST, LAST])
 def test_a_finished_job_without_its_model_makes_it_anew(
-    run_tiny: RunJob, folder: Path, finished: Path, tmp_path: Path, damaged: str | None
+    run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, damaged: str | None
 ) -> None:
     model = tmp_path / "model"
     if damaged:
-        shutil.copytree(finished / "model", model)
+        shutil.copytree(finished_job / "model", model)
         _flip(model / damaged)
     run_tiny(checkpoint_folder=folder)
-    _assert_same_model(model, finished / "model")
+    _assert_same_model(model, finished_job / "model")
     for name in ("model_card.json", "curves.json", "hyperparams.json"):
-        assert (model / name).read_bytes() == (finished / "model" / name).read_bytes()
+        assert (model / name).read_bytes() == (finished_job / "model" / name).read_bytes()
 
 
 @pytest.mark.fault(family=41, outcome="ends with 0, without training")
@@ -593,7 +584,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: 
 
 @pytest.mark.fault(family=36, outcome="goes on without, told with path and bytes")
 def test_a_full_disk_ends_no_training(
-    run_tiny: RunJob, folder: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch,
+    run_tiny: RunJob, folder: Path, tmp_path: Path, finished_job: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     newest, before = _find_checkpoints(folder)
@@ -608,7 +599,7 @@ def test_a_full_disk_ends_no_training(
     words = rf"checkpoint after epoch 1 cannot be written to {folder}, where it needs \d\d\.\d MB: No space left on"
     assert re.search(words, caplog.text)
     assert list(folder.iterdir()) == [before]
-    _assert_same_model(tmp_path / "model", finished / "model")
+    _assert_same_model(tmp_path / "model", finished_job / "model")
 
 
 @pytest.mark.parametrize(("number", "is_told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
@@ -653,14 +644,18 @@ def test_the_lock_of_the_stop_is_held_while_a_checkpoint_is_written(
 
 @pytest.mark.parametrize("is_in_time", [True, False])
 def test_the_end_waits_for_a_checkpoint_that_is_being_written(
-    finished: Path, tmp_path: Path, is_in_time: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    finished_job: Path,
+    tmp_path: Path,
+    is_in_time: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("gluonseg.train.result.SAVE_PATIENCE_S", 30.0 if is_in_time else 0.2)
     network = mx.gluon.nn.Dense(1, in_units=1)
     network.initialize()
     stop, writer = Stop(), ModelWriter(network, tmp_path)
-    result = ResultFolder(tmp_path, None, read_card(finished / "model" / "model_card.json"), writer, stop)
+    result = ResultFolder(tmp_path, None, read_card(finished_job / "model" / "model_card.json"), writer, stop)
     result.begin({})
     writer.on_epoch(EpochResult(0, 0.1, 1.0, 1.0, Confusion(np.eye(4, dtype=np.int64)), 1.0), True)
     stop.request(signal.SIGTERM)
@@ -677,10 +672,10 @@ def test_the_end_waits_for_a_checkpoint_that_is_being_written(
 
 
 def test_a_stop_before_the_training_tells_of_the_model_that_is_there(
-    run_tiny: RunJob, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run_tiny: RunJob, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    model, stop = shutil.copytree(finished / "model", tmp_path / "model"), Stop()
+    model, stop = shutil.copytree(finished_job / "model", tmp_path / "model"), Stop()
     with pytest.raises(UserError):
         run_tiny({"num_classes": "wrong"}, stop=stop)
     stop.request(signal.SIGTERM)

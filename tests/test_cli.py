@@ -215,6 +215,14 @@ def test_train_refuses_to_write_between_the_channels(own_channels: Path, capsys:
     assert _list(own_channels) == before
 
 
+def test_train_finds_out_first_whether_it_can_write(own_channels: Path, tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    for output in (file, file / "below" / "it"):
+        assert main(["train", str(own_channels), "--output", str(output), "--num_classes", "wrong"]) == 2
+        check_one_line(capsys, f"cannot write to the folder {file}: Not a directory; a file is in its place, remove it")
+
+
 def test_train_without_a_folder_of_channels(tmp_path: Path, capsys: Capture) -> None:
     assert main(["train", str(tmp_path / "no"), "--output", str(tmp_path / "job"), "--num_classes", "4"]) == 2
     check_one_line(capsys, f"{tmp_path / 'no'} is not a folder", "train_annotation")

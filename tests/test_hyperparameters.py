@@ -204,6 +204,18 @@ def test_an_unknown_name_without_a_near_one_lists_all() -> None:
     assert all(name in str(caught.value) for name in public)
 
 
+def test_many_unknown_names_list_all_once_after_what_else_is_wrong() -> None:
+    """Found by fuzzing: the list stood there for each of them, and no room was left in the failure file."""
+    with pytest.raises(HyperparameterError) as caught:
+        _parse(zzz="1", qqq="2", epoch="3", learning_rate="fast", **{f"xx{number}yy": "1" for number in range(20)})
+    text = str(caught.value)
+    assert text.index("learning_rate must be") < text.index("'epoch' is not a hyperparameter; did you mean epochs?")
+    assert text.index("did you mean") < text.index("'zzz', 'qqq', 'xx0yy', ")
+    assert "'xx7yy' and 12 more are not hyperparameters; valid names are num_classes, algorithm, " in text
+    assert text.count("valid names are") == 1
+    assert len(text) < 1500
+
+
 def test_all_problems_at_once() -> None:
     with pytest.raises(HyperparameterError) as caught:
         parse_hyperparameters(

@@ -48,7 +48,7 @@ PICTURE = draw_noise(12, 20)
 PNG = encode_picture(PICTURE)
 
 
-def _client(predictor: MaskPredictor | None, settings: Settings = SETTINGS) -> FlaskClient:
+def _client(predictor: MaskPredictor, settings: Settings = SETTINGS) -> FlaskClient:
     return create_app(lambda: predictor, settings).test_client()
 
 
@@ -68,14 +68,6 @@ def _read_error(response: TestResponse) -> str:
 def test_ping_says_200_with_an_empty_body(client: FlaskClient) -> None:
     response = client.get("/ping")
     assert (response.status_code, response.data) == (200, b"")
-
-
-@pytest.mark.fault(family=61, outcome="503 while the model is loading", inputs=2)
-@pytest.mark.parametrize(("method", "path"), [("GET", "/ping"), ("POST", "/invocations")])
-def test_503_while_the_model_is_loading(method: str, path: str) -> None:
-    response = _client(None).open(path, method=method, data=PNG if method == "POST" else None)
-    assert response.status_code == 503
-    assert "loaded" in _read_error(response)
 
 
 @pytest.mark.parametrize("accept", RESPONSE_TYPES)
@@ -186,16 +178,16 @@ def test_the_model_counts_as_loaded_after_its_first_prediction() -> None:
             predicted.set()
             return image_hwc[..., 0]
 
-    loader = ModelLoader(Slow, lambda _code: None)
+    announced = threading.Event()
+    loader = ModelLoader(Slow, lambda _code: None, announced.set)
     loader.start()
-    assert loader.find() is None
+    assert not announced.wait(0.1)
+    with pytest.raises(RuntimeError, match="no model yet"):
+        loader.get()
     may_predict.set()
-    assert predicted.wait(10)
-    for _ in range(1000):
-        if loader.find():
-            break
-        threading.Event().wait(0.01)
-    assert isinstance(loader.find(), Slow)
+    assert announced.wait(10)
+    assert predicted.is_set()
+    assert isinstance(loader.get(), Slow)
 
 
 @pytest.mark.parametrize(("error", "exit_code"), [(ModelError("no model in the folder"), 2), (KeyError("bug"), 1)])
@@ -212,11 +204,12 @@ def test_a_model_that_cannot_be_loaded_stops_the_process(
     def fail() -> MaskPredictor:
         raise error
 
-    loader = ModelLoader(fail, stop)
+    announced = threading.Event()
+    loader = ModelLoader(fail, stop, announced.set)
     loader.start()
     assert done.wait(10)
     assert stopped == [exit_code]
-    assert loader.find() is None
+    assert not announced.is_set()
     assert str(error) in caplog.text
 
 
@@ -260,7 +253,7 @@ def test_settings_are_read() -> None:
 def test_a_payload_of_zero_means_the_most_that_is_taken(payload: str, limit: int) -> None:
     settings = read_settings({"SAGEMAKER_MAX_PAYLOAD_IN_MB": payload})
     assert settings.max_payload_mb == limit
-    reply = create_app(lambda: None, settings).test_client().get("/execution-parameters").json
+    reply = _client(FakePredictor(), settings).get("/execution-parameters").json
     assert reply is not None
     assert reply["MaxPayloadInMB"] * reply["MaxConcurrentTransforms"] <= 100
 

@@ -19,9 +19,10 @@ from gunicorn.config import Config
 
 from gluonseg.errors import BadRequestError
 from gluonseg.serve import dispatcher as dispatcher_module
-from gluonseg.serve.dispatcher import FAILED, STRIKES, Dispatcher
+from gluonseg.serve.dispatcher import FAILED, Dispatcher
 from gluonseg.serve.request import parse_head
 from gluonseg.serve.settings import Settings, read_settings
+from gluonseg.serve.strike import STRIKES
 from picture import draw_noise, encode_picture
 from process_tree import find_backends, find_worker
 from raw_client import build_request, connect, exchange, read_reply

@@ -184,10 +184,11 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.fault(family=43, outcome="SIGSTOP: /ping says 503, and the backend is replaced after the timeout")
 def test_a_backend_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
-    with stand_in(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT="3") as server:
+    with stand_in(tmp_path, SAGEMAKER_MODEL_SERVER_TIMEOUT="3", STAND_IN_LOADING="0.7") as server:
         (backend,) = find_backends(server.process.pid)
         os.kill(backend, signal.SIGSTOP)
         taken = post_all(server, [PNG])
+        wait_until(lambda: ping(server).status == 503, 8)
         wait_until(lambda: not is_running(backend), 8)
         assert taken[0].result().status == 200
         assert "hangs and is ended" in server.read_log()

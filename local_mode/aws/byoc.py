@@ -150,7 +150,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     options, unknown = parser.parse_known_args(arguments)
     names = [text[2:].partition("=")[0] for text in unknown if text.startswith("--")]
     if names and options.handler in (action.run_train, action.run_tune):
-        raise HyperparameterError("; ".join(describe_unknown(name) for name in names))
+        raise HyperparameterError("; ".join(describe_unknown(names)))
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return options

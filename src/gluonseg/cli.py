@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg import __version__, command
-from gluonseg.compare.plan import VARIED, describe_unknown_option
+from gluonseg.compare.plan import VARIED, describe_unknown_options
 from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
@@ -200,9 +200,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str], handler: Handler) -> None:
     """Of train's and compare's options the nearest names are known; of the others argparse says enough."""
     names = [text[2:].partition("=")[0] for text in unknown if text.startswith("--")]
-    describers = {command.run_train: describe_unknown, command.run_compare: describe_unknown_option}
+    describers = {command.run_train: describe_unknown, command.run_compare: describe_unknown_options}
     if handler in describers and names:
-        raise HyperparameterError("; ".join(describers[handler](name) for name in names))
+        raise HyperparameterError("; ".join(describers[handler](names)))
     parser.error(f"unrecognized arguments: {' '.join(unknown)}")
 
 

@@ -100,6 +100,7 @@ def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
+    from gluonseg.sagemaker.contract import check_writable
     from gluonseg.sagemaker.job import train_channels
     from gluonseg.sagemaker.log import configure_logging
     from gluonseg.sagemaker.stop_signal import stopping_job
@@ -109,6 +110,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     if arguments.output.resolve() == arguments.channels.resolve():
         # The new model folder would be the channel "model" of the next training.
         raise DataError(f"--output is the folder of the channels, {arguments.channels}; choose another folder")
+    for name in ("model", "output/data"):
+        check_writable(arguments.output / name)
     configure_logging()
     stop = Stop()
     try:

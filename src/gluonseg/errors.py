@@ -54,8 +54,6 @@ class ModelError(UserError):
 class StorageError(UserError):
     """A file cannot be written, because of the disk; the text names file, bytes and reason."""
 
-    status = 500
-
 
 class TrainingDivergedError(UserError):
     """The loss is no longer a finite number; the text names the step."""

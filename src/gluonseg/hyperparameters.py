@@ -9,7 +9,7 @@ one value, :func:`parse_hyperparameters` the whole set, and reports every proble
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
@@ -124,12 +124,23 @@ def _is_passed_over(name: str) -> bool:
     return name.startswith(("_", "sagemaker_"))
 
 
-def describe_unknown(name: str) -> str:
-    """Say that ``name`` is no hyperparameter, and which one was probably meant."""
+def describe_unknown(names: Iterable[str]) -> list[str]:
+    """Say of each of ``names`` that it is no hyperparameter, and which one was probably meant.
+
+    Of those that are near to none, one text says it at the end, with all names that there are.
+    """
     valid = [known for known in get_specs() if not known.startswith("_")]
-    nearest = find_nearest(name, valid)
-    hint = f"did you mean {nearest}?" if nearest else f"valid names are {join_names(valid, limit=100)}"
-    return f"{name[:100]!r} is not a hyperparameter; {hint}"
+    texts, others = [], []
+    for name in names:
+        nearest, shown = find_nearest(name, valid), f"{name[:100]!r}"
+        if nearest:
+            texts.append(f"{shown} is not a hyperparameter; did you mean {nearest}?")
+        else:
+            others.append(shown)
+    if others:
+        verb = "is not a hyperparameter" if len(others) == 1 else "are not hyperparameters"
+        texts.append(f"{join_names(others)} {verb}; valid names are {', '.join(valid)}")
+    return texts
 
 
 def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
@@ -143,8 +154,6 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     problems: list[str] = []
     for name, value in raw.items():
         if name not in specs:
-            if not _is_passed_over(name):
-                problems.append(describe_unknown(name))
             continue
         try:
             values[name] = parse_value(name, value, specs[name])
@@ -155,6 +164,8 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     defaults = {name: one.default for name, one in specs.items()}
     settings = {**defaults, **{name: value for name, value in values.items() if value is not None}}
     problems += _find_conflicts(settings)
+    # Last: it may be long, and the failure file takes the beginning.
+    problems += describe_unknown(name for name in raw if name not in specs and not _is_passed_over(name))
     if problems:
         raise HyperparameterError("; ".join(problems))
     settings["crop_size"] = -(-settings["crop_size"] // CROP_MULTIPLE) * CROP_MULTIPLE

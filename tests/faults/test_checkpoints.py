@@ -30,9 +30,13 @@ with open_checkpoints(Path(sys.argv[1])):
 """
 
 
+BYTES = 531
+"""Length of one of the checkpoints of :func:`folder`."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Checkpoints after epochs 0 and 1 of a kilobyte."""
+    """Small checkpoints after epochs 0 and 1."""
     with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints
         for epochs in (1, 2):
@@ -46,10 +50,11 @@ def _list(folder: Path) -> list[CheckpointFile]:
         return checkpoints.find_files()
 
 
-@pytest.mark.fault(family=37, outcome="told from a whole one by its checksum, wherever it is cut", inputs=600)
+@pytest.mark.fault(family=37, outcome="told from a whole one by its checksum, wherever it is cut", inputs=BYTES)
 def test_cut_at_every_byte(folder: Path) -> None:
     newest, before = _list(folder)
     content = newest.path.read_bytes()
+    assert len(content) == BYTES
     assert newest.is_whole()
     for length in range(len(content)):
         newest.path.write_bytes(content[:length])
@@ -59,7 +64,7 @@ def test_cut_at_every_byte(folder: Path) -> None:
     assert before.is_whole()
 
 
-@pytest.mark.fault(family=37, outcome="told from a whole one by its checksum, whichever bit is flipped", inputs=600)
+@pytest.mark.fault(family=37, outcome="told from a whole one by its checksum, whichever bit is flipped", inputs=BYTES)
 def test_a_bit_flipped_in_every_byte(folder: Path) -> None:
     newest, _ = _list(folder)
     content = bytearray(newest.path.read_bytes())
@@ -130,27 +135,15 @@ def test_a_folder_that_another_process_holds(tmp_path: Path, tmp_path_factory: p
     ],
 )
 def test_other_hyperparameters(
-    run_tiny: RunJob, name: str, value: str, words: str, earlier: Path, tmp_path: Path
+    run_tiny: RunJob, name: str, value: str, words: str, finished_job: Path, tmp_path: Path
 ) -> None:
     names = {"class_names": "a, b, c, d, e"} if name == "num_classes" else {}
-    folder = shutil.copytree(earlier, tmp_path / "checkpoints")
+    folder = shutil.copytree(finished_job / "checkpoints", tmp_path / "checkpoints")
     before = sorted(folder.iterdir())
     with pytest.raises(UserError, match=f"are of another job: .*{words}"):
         run_tiny({name: value, **names}, checkpoint_folder=folder)
     assert sorted(folder.iterdir()) == before
     assert len(before) == KEPT
-
-
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory: pytest.TempPathFactory, drawn_channels: dict[str, Path]) -> Path:
-    """Checkpoints of the tiny job of two epochs."""
-    from conftest import TINY, build_listeners
-    from gluonseg.train.run import JobSettings, run_job
-
-    folder = tmp_path_factory.mktemp("earlier")
-    settings = JobSettings(TINY, drawn_channels, folder / "model", checkpoint_folder=folder / "checkpoints")
-    run_job(settings, build_listeners)
-    return folder / "checkpoints"
 
 
 @pytest.mark.fault(family=36, outcome="refused (2) before the data is read, naming folder, uid and reason")

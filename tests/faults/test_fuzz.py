@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ FAMILIES = {
     "http": 49,
     "request": 53,
     "label_map": 27,
-    "recordio": 52,
     "hyperparameters": 21,
     "checkpoint": 37,
     "params": 31,
@@ -28,10 +28,15 @@ FAMILIES = {
     "card": 34,
 }
 OUTCOME = "a documented error, or a value that holds"
-PARAMETERS = [
-    pytest.param(name, target, id=name, marks=pytest.mark.fault(family=FAMILIES[name], outcome=OUTCOME, inputs=CHANGES))
-    for name, target in TARGETS.items()
-]
+
+
+def _mark(name: str) -> Sequence[pytest.MarkDecorator]:
+    """None for what is no fault of the catalogue: RecordIO is read by clients alone."""
+    family = FAMILIES.get(name)
+    return [pytest.mark.fault(family=family, outcome=OUTCOME, inputs=CHANGES)] if family else []
+
+
+PARAMETERS = [pytest.param(name, target, id=name, marks=_mark(name)) for name, target in TARGETS.items()]
 
 
 def _change(seed: bytes, rng: random.Random) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -175,12 +176,27 @@ def test_a_request_that_is_cut_short(served: Served, data: bytes) -> None:
     served.check_next()
 
 
-@pytest.mark.fault(family=49, outcome="400 when the rest does not come in time", inputs=4)
+@pytest.mark.fault(family=49, outcome="400 when nothing more comes", inputs=4)
 def test_a_request_that_stalls(tmp_path: Path) -> None:
     starts = (START[:9], START, START + b"Content-Length: 100\r\n\r\nabc", CHUNKED + b"64\r\nabc")
     with stand_in(tmp_path, "-c", CHANGED.format("idle_timeout_s=1")) as server:
         begun = time.monotonic()
         with ThreadPoolExecutor(len(starts)) as pool:
             replies = list(pool.map(lambda data: exchange(server.port, data), starts))
-        assert [reply.status for reply in replies] == [400] * 4
         assert 0.5 < time.monotonic() - begun < 4
+    assert [reply.status for reply in replies] == [400] * 4
+    assert ["has not come whole in time" in reply.read_error() for reply in replies] == [True, True, False, False]
+    assert ["nothing has come for 1 seconds" in reply.read_error() for reply in replies] == [False, False, True, True]
+
+
+@pytest.mark.fault(family=49, outcome="503 for a body that has not come whole by its deadline")
+def test_a_body_that_comes_too_slowly(tmp_path: Path) -> None:
+    with stand_in(tmp_path, "-c", CHANGED.format("deadline_s=1")) as server, connect(server.port) as connection:
+        connection.sendall(START + b"Content-Length: 1000\r\n\r\n")
+        for _ in range(100):
+            if select.select([connection], [], [], 0.1)[0]:
+                break
+            connection.sendall(b"x")
+        reply = read_reply(connection)
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert "the request has not come whole in time: send it faster" in reply.read_error()

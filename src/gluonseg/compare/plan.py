@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,14 +76,24 @@ class Comparison:
         }
 
 
-def describe_unknown_option(name: str) -> str:
-    """Say that ``--name`` is no option of a comparison, and which one was probably meant."""
+def describe_unknown_options(names: Iterable[str]) -> list[str]:
+    """Say of each of ``names`` that it is no option of a comparison, and which one was probably meant."""
+    texts, others = [], []
+    for name in names:
+        text = _describe_varied(name)
+        texts += [text] if text else []
+        others += [] if text else [name]
+    return [*texts, *describe_unknown(others)]
+
+
+def _describe_varied(name: str) -> str | None:
+    """What is to be said of ``--name`` when an option that is a comparison's own was meant."""
     for option, hyperparameter in VARIED.items():
         if name == hyperparameter:
             return f"--{name} is --{option} here, with commas between the values"
         if find_nearest(name, [*VARIED, *get_specs()]) == option:
             return f"--{name} is not an option; did you mean --{option}?"
-    return describe_unknown(name)
+    return None
 
 
 def parse_values(option: str, text: str) -> tuple[Any, ...]:

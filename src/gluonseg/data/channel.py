@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from gluonseg.disk_error import find_fix
 from gluonseg.errors import DataError, join_names
 from gluonseg.labels import voc_colours
 
@@ -163,4 +164,4 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(private, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error}") from error
+        raise DataError(f"{out} cannot be written: {error.strerror or error}; {find_fix(error)}") from error

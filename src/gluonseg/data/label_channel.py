@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,8 @@ def _read_json(path: Path) -> bytes:
         raise DataError(f"{path} is a symbolic link that leads out of its channel; put the file itself there")
     try:
         return read_regular(path, MAX_FILE_BYTES)
+    except PermissionError:
+        raise DataError(f"{path} cannot be read: let uid {os.geteuid()} read it") from None
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path} cannot be read: {reason}; a label map is a few lines of JSON") from None

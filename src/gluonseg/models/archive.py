@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from gluonseg.atomic import describe_refusal
+from gluonseg.disk_error import describe_refusal
 from gluonseg.errors import ModelError, StorageError
 from gluonseg.printable import shorten
 from gluonseg.regular_file import open_regular

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.atomic import write_pieces
+from gluonseg.disk_error import find_fix
 from gluonseg.errors import ModelError, join_names
 from gluonseg.regular_file import open_regular
 
@@ -210,4 +211,4 @@ def write_params(arrays: Mapping[str, Array], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_pieces(path, iter_params(arrays), compute_size(arrays))
     except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error}. Check the folder and its permissions.") from error
+        raise ModelError(f"{path} cannot be written: {error.strerror or error}; {find_fix(error)}") from error

@@ -46,7 +46,7 @@ def _spread(axis: _Axis, places: int) -> tuple[IndexArray, Float32Array, npt.NDA
     return index, axis.beyond[index], offset < count[:, None]
 
 
-# Validation may see logits that are not finite; the loss, which stops such a training, tells of it.
+# Finite logits may be so large that what is computed from them is not.
 @np.errstate(invalid="ignore", over="ignore")
 def compute_mask(logits_chw: Float32Array, height: int, width: int) -> UInt8Array:
     """Class ids (height, width) uint8: the greatest of the enlarged logits (C, h, w) float32.

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gluonseg.atomic import find_fix
 from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
+from gluonseg.disk_error import find_fix
 from gluonseg.errors import DataError, UserError, find_nearest, join_names
 from gluonseg.json_object import parse_json_object
 from gluonseg.regular_file import read_regular
@@ -71,18 +72,31 @@ def find_temporary_folder() -> str:
         ) from None
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be made in ``folder``, or where it is to be made: in the nearest that is there.
+
+    Raises:
+        UserError: none can.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as file:
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=".writable.") as file:
             file.write(b"yes")
     except OSError as error:
+        raise _describe_unwritable(nearest, error) from None
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise _describe_unwritable(folder, error) from None
+    check_writable(folder)
 
 
 def _describe_unwritable(folder: Path, error: OSError) -> UserError:
     fix = find_fix(error)
-    if isinstance(error, PermissionError):
+    if error.errno == errno.EACCES and os.geteuid():
         fix += ", or run the container without --user"
     return UserError(f"uid {os.geteuid()} cannot write to the folder {folder}: {error.strerror}; {fix}")
 
@@ -94,14 +108,14 @@ def prepare_folders(base: Path) -> None:
         UserError: one of them cannot be written to.
     """
     output = base / "output"
-    _check_writable(output)
+    _make_writable(output)
     for name in ("failure", "success"):
         try:
             (output / name).unlink(missing_ok=True)
         except OSError as error:
             raise _describe_unwritable(output, error) from None
     for folder in (base / "model", output / "data"):
-        _check_writable(folder)
+        _make_writable(folder)
 
 
 def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
@@ -111,6 +125,8 @@ def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
         return {}
     try:
         return parse_json_object(read_regular(path, _MAX_CONFIG_BYTES))
+    except PermissionError:
+        raise UserError(f"{path} cannot be read: let uid {os.geteuid()} read it") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a JSON object: {getattr(error, 'strerror', None) or error}") from None
 

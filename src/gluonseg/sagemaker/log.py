@@ -107,6 +107,17 @@ class ProgressLog:
             self._last = now
 
 
+class _Moment:
+    """Now. ``clock`` is what a clock on the wall says, in seconds since 1970; it may be set while the job runs."""
+
+    def __init__(self) -> None:
+        self.clock, self._monotonic = time.time(), time.monotonic()
+
+    def measure_s(self) -> float:
+        """Seconds since then, whatever was done to the clock."""
+        return time.monotonic() - self._monotonic
+
+
 class LogLines(Listener):
     """The built-in's lines: notices, metrics and progress, in its order."""
 
@@ -115,12 +126,12 @@ class LogLines(Listener):
         self._frequency = frequency
         self._epochs = 0
         self._setup_s = 0.0
-        self._job_start = self._mark = self._epoch_start = time.time()
+        self._job_start = self._epoch_start = self._mark = _Moment()
         self._samples = 0
 
     def on_start(self, epochs: int, iterations: int) -> None:
         self._epochs = epochs
-        self._setup_s = time.time() - self._job_start
+        self._setup_s = self._job_start.measure_s()
         _log.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", iterations, epochs)
         self._log_metrics({}, Meta="init_train_data_iter")
         self._reset()
@@ -154,8 +165,8 @@ class LogLines(Listener):
         """The line after an epoch's models are written."""
         share = 100.0 * (epoch + 1) / max(1, self._epochs)
         _log.info("#progress_metric: host=%s, completed %s %% of epochs", self._host, share)
-        self._log_metrics({"update.time": (time.time() - self._epoch_start) * 1000}, epoch=epoch)
-        self._epoch_start = time.time()
+        self._log_metrics({"update.time": self._epoch_start.measure_s() * 1000}, epoch=epoch)
+        self._epoch_start = _Moment()
         self._reset()
 
     def on_stop_early(self, epoch: int, reason: str) -> None:
@@ -163,20 +174,20 @@ class LogLines(Listener):
 
     def on_end(self) -> None:
         self._epoch_start = self._job_start
-        total_s = time.time() - self._job_start
+        total_s = self._job_start.measure_s()
         self._log_metrics(
             {"epochs": float(self._epochs), "setuptime": self._setup_s * 1000, "totaltime": total_s * 1000}
         )
 
     def _reset(self) -> None:
-        self._mark, self._samples = time.time(), 0
+        self._mark, self._samples = _Moment(), 0
 
     def _compute_speed(self, iteration: int, samples: int) -> float | None:
         """Samples/s since the last notice, when one is due."""
         self._samples += samples
         if iteration % self._frequency:
             return None
-        speed = self._samples / max(time.time() - self._mark, 1e-9)
+        speed = self._samples / max(self._mark.measure_s(), 1e-9)
         self._reset()
         return speed
 
@@ -186,7 +197,7 @@ class LogLines(Listener):
         line = {
             "Metrics": entry,
             "EndTime": time.time(),
-            "StartTime": self._epoch_start,
+            "StartTime": self._epoch_start.clock,
             "Dimensions": {"Host": self._host, "Operation": "training", "Algorithm": ALGORITHM, **dimensions},
         }
         _log.info(_METRICS, json.dumps(line))

@@ -20,7 +20,7 @@ _RETRY_AFTER = ("Retry-After", "1")
 """With every 503: the caller may ask again after this many seconds."""
 ARRIVAL = "gluonseg.arrival"
 """Key of WSGI's environment: when the request arrived (monotonic)."""
-LOADING = "the model is still being loaded: try again in a few seconds"
+NOT_READY = "the model is not ready: it is being loaded, or its process is being replaced; try again in a few seconds"
 INTERNAL = "internal error: the server's log has the details; other requests are not affected"
 
 

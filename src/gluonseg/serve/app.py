@@ -1,7 +1,7 @@
 """The Flask application: /ping, /invocations and /execution-parameters of SageMaker hosting.
 
 It runs in a backend process, behind the frontend, which has limited the size of the body and the number of
-requests. The frontend answers /ping itself, so that it is fast whatever is being computed.
+requests, and answers /ping itself, so that it is fast whatever is being computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flask import Flask, Response, abort, g, request
 from werkzeug.exceptions import HTTPException
 
 from gluonseg.errors import ImageError, RequestError, UserError
-from gluonseg.serve.answer import ARRIVAL, INTERNAL, LOADING, LOGGER, build_error, log_request
+from gluonseg.serve.answer import ARRIVAL, INTERNAL, LOGGER, build_error, log_request
 from gluonseg.serve.codec import MaskPredictor, check_response_size, decode_request, encode_answer
 from gluonseg.serve.media import check_content_type, negotiate_accept
 from gluonseg.serve.settings import BATCH_BUDGET_MB, Settings
@@ -71,24 +71,18 @@ def _add_hooks(app: Flask) -> None:
         return response
 
 
-def create_app(find_predictor: Callable[[], MaskPredictor | None], settings: Settings) -> Flask:
-    """Build the application.
-
-    ``find_predictor`` returns None until the model is loaded and has made its first prediction; until then
-    /ping and /invocations answer 503.
-    """
+def create_app(get_predictor: Callable[[], MaskPredictor], settings: Settings) -> Flask:
+    """Build the application. It gets requests only once there is a model, which ``get_predictor`` returns."""
     app = Flask("gluonseg", static_folder=None)
     _add_hooks(app)
 
     @app.get("/ping")
     def ping() -> Response:
-        return Response(status=200) if find_predictor() else _build_error(503, LOADING)
+        return Response(status=200)
 
     @app.post("/invocations")
     def invoke() -> Response:
-        predictor = find_predictor()
-        if predictor is None:
-            return _build_error(503, LOADING)
+        predictor = get_predictor()
         check_content_type(request.headers.get("Content-Type"))
         g.note = media_type = negotiate_accept(request.headers.get("Accept"), settings.default_accept)
         image = decode_request(request.get_data(cache=False), settings.max_pixels)

@@ -76,7 +76,7 @@ class ModelLoader:
         self,
         load_model: Callable[[], MaskPredictor],
         stop: Callable[[int], None],
-        announce: Callable[[], None] = lambda: None,
+        announce: Callable[[], None],
     ) -> None:
         self._load = load_model
         self._stop = stop
@@ -87,8 +87,10 @@ class ModelLoader:
         """Begin; returns at once."""
         threading.Thread(target=self._run, name="model-loader", daemon=True).start()
 
-    def find(self) -> MaskPredictor | None:
-        """Return the model once it has made its first prediction."""
+    def get(self) -> MaskPredictor:
+        """The model, which has made its first prediction; to be asked for once it was announced."""
+        if self._predictor is None:
+            raise RuntimeError("there is no model yet")
         return self._predictor
 
     def _run(self) -> None:
@@ -148,7 +150,7 @@ class Backend:
         # Flask takes its time to import, and has it while the model is being loaded.
         from gluonseg.serve.app import create_app
 
-        self._app = create_app(loader.find, settings)
+        self._app = create_app(loader.get, settings)
 
     def run(self) -> None:
         """Never returns: the process ends when the frontend does."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from gluonseg.errors import BadRequestError, BusyError
+from gluonseg.errors import BadRequestError, BusyError, RequestError
 
 BLOCK = 64 * 1024
 _FILE_BLOCK = 4 * 1024 * 1024
@@ -19,7 +19,8 @@ _DISCARD_BYTES = 256 * 1024 * 1024
 _DISCARD_S, _DISCARD_IDLE_S = 10.0, 2.0
 _LOOK_AGAIN_S = 0.05
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CUT = "the request ended early: send the whole head and body, and the right Content-Length"
+_WHOLE = "send the whole head and body, and the right Content-Length"
+_CUT = f"the request ended early: {_WHOLE}"
 _TCP_CLOSE = 7
 """The state of a connection that the client has reset, in Linux' TCP_INFO."""
 
@@ -111,7 +112,7 @@ class Crowd:
         """Let those go whose time is over; to be called several times a second."""
         now = time.monotonic()
         for connection in [one for one in self._connections if now > one.expires]:
-            connection.let_go(BadRequestError(_CUT))
+            connection.let_go(connection.explain_end(now))
 
 
 class Connection:
@@ -134,17 +135,32 @@ class Connection:
         self.enter(State.NEW, idle_s)
         crowd.add(self)
 
-    def enter(self, state: State, patience_s: float = math.inf, limit: float = math.inf) -> None:
-        """Begin something that the client may be silent in for ``patience_s``, and that ends at ``limit``."""
+    def enter(
+        self,
+        state: State,
+        patience_s: float = math.inf,
+        limit: float = math.inf,
+        late: type[RequestError] = BadRequestError,
+    ) -> None:
+        """Begin something that the client may be silent in for ``patience_s``.
+
+        It ends at ``limit``; a client that is still sending its request then gets the error ``late``.
+        """
         self.state = state
         self._failure = None
-        self._patience_s, self._limit = patience_s, limit
+        self._patience_s, self._limit, self._late = patience_s, limit, late
         self.silent_since = time.monotonic()
 
     @property
     def expires(self) -> float:
         """When the client's time is over (monotonic)."""
         return min(self._limit, self.silent_since + self._patience_s)
+
+    def explain_end(self, now: float) -> RequestError:
+        """Why the client's time is over."""
+        if now > self._limit:
+            return self._late("the request has not come whole in time: send it faster, or a smaller picture")
+        return BadRequestError(f"nothing has come for {self._patience_s:g} seconds: {_WHOLE}")
 
     def hold(self, size: int) -> None:
         """Note that ``size`` bytes are held for this client now."""

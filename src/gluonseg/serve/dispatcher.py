@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gluonseg.errors import BusyError
-from gluonseg.serve.answer import INTERNAL, LOADING, Answer, build_error
+from gluonseg.serve.answer import INTERNAL, NOT_READY, Answer, build_error
 from gluonseg.serve.channel import Message, stored
 from gluonseg.serve.process import SILENCE_S, BackendProcess
 from gluonseg.serve.settings import Settings
 from gluonseg.serve.standstill import Standstill
+from gluonseg.serve.strike import STRIKE_WINDOW_S, STRIKES, Strikes
 
 LOGGER = logging.getLogger("gluonseg.serve")
-STRIKES, STRIKE_WINDOW_S = 3, 60.0
-"""So many backends that end within this time end the server."""
 FAILED = 1
 """Exit code of a server that ends by itself through no fault of the model."""
 _MEMORY = 0.2
@@ -86,7 +85,7 @@ class Dispatcher:
         self._stop = stop
         self._ids = itertools.count()
         self._queue: deque[Job] = deque()
-        self._ends: deque[float] = deque(maxlen=STRIKES)
+        self._ends = Strikes()
         self._mean_s = 0.0
         self._standstill = Standstill()
         self._workers: list[_Worker] = []
@@ -104,7 +103,7 @@ class Dispatcher:
             BusyError: none does.
         """
         if not any(self._iter_ready()):
-            raise BusyError(LOADING)
+            raise BusyError(NOT_READY)
 
     def check_room(self) -> None:
         """Refuse another request when there is no room, or no hope to begin it before its deadline.
@@ -177,11 +176,9 @@ class Dispatcher:
 
     def _count_end(self) -> bool:
         """Count that a backend has ended; whether that was too often, so that the server ends, too."""
-        now = time.monotonic()
-        self._ends.append(now)
-        if len(self._ends) < STRIKES or now - self._ends[0] >= STRIKE_WINDOW_S:
+        if not self._ends.count():
             return False
-        LOGGER.error("%d backends have ended within %.0f s: the server ends, too", STRIKES, now - self._ends[0])
+        LOGGER.error("%d backends have ended within %.0f s: the server ends, too", STRIKES, STRIKE_WINDOW_S)
         self._stop(FAILED)
         return True
 

@@ -202,7 +202,7 @@ class Frontend:
         head, deadline = exchange.head, exchange.start + self._settings.deadline_s
         if head.expects_continue and head.has_body and not head.is_http_1_0:
             await connection.send(CONTINUE)
-        connection.enter(State.READING, self._settings.idle_timeout_s, deadline)
+        connection.enter(State.READING, self._settings.idle_timeout_s, deadline, BusyError)
         body = await read_body(connection, head, self._settings.max_payload_mb)
         exchange.is_unread = False
         connection.enter(State.WAITING)

@@ -60,7 +60,8 @@ def parse_head(data: bytes, cfg: Any, peer: Any) -> Head:
     try:
         request = Request(cfg, IterUnreader([data]), peer)
     except (LimitRequestLine, LimitRequestHeaders):
-        raise HeadTooLargeError("the address or a header is too long") from None
+        text = "the address or a header is too long, or there are more than 100 headers: send fewer and shorter ones"
+        raise HeadTooLargeError(text) from None
     except (ParseException, OSError):
         raise BadRequestError("this is not a valid HTTP/1.1 request") from None
     length, coding = (_find_header(request, name) for name in ("CONTENT-LENGTH", "TRANSFER-ENCODING"))

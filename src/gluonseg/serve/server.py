@@ -11,8 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
-from collections import deque
 
 import gunicorn.workers.base
 from gunicorn.app.base import BaseApplication
@@ -23,11 +21,11 @@ from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.sagemaker.contract import find_temporary_folder
 from gluonseg.serve.answer import configure_log
-from gluonseg.serve.dispatcher import STRIKE_WINDOW_S, STRIKES
 from gluonseg.serve.frontend import Frontend
 from gluonseg.serve.request import HEADER_LIMIT
 from gluonseg.serve.settings import Settings, read_settings
 from gluonseg.serve.standstill import Standstill
+from gluonseg.serve.strike import Strikes
 
 LOGGER = logging.getLogger("gluonseg.serve")
 _GRACE_S = 25
@@ -105,14 +103,12 @@ class Ends:
     """Counts how often a worker has ended, for gunicorn's hook ``child_exit``."""
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=STRIKES)
+        self._strikes = Strikes()
 
     def count(self, arbiter: Arbiter, _worker: Worker) -> None:
         """Raises gunicorn's HaltServer when it was too often."""
-        now = time.monotonic()
-        self._times.append(now)
         # While the server is being stopped it has no listeners any more.
-        if arbiter.LISTENERS and len(self._times) == STRIKES and now - self._times[0] < STRIKE_WINDOW_S:
+        if self._strikes.count() and arbiter.LISTENERS:
             raise HaltServer("The worker has ended too often.", Arbiter.WORKER_BOOT_ERROR)
 
 

@@ -48,9 +48,8 @@ class Settings:
     max_connections: int = 1000
     """Clients at a time; for one more, the one that has been silent for longest is let go."""
     max_buffer_mb: int = 2048
-    """Bodies and answers that are held for clients, at most a quarter of the memory that there is.
-
-    Beyond it, the client that is silent for longest is let go."""
+    """Bodies and answers that are held for clients: twice the largest of one, or a quarter of the memory if that is
+    less, but no less than one body. Beyond it, the client that is silent for longest is let go."""
 
 
 class _Reader:

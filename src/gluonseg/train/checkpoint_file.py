@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gluonseg.atomic import BUFFER_BYTES, find_fix
+from gluonseg.atomic import BUFFER_BYTES
 from gluonseg.digest import hash_file
+from gluonseg.disk_error import find_fix
 from gluonseg.errors import UserError
 from gluonseg.models.params_file import iter_params
 from gluonseg.train.folder_lock import hold_folder

@@ -87,6 +87,10 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
         return _run(settings, build_listeners, checkpoints)
 
 
+def _hold_model(folder: Path) -> AbstractContextManager[int]:
+    return hold_folder(folder, "writes its model to")
+
+
 def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: CheckpointFolder | None) -> JobOutcome:
     plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
     hp = plan.hyperparameters
@@ -104,12 +108,13 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         checkpoint = Checkpoint(checkpoints, identity, network, loop.stepper.trainer, writer)
         loop.resume(checkpoint)
         if loop.is_finished and folder.holds_scored(checkpoint.best):
-            if not (settings.model_folder / ONNX_FILE).is_file():
-                _export(settings, writer.lock)  # the disk was full then, perhaps
+            if not (settings.model_folder / ONNX_FILE).is_file():  # the disk was full then, perhaps
+                with _hold_model(settings.model_folder):
+                    _export(settings, writer.lock)
             _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
             return JobOutcome(folder.card, tuple(loop.results), None)
     settings.model_folder.mkdir(parents=True, exist_ok=True)
-    with hold_folder(settings.model_folder, "writes its model to"):
+    with _hold_model(settings.model_folder):
         # Only now: up to here a job can still be refused, and then nothing is lost.
         folder.begin(checkpoint.best if checkpoint else {})
         earlier_s = checkpoint.seconds if checkpoint else 0.0
