@@ -436,6 +436,16 @@ def test_the_failure_text_begins_with_every_error(data: SmallData) -> None:
     assert "and 30 more" in str(caught.value)
 
 
+@pytest.mark.fault(family=12, outcome="refused: photos that no memory is enough for when they are scaled to the crop")
+def test_a_photo_that_is_far_too_thin(data: SmallData) -> None:
+    data.image("validation", "v0.jpg", np.zeros((1, 20_000, 3), np.uint8))
+    data.mask("validation", "v0.png", np.zeros((1, 20_000), np.uint8))
+    assert data.check(crop_size=64).errors == ()
+    text = _only(data.check(crop_size=240).errors, "thin")
+    assert "1 photos are too thin: with a short side of crop_size 240, over 100000000 pixels: validation/v0.jpg" in text
+    assert "is 20000x1. Cut them into pieces" in text
+
+
 @pytest.mark.fault(family=5, outcome="refused: the name is told on one printable line")
 def test_file_names_cannot_break_lines_or_the_terminal(data: SmallData) -> None:
     name = "a\n\x1b[31m" + os.fsdecode(b"\xff")
@@ -446,14 +456,14 @@ def test_file_names_cannot_break_lines_or_the_terminal(data: SmallData) -> None:
 
 
 def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: SmallData) -> None:
-    first = data.check().fingerprint
+    first = data.check().fingerprints["train"]
     data.mask("validation", "v0.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    assert data.check().fingerprint == first
+    assert data.check().fingerprints["train"] == first
     for extension, channel in ((".jpg", "train"), (".png", "train_annotation")):
         data.path(channel, f"t0{extension}").rename(data.path(channel, f"x0{extension}"))
-    renamed = data.check().fingerprint
+    renamed = data.check().fingerprints["train"]
     data.mask("train", "t1.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    assert len({first, renamed, data.check().fingerprint}) == 3
+    assert len({first, renamed, data.check().fingerprints["train"]}) == 3
 
 
 def test_any_number_of_workers_gives_the_same_report(data: SmallData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import read_card
 from gluonseg.models.onnx_file import ONNX_FILE
-from gluonseg.models.params_file import read_arrays
+from gluonseg.models.params_file import iter_params, read_arrays
 from gluonseg.train.checkpoint import Identity, _parse_part, _parse_results
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, CheckpointFolder, find_resumed, open_checkpoints
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
@@ -591,7 +592,8 @@ def test_a_full_disk_ends_no_training(
     newest.unlink()
 
     def refuse(descriptor: int) -> None:
-        if any(os.path.samestat(os.fstat(descriptor), path.stat()) for path in folder.glob(".checkpoint.*")):
+        partial = folder / f".checkpoint.{os.getpid()}.partial"
+        if partial.exists() and os.path.samestat(os.fstat(descriptor), partial.stat()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("gluonseg.train.checkpoint_file.os.fsync", refuse)
@@ -600,6 +602,75 @@ def test_a_full_disk_ends_no_training(
     assert re.search(words, caplog.text)
     assert list(folder.iterdir()) == [before]
     _assert_same_model(tmp_path / "model", finished_job / "model")
+
+
+@pytest.mark.fault(family=45, outcome="no room for the best model: the checkpoint of its epoch is written all the same")
+def test_a_checkpoint_is_written_when_the_model_of_its_epoch_cannot_be(
+    run_tiny: RunJob, tmp_path: Path, finished_job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("there is no room")
+
+    folder = tmp_path / "checkpoints"
+    with monkeypatch.context() as patch:
+        patch.setattr("gluonseg.train.writer.write_pieces", refuse)
+        with pytest.raises(StorageError):
+            run_tiny(checkpoint_folder=folder)
+    assert [path.name[:18] for path in folder.iterdir()] == ["checkpoint-000000-"]
+    run_tiny(checkpoint_folder=folder)
+    _assert_same_model(tmp_path / "model", finished_job / "model")
+
+
+@pytest.mark.fault(family=36, outcome="refused (2) before anything is read: no renaming, or no opening", inputs=2)
+@pytest.mark.parametrize("call", ["replace", "open"])
+def test_a_file_system_that_checkpoints_cannot_be_kept_on(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some mounts of object stores cannot rename; a folder may be one to write to and not to read."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(f"gluonseg.train.folder_lock.os.{call}", refuse)
+    words = "cannot be used: Function not implemented; use another folder, or train without checkpoints"
+    with pytest.raises(UserError, match=words), open_checkpoints(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault(family=36, outcome="left alone, with a warning: what has the name of a leftover, and is none")
+def test_a_folder_with_the_name_of_a_leftover(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".checkpoint.7.partial").mkdir()
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints
+    assert "is left of a job that was killed, and cannot be removed: " in caplog.text
+
+
+def _forge(path: Path) -> str:
+    """Put a value that is not finite in the place of a parameter, and the right checksum into the name."""
+    arrays = dict(read_arrays(path))
+    name = next(name for name in arrays if name.startswith("parameter/"))
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    content = b"".join(bytes(piece) for piece in iter_params(arrays))
+    path.unlink()
+    path.with_name(re.sub("[0-9a-f]{64}", hashlib.sha256(content).hexdigest(), path.name)).write_bytes(content)
+    return name
+
+
+@pytest.mark.fault(family=37, outcome="refused as damaged: parameters that are not finite", inputs=2)
+def test_parameters_that_are_not_finite(
+    run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest, before = _find_checkpoints(folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    name = _forge(newest)
+    run_tiny(checkpoint_folder=folder)
+    assert f"{name} is not finite" in caplog.text
+    _assert_same_model(tmp_path / "model", finished_job / "model")
+    for path in (newest, before):
+        _forge(copy / path.name)
+    with pytest.raises(UserError, match=r"all 2 checkpoints in .* are damaged"):
+        run_tiny(checkpoint_folder=copy)
 
 
 @pytest.mark.parametrize(("number", "is_told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])

@@ -72,9 +72,18 @@ def test_a_batch_that_cannot_fit(run_tiny: RunJob, tmp_path: Path, monkeypatch: 
 def test_a_crop_that_cannot_fit() -> None:
     hp = parse_hyperparameters({"num_classes": "2", "crop_size": "9600"})
     with pytest.raises(HyperparameterError, match=r"GB here; lower crop_size$"):
-        check_memory(hp, 1, [mx.cpu()], 2 << 30)
-    check_memory(hp, 1, [mx.cpu()], 2 << 40)
-    check_memory(hp, 1, [mx.gpu(0)], 1)
+        check_memory(hp, 1, 1, [mx.cpu()], 2 << 30)
+    check_memory(hp, 1, 1, [mx.cpu()], 2 << 40)
+    check_memory(hp, 1, 1, [mx.gpu(0)], 1)
+
+
+@pytest.mark.fault(family=24, outcome="refused (2): a batch of the validation that cannot fit")
+def test_a_validation_batch_that_cannot_fit() -> None:
+    hp = parse_hyperparameters({"num_classes": "2", "crop_size": "480", "backbone": "resnet-18"})
+    fix = r"batches of 500 .*; lower validation_mini_batch_size to \d+ or less"
+    with pytest.raises(HyperparameterError, match=fix):
+        check_memory(hp, 1, 500, [mx.cpu()], 2 << 30)
+    check_memory(hp, 1, 500, [mx.cpu()], 20 << 30)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -568,6 +569,26 @@ def test_report_names_what_it_cannot_use(trained_model: Path, tmp_path: Path) ->
         write_source_report(tmp_path / "x.tar.gz")
     with pytest.raises(UserError, match=r"there is no model_best\.params"):
         write_source_report(_pack(tmp_path / "y.tar.gz", trained_model, ["curves.json"]))
+
+
+@pytest.mark.parametrize(
+    ("curves", "words"),
+    [
+        ([1, 2], "entry 0 has no epoch"),
+        ({}, "it is no list of epochs"),
+        ([{"epoch": 0}, {"epoch": "x"}], "entry 1 has no epoch"),
+        ([{"epoch": 0, "validation": 5}], "validation of entry 0 is no object"),
+        ([{"epoch": 0, "validation": {"mIOU_builtin": "z"}}], "mIOU_builtin of entry 0 is no number"),
+        ([{"epoch": 0, "train_loss": [1]}], "train_loss of entry 0 is no number"),
+    ],
+)
+def test_curves_that_no_training_writes(trained_model: Path, tmp_path: Path, curves: Any, words: str) -> None:
+    model = shutil.copytree(trained_model, tmp_path / "model")
+    (model / "curves.json").write_text(json.dumps(curves), encoding="utf-8")
+    archive = _pack(tmp_path / "model.tar.gz", model, ["model_best.params", "model_card.json", "curves.json"])
+    for source in (model, archive):
+        with pytest.raises(UserError, match=rf"curves.json cannot be read \({words}\); without it there are no curves"):
+            write_source_report(source)
 
 
 def _answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: Any) -> Answer:

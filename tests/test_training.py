@@ -29,8 +29,10 @@ from gluonseg.models.registry import build_network
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS
+from gluonseg.train.assemble import open_dataset
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.optimizer import build_optimizer_arguments
+from gluonseg.train.plan import plan_job
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
 
@@ -521,6 +523,17 @@ def test_bad_data_stops_the_job_before_any_compute(
     with pytest.raises(DataError):
         run_tiny({"num_classes": "3", "class_names": "a, b, c"})
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.fault(family=24, outcome="decoded photos are kept in an eighth of the memory for each split at most")
+def test_photos_are_kept_where_there_is_memory(
+    drawn_channels: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_job(TINY, drawn_channels)
+    for limit, is_kept in ((None, True), (1 << 30, True), (8 * 100, False)):
+        monkeypatch.setattr("gluonseg.train.assemble.find_memory_limit", lambda limit=limit: limit)
+        dataset = open_dataset(drawn_channels, "train", plan)
+        assert (dataset.read(0)[0] is dataset.read(0)[0]) is is_kept
 
 
 # Settings.

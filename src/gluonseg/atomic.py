@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,6 +13,17 @@ from gluonseg.errors import StorageError
 
 BUFFER_BYTES = 1 << 20
 """A file of parameters has hundreds of small pieces."""
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)
+"""What file systems say that cannot write folders through, or nothing at all: FUSE, SMB."""
+
+
+def write_through(descriptor: int) -> None:
+    """Have what was written to a file, or the names in a folder, on the disk when this returns, where that can be."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int) -> None:
@@ -28,7 +40,7 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], size: int) ->
                 file.write(piece)
             file.flush()
             # Some file systems say only now that there is no room; and without it the name may outlive the content.
-            os.fsync(file.fileno())
+            write_through(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         if not is_of_disk(error):

@@ -19,6 +19,8 @@ from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
 from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
 
 CROP_MULTIPLE = 8
+LARGEST_SIDE = 16384
+"""Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
 BACKBONES = ("resnet-50", "resnet-101", "resnet-18", "resnet-34", "resnet-152")
 
@@ -34,9 +36,13 @@ class Hyperparameters:
     num_training_samples: int | None = spec(
         int, None, low=1, help="Photos in the train channel; counted when left out, corrected when wrong."
     )
-    crop_size: int = spec(int, 240, above=16, help="Side of the training crop, rounded up to a multiple of 8.")
-    base_size: int = spec(int, 520, above=16, help="Long side that random scaling starts from.")
-    epochs: int = spec(int, 10, low=1, help="Passes over the training data.")
+    crop_size: int = spec(
+        int, 240, above=16, high=LARGEST_SIDE, help="Side of the training crop, rounded up to a multiple of 8."
+    )
+    base_size: int = spec(
+        int, 520, above=16, high=LARGEST_SIDE // 2, help="Long side that random scaling starts from."
+    )
+    epochs: int = spec(int, 10, low=1, high=1_000_000, help="Passes over the training data.")
     learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Not used by adadelta.")
     optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")
     lr_scheduler: str = spec(str, "poly", choices=("poly", "step", "cosine"), help="How the rate falls.")
@@ -67,8 +73,9 @@ class Hyperparameters:
         tuple, (), item=str, beyond=True, help='Names by class id, as "pet, background, border".'
     )
     prediction_size: int = spec(
-        int, 0, low=0, high=16384, beyond=True, help="Long side photos are resized to for prediction; 0 = as they are."
-    )
+        int, 0, low=0, high=LARGEST_SIDE, beyond=True,
+        help="Long side photos are resized to for prediction; 0 = as they are.",
+    )  # fmt: skip
     prediction_scales: tuple[float, ...] = spec(
         tuple, (), item=float, low=SMALLEST_SCALE, high=LARGEST_SCALE, beyond=True,
         help='Scales of a photo that are predicted and averaged, as "0.75, 1, 1.25"; none is 1 alone.',
@@ -78,7 +85,9 @@ class Hyperparameters:
     scale_max: float = spec(float, 2.0, above=0, high=10, beyond=True, help="Greatest random scale of base_size.")
     colour_jitter: float = spec(float, 0.0, low=0, below=1, beyond=True, help="Random change of colours, 0 = none.")
     head_lr_mult: float = spec(float, 10.0, above=0, high=100, beyond=True, help="Learning rate of the heads, times.")
-    warmup_epochs: float = spec(float, 0.0, low=0, beyond=True, help="Epochs over which the rate rises to its base.")
+    warmup_epochs: float = spec(
+        float, 0.0, low=0, high=1_000_000, beyond=True, help="Epochs over which the rate rises to its base."
+    )
     freeze_backbone_epochs: int = spec(
         int, 0, low=0, beyond=True, help="Epochs at the start in which only the heads are trained."
     )
@@ -182,6 +191,12 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f'lr_scheduler_step must rise from epoch to epoch, got "{format_value(steps)}"')
     if settings["scale_min"] > settings["scale_max"]:
         problems.append(f"scale_min {settings['scale_min']} is above scale_max {settings['scale_max']}")
+    largest = settings["base_size"] * settings["scale_max"]
+    if largest > LARGEST_SIDE:
+        problems.append(
+            f"base_size {settings['base_size']} times scale_max {settings['scale_max']} is {largest:.0f}, "
+            f"at most {LARGEST_SIDE} pixels"
+        )
     if settings["early_stopping"] and settings["early_stopping_patience"] < 1:
         problems.append("early_stopping_patience must be at least 1 when early_stopping is on")
     if settings["freeze_backbone_epochs"] >= settings["epochs"]:

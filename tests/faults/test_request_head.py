@@ -92,7 +92,7 @@ def test_bodies_that_are_something_else(served: Served, tmp_path: Path) -> None:
 )
 def test_large_heads(served: Served, data: bytes) -> None:
     reply = served.ask(data)
-    assert (reply.status, "send fewer and shorter ones" in reply.read_error()) == (431, True)
+    assert (reply.status, "send fewer and shorter" in reply.read_error()) == (431, True)
     assert reply.seconds < SOON_S
     served.check_next()
 

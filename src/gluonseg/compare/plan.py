@@ -165,7 +165,7 @@ def _hash_channels(channels: Mapping[str, Path]) -> str:
 def _describe_data(channels: Mapping[str, Path], check: CheckReport) -> dict[str, Any]:
     """What the data is recognised by, and what a report says of it."""
     return {
-        "fingerprint": check.fingerprint,
+        "fingerprint": check.fingerprints["train"],
         "validation_fingerprint": _hash_channels(channels),
         "num_training_samples": check.num_train,
         "num_validation_samples": check.num_validation,

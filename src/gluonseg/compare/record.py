@@ -114,6 +114,24 @@ def describe_training(model: Path, settings: Mapping[str, str]) -> dict[str, Any
     }
 
 
+def check_epochs(content: Any) -> list[Mapping[str, Any]]:
+    """The entries of curves.json, if they are what a training writes; ValueError, which tells the first that is not."""
+    if not isinstance(content, list):
+        raise ValueError("it is no list of epochs")
+    for index, entry in enumerate(content):
+        if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
+            raise ValueError(f"entry {index} has no epoch")
+        validation = entry.get("validation", {})
+        if not isinstance(validation, dict):
+            raise ValueError(f"validation of entry {index} is no object")
+        numbers = {name: entry.get(name) for name in ("train_loss", "train_throughput")}
+        numbers["mIOU_builtin"] = validation.get("mIOU_builtin")
+        for name, value in numbers.items():
+            if value is not None and type(value) not in (int, float):
+                raise ValueError(f"{name} of entry {index} is no number")
+    return content
+
+
 def parse_score(content: Mapping[str, Any]) -> Score:
     """A score from its JSON object; TypeError or KeyError when fields are missing or unknown."""
     photos = [PhotoScore(**photo) for photo in content["photos"]]
@@ -128,6 +146,7 @@ def read_record(folder: Path) -> RunRecord | None:
     try:
         content = parse_json_object(path.read_bytes())
         score = content.pop("score", None)
+        check_epochs(content.get("epochs", []))
         return RunRecord(score=None if score is None else parse_score(score), **content)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it, and the run is made again") from None

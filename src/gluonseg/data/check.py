@@ -36,7 +36,7 @@ class CheckReport:
 
     ``histogram`` and ``ignored`` give, for each split, the pixels of every class (int64, one entry a
     class) and those that are not scored; ``sizes`` the (height, width) of every image that was read;
-    ``fingerprint`` changes when any name or byte of the training data does. ``num_classes`` is what the
+    ``fingerprints`` change when any name or byte of the data of that split does. ``num_classes`` is what the
     caller gave, or what the masks suggest when ``is_suggested``.
     """
 
@@ -50,7 +50,7 @@ class CheckReport:
     sizes: Mapping[str, tuple[tuple[int, int], ...]]
     num_train: int
     num_validation: int
-    fingerprint: str
+    fingerprints: Mapping[str, str]
     skipped: tuple[Path, ...] = field(default=())
 
     def raise_for_errors(self) -> None:
@@ -110,7 +110,7 @@ def check_channels(
         sizes={split: tuple(f.image.size for f in facts if f.image and f.split == split) for split in matchings},
         num_train=_count_pairs(matchings, "train"),
         num_validation=_count_pairs(matchings, "validation"),
-        fingerprint=compute_fingerprint(facts),
+        fingerprints={split: _compute_fingerprint(facts, split) for split in matchings},
         skipped=tuple(path for matching in matchings.values() for path in matching.skipped),
     )
 
@@ -127,10 +127,10 @@ def suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:
     return min(MAX_CLASSES, max((class_ids - {IGNORE, UNKNOWN}) | {1}) + 1)
 
 
-def compute_fingerprint(facts: Sequence[PairFacts]) -> str:
-    """Return sha256 (hex) over names and file hashes of the training pairs, in the order of their names."""
+def _compute_fingerprint(facts: Sequence[PairFacts], split: str) -> str:
+    """sha256 (hex) over names and file hashes of the pairs of a split, in the order of their names."""
     digest = hashlib.sha256()
-    for item in sorted((item for item in facts if item.split == "train"), key=lambda item: item.pair.name):
+    for item in sorted((item for item in facts if item.split == split), key=lambda item: item.pair.name):
         image = item.image.sha256 if item.image else "-"
         label = item.label.sha256 if item.label else "-"
         digest.update(f"{item.pair.name!r} {image} {label}\n".encode())

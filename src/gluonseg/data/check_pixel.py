@@ -17,6 +17,8 @@ from gluonseg.labels import IGNORE, UNKNOWN
 Int64Array = npt.NDArray[np.int64]
 
 DOMINANT_SHARE = 0.95
+MAX_SCALED_PIXELS = 100_000_000
+"""Of a photo after it was scaled for validation."""
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 
 
@@ -94,12 +96,25 @@ def find_pixel_errors(examined: Examined) -> list[Finding]:
     candidates = (
         build_finding("unreadable", "{n} files cannot be used", problems),
         build_finding("size_mismatch", "{n} masks differ in size from their image", _iter_mismatches(examined)),
+        _find_thin(examined),
         _find_map_out_of_range(examined),
         _find_out_of_range(examined),
         *(_find_all_ignored(examined, split) for split in examined.splits),
         _find_mistake(examined, fatal=True),
     )
     return [finding for finding in candidates if finding is not None]
+
+
+def _find_thin(examined: Examined) -> Finding | None:
+    """Photos whose short side, scaled to the crop as validation does it, makes the long one take all memory."""
+    size = examined.crop_size or 0
+    lines = [
+        f"{item.image_name} is {item.image.size[1]}x{item.image.size[0]}"
+        for item in examined.facts
+        if item.image and size * size * max(item.image.size) > MAX_SCALED_PIXELS * min(item.image.size)
+    ]
+    text = f"{{n}} photos are too thin: with a short side of crop_size {size}, over {MAX_SCALED_PIXELS} pixels"
+    return build_finding("thin", text, lines, fix="Cut them into pieces, remove them, or lower crop_size")
 
 
 def find_pixel_warnings(examined: Examined) -> list[Finding]:

@@ -23,6 +23,7 @@ ARCHIVES = ("images.tar.gz", "annotations.tar.gz")
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_ARCHIVE_BYTES = 4 * 2**30
 MAX_MEMBERS = 200_000
+MAX_HEADER_BYTES = 1 << 16
 TIMEOUT_S = 30.0
 
 _MEMBER = re.compile(
@@ -39,6 +40,17 @@ def find_archives(source: Path) -> tuple[Path, ...]:
         f"{source} holds neither the folders images/ and annotations/ nor the archives {' and '.join(ARCHIVES)}; "
         f"get the archives from {ADDRESS}"
     )
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; :mod:`tarfile` would read one that is longer than usual as a whole, whatever its length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if not (header.isreg() or header.isdir()) and header.size > MAX_HEADER_BYTES:
+            raise DataError(f"{header.name[:80]!r} is a header of {header.size} bytes; that is not the pet dataset")
+        return header
 
 
 def _is_wanted(member: tarfile.TarInfo) -> re.Match[str] | None:
@@ -61,7 +73,7 @@ def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, match: re.
 def _unpack_archive(path: Path, out: Path) -> None:
     total = 0
     # By way of gzip: tarfile's own gzip reader takes a cut-off archive for one that ends there.
-    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
         for count, member in enumerate(archive, start=1):
             total += member.size
             if member.size > MAX_MEMBER_BYTES or total > MAX_ARCHIVE_BYTES or count > MAX_MEMBERS:
@@ -80,7 +92,7 @@ def unpack_archives(archives: Sequence[Path], out: Path) -> None:
     for path in archives:
         try:
             _unpack_archive(path, out)
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError) as error:
             raise DataError(f"{path} is damaged or not a .tar.gz file ({error}); download it again") from None
         except OSError as error:
             raise DataError(f"{path} cannot be unpacked: {error}") from error

@@ -93,13 +93,13 @@ def match_pairs(image_folder: Path, label_folder: Path) -> Matching:
     in_images = list_folder(image_folder, IMAGE_EXTENSIONS)
     in_labels = list_folder(label_folder, LABEL_EXTENSIONS)
     images, labels = _group_by_stem(in_images.wanted), _group_by_stem(in_labels.wanted)
-    ambiguous = sorted(stem for group in (images, labels) for stem, paths in group.items() if len(paths) > 1)
+    ambiguous = {stem for group in (images, labels) for stem, paths in group.items() if len(paths) > 1}
     both = sorted(stem for stem in images.keys() & labels.keys() if stem not in ambiguous)
     return Matching(
         pairs=tuple(Pair(stem, images[stem][0], labels[stem][0]) for stem in both),
         images_without_mask=tuple(sorted(images.keys() - labels.keys())),
         masks_without_image=tuple(sorted(labels.keys() - images.keys())),
-        ambiguous=tuple(ambiguous),
+        ambiguous=tuple(sorted(ambiguous)),
         skipped=tuple(in_images.other + in_labels.other),
         links=tuple(in_images.links + in_labels.links),
     )

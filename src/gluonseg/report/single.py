@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gluonseg.compare.record import COMPARISON_FILE, FAILED, FINISHED, RUN_FILE, RUNS_FOLDER, RunRecord, read_record
+from gluonseg.compare.record import (
+    COMPARISON_FILE,
+    FAILED,
+    FINISHED,
+    RUN_FILE,
+    RUNS_FOLDER,
+    RunRecord,
+    check_epochs,
+    read_record,
+)
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import UserError
 from gluonseg.json_object import parse_json_object
@@ -83,12 +92,13 @@ def read_model_card(model: Path) -> ModelCard:
     return read_card(model / CARD_FILE) if (model / CARD_FILE).is_file() else read_artifact(model).card
 
 
-def _read_curves(path: Path) -> list[dict[str, Any]]:
+def _read_curves(path: Path) -> list[Mapping[str, Any]]:
+    if not path.is_file():
+        return []
     try:
-        content = json.loads(read_regular(path, _MAX_CURVES_BYTES).decode()) if path.is_file() else []
+        return check_epochs(json.loads(read_regular(path, _MAX_CURVES_BYTES).decode()))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    return content if isinstance(content, list) else []
+        raise UserError(f"{path} cannot be read ({error}); without it there are no curves in the report") from None
 
 
 def _read_seed(card: ModelCard) -> int:

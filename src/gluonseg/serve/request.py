@@ -93,7 +93,8 @@ async def read_head(connection: Connection, cfg: Any, peer: Any) -> Head:
         raise BadRequestError("this is not an HTTP request: use http://, no TLS")
     data = await connection.read_until(b"\r\n\r\n", _HEAD_LIMIT)
     if data is None:
-        raise HeadTooLargeError(f"the head of the request is larger than {_HEAD_LIMIT} bytes")
+        text = f"the head of the request is larger than {_HEAD_LIMIT} bytes: send fewer and shorter headers"
+        raise HeadTooLargeError(text)
     return parse_head(data, cfg, peer)
 
 

@@ -12,12 +12,13 @@ import mxnet as mx
 import numpy as np
 
 from gluonseg.cores import count_usable_cores
-from gluonseg.data.dataset import Dataset
+from gluonseg.data.dataset import DEFAULT_CACHE_BYTES, Dataset
 from gluonseg.data.loader import DrawTransform, Loader
 from gluonseg.data.pairs import match_pairs
 from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation_transform
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.losses import MixedLoss, build_weight_table, compute_balanced_weights
+from gluonseg.memory import find_memory_limit
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.freeze import Freeze
 from gluonseg.train.listener import Listener
@@ -34,7 +35,9 @@ def open_dataset(channels: Mapping[str, Path], split: str, plan: Plan) -> Datase
     """The pairs of ``train`` or ``validation``."""
     pairs = match_pairs(channels[split], channels[f"{split}_annotation"]).pairs
     label_map = plan.maps.train if split == "train" else plan.maps.validation
-    return Dataset(pairs, label_map, max_pixels=plan.hyperparameters.max_pixels)
+    # Training and validation photos together a quarter of the memory at most: the rest is for the network.
+    cache_bytes = min(DEFAULT_CACHE_BYTES, (find_memory_limit() or 0) // 8 or DEFAULT_CACHE_BYTES)
+    return Dataset(pairs, label_map, max_pixels=plan.hyperparameters.max_pixels, cache_bytes=cache_bytes)
 
 
 def _build_training_draw(hp: Hyperparameters) -> DrawTransform:

@@ -15,14 +15,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.data.dataset import Dataset
 from gluonseg.errors import ModelError, UserError
 from gluonseg.json_object import parse_json_object
 from gluonseg.metrics import Confusion
@@ -81,26 +80,19 @@ class Identity:
         return words
 
 
-def build_identity(plan: Plan, validation: Dataset, start: Mapping[str, Any]) -> Identity:
+def build_identity(plan: Plan, start: Mapping[str, Any]) -> Identity:
     """The identity of a job; ``start`` are its starting values, NDArrays by name."""
     kinds = [device.device_type for device in plan.devices]
-    settings = plan.hyperparameters.to_strings()
+    settings, prints = plan.hyperparameters.to_strings(), plan.check.fingerprints
     return Identity(
         hyperparameters={name: text for name, text in settings.items() if name not in _FREE},
         versions=describe_versions(),
         class_names=plan.class_names,
         devices=", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
-        training_data=_hash_pieces([plan.check.fingerprint.encode(), plan.maps.train.table.tobytes()]),
-        validation_data=_hash_pieces([plan.maps.validation.table.tobytes(), *_iter_files(validation)]),
+        training_data=_hash_pieces([prints["train"].encode(), plan.maps.train.table.tobytes()]),
+        validation_data=_hash_pieces([prints["validation"].encode(), plan.maps.validation.table.tobytes()]),
         start=_hash_pieces(piece for name, array in start.items() for piece in (name.encode(), array.asnumpy())),
     )
-
-
-def _iter_files(dataset: Dataset) -> Iterator[bytes]:
-    for pair in dataset.pairs:
-        yield f"{pair.name!r} ".encode()
-        yield pair.image.read_bytes()
-        yield pair.label.read_bytes()
 
 
 def _hash_pieces(pieces: Iterable[Any]) -> str:
@@ -245,6 +237,9 @@ class Checkpoint:
         expected = {name: (array.shape, "float32") for name, array in self._writer.last.items()} if has_best else {}
         if {name: (array.shape, array.dtype.name) for name, array in best.items()} != expected:
             raise ValueError("the parameters of its best epoch are not those of the network")
+        for name, array in arrays.items():
+            if name.startswith(("parameter/", "best/")) and not np.isfinite(array).all():
+                raise ValueError(f"{name} is not finite")
         seconds, peak_mb = (_parse_number(content, name) for name in ("seconds", "peak_mb"))
         restore_state(self._network, self._trainer, arrays, content["optimizer"])
         self.seconds, self._peak_mb = seconds, peak_mb

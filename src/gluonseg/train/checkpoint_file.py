@@ -7,17 +7,16 @@ copies the folder to S3 file by file while the job runs: of two that belong toge
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gluonseg.atomic import BUFFER_BYTES
+from gluonseg.atomic import BUFFER_BYTES, write_through
 from gluonseg.digest import hash_file
 from gluonseg.disk_error import find_fix
 from gluonseg.errors import UserError
@@ -29,8 +28,6 @@ KEPT = 2
 """So many checkpoints stay: should the newest be damaged, there is the one before."""
 _NAME = re.compile(r"checkpoint-(\d{6,18})-(?:(\d{6,18})-)?([0-9a-f]{64})\.params", re.ASCII)
 _PARTIAL = ".checkpoint.{}.partial"
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)
-"""What file systems say that write files through to the disk, but not folders: FUSE, SMB."""
 RESUMED = "Resuming from checkpoint %s %s, %.1f s of training, peak memory %.1f MB"
 """The line that the log of a job has when it goes on; :func:`find_resumed` reads it."""
 _RESUMED_LINE = re.compile(
@@ -90,19 +87,11 @@ class CheckpointFolder:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
         try:
-            self._sync()
+            write_through(self._descriptor)  # a new name outlives a power failure only then
         finally:  # whatever the disk says to that: the file is there
             self._good = [*self._good, path][-KEPT:]
             self._remove_others()
         return path
-
-    def _sync(self) -> None:
-        """Write the folder through: a new name outlives a power failure only then."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            if error.errno not in _NO_FOLDER_SYNC:
-                raise
 
     def _remove_others(self) -> None:
         for file in self.find_files():
@@ -115,7 +104,10 @@ class CheckpointFolder:
     def remove_partial(self) -> None:
         """Remove what a job that was killed while it wrote has left."""
         for path in self.folder.glob(_PARTIAL.format("*")):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s is left of a job that was killed, and cannot be removed: %s", path, error.strerror)
 
 
 def _format_name(epochs: int, updates: int, sha256: str) -> str:
@@ -148,18 +140,30 @@ def open_checkpoints(folder: Path | None) -> Iterator[CheckpointFolder | None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / _PARTIAL.format(f"{os.getpid()}.probe")
-        try:
-            probe.touch()
-        finally:
-            probe.unlink(missing_ok=True)
+        _try_out(folder)
+        held = ExitStack()
+        descriptor = held.enter_context(hold_folder(folder, "keeps its checkpoints in"))
     except OSError as error:
         fix = f"{find_fix(error)}, or train without checkpoints"
         raise UserError(f"the folder of the checkpoints, {folder}, cannot be used: {error.strerror}; {fix}") from None
-    with hold_folder(folder, "keeps its checkpoints in") as descriptor:
+    with held:
         checkpoints = CheckpointFolder(folder, descriptor)
         checkpoints.remove_partial()
         yield checkpoints
+
+
+def _try_out(folder: Path) -> None:
+    """Do with a small file what is done with each checkpoint: not every file system can rename. Raises OSError."""
+    names = [folder / _PARTIAL.format(f"{os.getpid()}.{word}") for word in ("probe", "renamed")]
+    try:
+        with names[0].open("wb") as file:
+            file.write(b"yes")
+            file.flush()
+            write_through(file.fileno())
+        os.replace(*names)
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
 
 
 def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
@@ -170,7 +174,7 @@ def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
             digest.update(piece)
             file.write(piece)
         file.flush()
-        os.fsync(file.fileno())
+        write_through(file.fileno())
     return digest.hexdigest()
 
 

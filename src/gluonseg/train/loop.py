@@ -97,8 +97,11 @@ class Loop:
         is_best = all(result.miou > earlier.miou for earlier in self.results)
         self.results.append(result)
         self.part = EpochPart()
-        self.listener.on_epoch(result, is_best)
-        self.save()
+        try:
+            self.listener.on_epoch(result, is_best)
+        finally:
+            # Even when there is no room for the model: the checkpoint may be on another disk.
+            self.save()
 
     def _find_early_end(self) -> str | None:
         """Why training ends before its last epoch, if it does."""
@@ -122,6 +125,8 @@ class Loop:
             self.part = EpochPart(iteration, self.part.loss + loss, self.part.samples + len(batch.images), seconds)
             # A job that is to end writes its model first.
             if self.checkpoint and self.checkpoint.is_due() and not self.stop.is_requested:
+                # A good checkpoint must not give way to one of a network that is lost.
+                check_finite_parameters(self.network, self.device, epoch, iteration)
                 self.save()
         check_finite_parameters(self.network, self.device, epoch, self.part.updates)
         return self.schedule(earlier + self.part.updates - 1)

@@ -27,8 +27,14 @@ def estimate_bytes(hp: Hyperparameters) -> tuple[int, int]:
     return _PROGRAM_BYTES + arrays * parameters, compute_kept_bytes(network, *size)
 
 
-def check_memory(hp: Hyperparameters, batch_size: int, devices: Sequence[Any], limit: int | None = None) -> None:
-    """Raise HyperparameterError when batches of that size cannot fit; of GPUs nothing is known before.
+def check_memory(
+    hp: Hyperparameters,
+    batch_size: int,
+    validation_batch_size: int,
+    devices: Sequence[Any],
+    limit: int | None = None,
+) -> None:
+    """Raise HyperparameterError when batches of these sizes cannot fit; of GPUs nothing is known before.
 
     ``limit`` is in bytes, by default what there is.
     """
@@ -36,12 +42,17 @@ def check_memory(hp: Hyperparameters, batch_size: int, devices: Sequence[Any], l
     if limit is None or any(device.device_type != "cpu" for device in devices):
         return
     fixed, each = estimate_bytes(hp)
-    needed = fixed + batch_size * each
-    if needed <= limit:
-        return
-    most = (limit - fixed) // each
-    fix = f"lower mini_batch_size to {most} or less, or crop_size" if most > 0 else "lower crop_size"
-    raise HyperparameterError(
-        f"batches of {batch_size} crops of {hp.crop_size} pixels need at least {needed / 1e9:.1f} GB of memory with "
-        f"{hp.algorithm} on {hp.backbone}, and there are {limit / 1e9:.1f} GB here; {fix}"
-    )
+    # In validation at least the crops and what the first layer makes of them are held: 64 channels of half the side.
+    each_of_validation = 4 * hp.crop_size**2 * (3 + 64 // 4)
+    for name, count, size in (
+        ("mini_batch_size", batch_size, each),
+        ("validation_mini_batch_size", validation_batch_size, each_of_validation),
+    ):
+        needed = fixed + count * size
+        if needed > limit:
+            most = (limit - fixed) // size
+            fix = f"lower {name} to {most} or less, or crop_size" if most > 0 else "lower crop_size"
+            raise HyperparameterError(
+                f"batches of {count} crops of {hp.crop_size} pixels need at least {needed / 1e9:.1f} GB of memory "
+                f"with {hp.algorithm} on {hp.backbone}, and there are {limit / 1e9:.1f} GB here; {fix}"
+            )

@@ -65,7 +65,7 @@ def plan_job(
     check.raise_for_errors()
     hp = _settle_sample_count(hp, check)
     _log.info("Final configuration: %s", hp.to_strings())
-    _check_batch(hp, found)
+    _check_batch(hp, check.num_validation, found)
     return Plan(hp, found, maps, check, check.class_names, weights, artifact)
 
 
@@ -88,7 +88,7 @@ def _settle_sample_count(hp: Hyperparameters, check: CheckReport) -> Hyperparame
     return dataclasses.replace(hp, num_training_samples=check.num_train)
 
 
-def _check_batch(hp: Hyperparameters, devices: Sequence[Any]) -> None:
+def _check_batch(hp: Hyperparameters, num_validation: int, devices: Sequence[Any]) -> None:
     if hp.mini_batch_size < len(devices):
         raise HyperparameterError(
             f"mini_batch_size {hp.mini_batch_size} is less than one crop for each of {len(devices)} devices; raise it"
@@ -100,4 +100,5 @@ def _check_batch(hp: Hyperparameters, devices: Sequence[Any]) -> None:
             hp.num_training_samples,
             hp.num_training_samples,
         )
-    check_memory(hp, min(hp.mini_batch_size, hp.num_training_samples or hp.mini_batch_size), devices)
+    batch_size = min(hp.mini_batch_size, hp.num_training_samples or hp.mini_batch_size)
+    check_memory(hp, batch_size, min(hp.validation_mini_batch_size, num_validation), devices)

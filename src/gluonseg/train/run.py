@@ -84,6 +84,8 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
     if (settings.model_folder / BEST_FILE).is_file():
         settings.stop.earlier_model = settings.model_folder
     with open_checkpoints(folder) as checkpoints:
+        if checkpoints and checkpoints.find_files():
+            settings.stop.checkpoints = folder
         return _run(settings, build_listeners, checkpoints)
 
 
@@ -104,7 +106,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     loop = build_loop(plan, network, build_loaders(hp, training, validation), listener, settings.stop)
     checkpoint = None
     if checkpoints:
-        identity = build_identity(plan, validation, writer.last)
+        identity = build_identity(plan, writer.last)
         checkpoint = Checkpoint(checkpoints, identity, network, loop.stepper.trainer, writer)
         loop.resume(checkpoint)
         if loop.is_finished and folder.holds_scored(checkpoint.best):
@@ -149,7 +151,7 @@ def _build_card(plan: Plan) -> ModelCard:
         versions=describe_versions(),
         hyperparameters=hp.to_strings(),
         data={
-            "fingerprint": check.fingerprint,
+            "fingerprint": check.fingerprints["train"],
             "num_training_samples": check.num_train,
             "num_validation_samples": check.num_validation,
             "pixels": {split: [int(count) for count in counts] for split, counts in check.histogram.items()},

@@ -35,6 +35,8 @@ class Stop:
         self.saving = threading.Lock()
         self.earlier_model: Path | None = None
         """The folder of a model that was there before the job, which stays when the job does not begin."""
+        self.checkpoints: Path | None = None
+        """The folder of checkpoints that another run of the job has left."""
         self._conclude: Callable[[], None] | None = None
         self._is_told = False
         self._has_ended = threading.Event()
@@ -82,4 +84,6 @@ class Stop:
         elif not self._is_told:
             self._is_told = True
             kept = f"the model in {self.earlier_model} is as it was" if self.earlier_model else "there is no model"
+            if self.checkpoints:
+                kept += f"; the next run goes on from the checkpoints in {self.checkpoints}"
             _log.info("Stopped by %s before training had begun: %s", self.name, kept)
