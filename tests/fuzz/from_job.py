@@ -88,7 +88,7 @@ def _describe_checkpoint(counts: Mapping[str, Any]) -> dict[str, Any]:
     identity = {"hyperparameters": _SETTINGS, "versions": {}, "class_names": ["a", "b", "c"], "devices": "1 cpu"}
     hashes = dict.fromkeys(("training_data", "validation_data", "start"), "0" * 64)
     return {
-        "format": 1,
+        "format": 2,
         "identity": {**identity, **hashes},
         "threads": None,
         "seconds": 1.5,
@@ -114,7 +114,7 @@ def _build_checkpoint() -> Check:
     from gluonseg.errors import UserError
     from gluonseg.json_object import parse_json_object
     from gluonseg.train import checkpoint as module
-    from gluonseg.train.checkpoint_state import collect_arrays
+    from gluonseg.train.checkpoint_state import collect_arrays, collect_counts
 
     network, trainer = _build_network()
     arrays = {name: array.asnumpy() for name, array in collect_arrays(network, trainer).items()}
@@ -124,11 +124,17 @@ def _build_checkpoint() -> Check:
     file = SimpleNamespace(path=Path("checkpoint"), epoch=0, epochs=1, updates=0)
     folder = SimpleNamespace(folder=Path("folder"), find_files=lambda: [file], note_good=lambda _file: None)
 
-    def run(data: bytes) -> None:
+    def resume(data: bytes) -> int:
         checkpoint: Any = module.Checkpoint(folder, identity, network, trainer, writer)  # type: ignore[arg-type]
+        with patch.object(module, "_read", lambda _file: (arrays, parse_json_object(data))):
+            return len(checkpoint.resume()[0])
+
+    good = _describe_checkpoint(collect_counts(network, trainer))
+    check(resume(json.dumps(good).encode()) == 1, "a good one is taken: else nothing is read of any other")
+
+    def run(data: bytes) -> None:
         try:
-            with patch.object(module, "_read", lambda _file: (arrays, parse_json_object(data))):
-                checkpoint.resume()
+            resume(data)
         except UserError as error:
             check(len(str(error)) < MAX_TEXT + 20 * len(data), "an error's text is short")
         check(np.isfinite(network.weight.data().asnumpy()).all(), "parameters stay numbers")
