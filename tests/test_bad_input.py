@@ -243,10 +243,13 @@ DATA: dict[str, tuple[Spoil, tuple[str, ...]]] = {
 }
 
 HYPERPARAMETERS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
-    "int": ({"epochs": "ten"}, ("epochs must be a whole number, at least 1; got 'ten'",)),
+    "int": ({"epochs": "ten"}, ("epochs must be a whole number, at least 1 and at most 1000000; got 'ten'",)),
     "int-fraction": ({"epochs": "1.5"}, ("epochs must be a whole number", "got '1.5'")),
     "int-low": ({"num_classes": "1"}, ("num_classes must be a whole number, at least 2 and at most 254; got '1'",)),
-    "int-crop": ({"crop_size": "16"}, ("crop_size must be a whole number, greater than 16; got '16'",)),
+    "int-crop": (
+        {"crop_size": "16"},
+        ("crop_size must be a whole number, greater than 16 and at most 16384; got '16'",),
+    ),
     "float": ({"learning_rate": "fast"}, ("learning_rate must be a number, greater than 0 and at most 1; got 'fast'",)),
     "float-nan": ({"weight_decay": "nan"}, ("weight_decay must be a number", "got 'nan'")),
     "float-infinite": ({"learning_rate": "1e999"}, ("learning_rate must be a number", "got '1e999'")),

@@ -160,7 +160,7 @@ def test_check_knows_a_misspelt_folder(own_channels: Path, capsys: Capture) -> N
     [
         ("--num_classes", "0", "num_classes must be a whole number, at least 2 and at most 254; got '0'"),
         ("--ignore_label", "300", "ignore_label must be a whole number, at least 0 and at most 255; got '300'"),
-        ("--crop_size", "large", "crop_size must be a whole number, greater than 16; got 'large'"),
+        ("--crop_size", "large", "crop_size must be a whole number, greater than 16 and at most 16384; got 'large'"),
         ("--max_pixels", "-1", "max_pixels must be a whole number, at least 1 and at most 178956970; got '-1'"),
     ],
 )
@@ -191,7 +191,10 @@ def test_train_makes_a_model_that_predicts(channels: Path, tmp_path: Path, capsy
     [
         (["--epoch", "3"], ("'epoch' is not a hyperparameter; did you mean epochs?",)),
         (["--num_class=4", "--bakbone", "x"], ("did you mean num_classes?", "did you mean backbone?")),
-        (["--num_classes", "4", "--crop_size", "1"], ("crop_size must be a whole number, greater than 16; got '1'",)),
+        (
+            ["--num_classes", "4", "--crop_size", "1"],
+            ("crop_size must be a whole number, greater than 16 and at most 16384; got '1'",),
+        ),
         ([], ("num_classes is required",)),
     ],
     ids=["misspelt", "two-misspelt", "out-of-range", "missing"],

@@ -293,7 +293,7 @@ def test_progress_of_a_training_that_goes_on(place: str) -> None:
         (["--algorithm", "fcn"], "--algorithm is --algorithms here, with commas between the values"),
         (["--algoritms", "fcn"], "did you mean --algorithms?"),
         (["--crop_sise", "32"], "did you mean crop_size?"),
-        (["--crop_size", "1"], "crop_size must be a whole number, greater than 16; got '1'"),
+        (["--crop_size", "1"], "crop_size must be a whole number, greater than 16 and at most 16384; got '1'"),
     ],
 )
 def test_wrong_options(channels: Path, tmp_path: Path, options: list[str], words: str, capsys: Capture) -> None:

@@ -96,7 +96,7 @@ def _make_writable(folder: Path) -> None:
 
 def _describe_unwritable(folder: Path, error: OSError) -> UserError:
     fix = find_fix(error)
-    if error.errno == errno.EACCES and os.geteuid():
+    if error.errno == errno.EACCES:
         fix += ", or run the container without --user"
     return UserError(f"uid {os.geteuid()} cannot write to the folder {folder}: {error.strerror}; {fix}")
 
