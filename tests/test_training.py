@@ -541,12 +541,11 @@ def test_photos_are_kept_where_there_is_memory(
 
 @pytest.mark.parametrize(("given", "warned"), [("8", True), ("9", False), ("None", False)])
 def test_the_number_of_samples_is_corrected(
-    run_tiny: RunJob, caplog: pytest.LogCaptureFixture, tmp_path: Path, given: str, warned: bool
+    drawn_channels: Mapping[str, Path], caplog: pytest.LogCaptureFixture, given: str, warned: bool
 ) -> None:
-    run_tiny({"num_training_samples": given, "epochs": "1"})
+    plan = plan_job({**TINY, "num_training_samples": given}, drawn_channels)
     assert ("num_training_samples is 8, the train channel has 9: using 9" in caplog.text) is warned
-    settings = json.loads((tmp_path / "model/hyperparams.json").read_text(encoding="utf-8"))
-    assert settings["num_training_samples"] == "9"
+    assert plan.hyperparameters.to_strings()["num_training_samples"] == "9"
 
 
 def test_balanced_class_weights(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
@@ -560,9 +559,9 @@ def test_balanced_class_weights(run_tiny: RunJob, caplog: pytest.LogCaptureFixtu
     assert ground < 1 < min(shapes)
 
 
-def test_class_names_of_the_job_win(run_tiny: RunJob) -> None:
-    outcome = run_tiny({"class_names": "ground, round, square, three", "epochs": "1"})
-    assert outcome.card.class_names == ("ground", "round", "square", "three")
+def test_class_names_of_the_job_win(drawn_channels: Mapping[str, Path]) -> None:
+    plan = plan_job({**TINY, "class_names": "ground, round, square, three"}, drawn_channels)
+    assert plan.class_names == ("ground", "round", "square", "three")
 
 
 @pytest.mark.parametrize(
