@@ -27,6 +27,7 @@ from conftest import RunJob
 from gluonseg.errors import StorageError, UserError
 from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.metrics import Confusion
+from gluonseg.models.artifact import read_folder
 from gluonseg.models.card import read_card
 from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.models.params_file import iter_params, read_arrays
@@ -40,7 +41,7 @@ from gluonseg.train.result import ResultFolder
 from gluonseg.train.run import JobOutcome
 from gluonseg.train.start import seed_update
 from gluonseg.train.step import Stepper
-from gluonseg.train.stop import Stop
+from gluonseg.train.stop import Stop, Stopped
 from gluonseg.train.writer import ModelWriter
 
 Array = npt.NDArray[Any]
@@ -602,6 +603,52 @@ def test_a_full_disk_ends_no_training(
     assert re.search(words, caplog.text)
     assert list(folder.iterdir()) == [before]
     _assert_same_model(tmp_path / "model", finished_job / "model")
+
+
+def test_a_stop_before_training_tells_of_the_checkpoints(
+    run_tiny: RunJob, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a spot machine is taken away again while the data is read."""
+    caplog.set_level(logging.INFO)
+    (folder.parent / "model").mkdir()
+    stop = Stop()
+
+    def request(_done: int, _total: int) -> None:
+        stop.request(signal.SIGTERM)
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        run_tiny(checkpoint_folder=folder, stop=stop, check_progress=request)
+    stop.conclude()
+    words = f"Stopped by SIGTERM before training had begun: there is no model; the next run goes on from .* {folder}"
+    assert re.search(words, caplog.text)
+
+
+@pytest.mark.fault(family=45, outcome="a refusal while an earlier model is removed leaves a model, or none", inputs=9)
+def test_removing_an_earlier_model_leaves_a_model_or_none(
+    trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = mx.gluon.nn.Dense(1, in_units=1)
+    network.initialize()
+    unlink = Path.unlink
+    for count in range(len([path for path in trained_model.iterdir() if path.is_file()])):
+        model = shutil.copytree(trained_model, tmp_path / str(count))
+        removed: list[Path] = []
+
+        def refuse(path: Path, missing_ok: bool = False, removed: list[Path] = removed, count: int = count) -> None:
+            if path.exists() and len(removed) == count:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            removed += [path] if path.exists() else []
+            unlink(path, missing_ok)
+
+        result = ResultFolder(model, None, read_card(model / "model_card.json"), ModelWriter(network, model), Stop())
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            with pytest.raises(OSError, match="Read-only"):
+                result.begin({})
+        assert len(removed) == count
+        if list(model.glob("model*")):
+            read_folder(model)
 
 
 @pytest.mark.fault(family=45, outcome="no room for the best model: the checkpoint of its epoch is written all the same")

@@ -31,7 +31,8 @@ from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, wri
 
 _log = logging.getLogger(__name__)
 CURVES_PICTURE = "curves.png"
-_FILES = (MANIFEST_FILE, *MODEL_FILES, CURVES_FILE, CURVES_PICTURE)
+_PARAMETERS = (LAST_FILE, BEST_FILE)
+_FILES = (MANIFEST_FILE, *(name for name in MODEL_FILES if name not in _PARAMETERS), CURVES_FILE, CURVES_PICTURE)
 
 
 class ResultFolder(Listener):
@@ -61,11 +62,15 @@ class ResultFolder(Listener):
         """
         with self._writer.lock:
             self._stop.begin(self.conclude)
-            files = [(self._folder, name) for name in _FILES]
-            for folder, name in [*files, *((folder, name) for folder in self._curve_folders for name in REPORT_FILES)]:
+            files = [(folder, name) for folder in self._curve_folders for name in REPORT_FILES]
+            # Parameters last: when the disk refuses in between, what is left is a model, or none.
+            files += [(self._folder, name) for name in (*_FILES, *_PARAMETERS)]
+            for folder, name in files:
                 # A job that was killed while it wrote a file leaves the part it had written.
-                for path in (folder / name, *folder.glob(f".{name}.*.partial")):
+                for path in folder.glob(f".{name}.*.partial"):
                     path.unlink(missing_ok=True)
+                if not best or name != BEST_FILE:  # which is replaced in one step
+                    (folder / name).unlink(missing_ok=True)
             if best:
                 self._writer.write_best(best)
                 self._write_card()
