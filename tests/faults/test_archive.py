@@ -18,7 +18,16 @@ from gluonseg.models.archive import MAX_RATIO, copy_members
 from gluonseg.models.artifact import open_model, read_artifact
 from gluonseg.models.manifest import BEST_FILE, MODEL_FILES
 from gluonseg.report.source import write_source_report
-from hostile_archive import BLOCK, REFUSED_MEMBERS, build_bombs, build_header, build_repeated, pack
+from hostile_archive import (
+    BLOCK,
+    REFUSED_MEMBERS,
+    build_bombs,
+    build_header,
+    build_repeated,
+    build_sparse,
+    pack,
+    sign_header,
+)
 from local_server import serving
 from measured import measure
 from program import run_source
@@ -75,6 +84,10 @@ def _read(tmp_path: Path, content: bytes) -> None:
     read_artifact(archive)
 
 
+def _mark_extended(header: bytes) -> bytes:
+    return sign_header(header[:482] + b"\1" + header[483:])
+
+
 DAMAGED = {
     "no bytes": b"",
     "one byte": b"\x1f",
@@ -85,6 +98,8 @@ DAMAGED = {
     "tar without gzip": gzip.decompress(pack((BEST_FILE, b"x", {}))),
     "cut inside a header": gzip.compress(build_header(BEST_FILE, 9)[:300]),
     "cut inside a member": gzip.compress(build_header(BEST_FILE, 10_000) + bytes(BLOCK)),
+    # Found by fuzzing: byte 482 says that there is more of the header than there is.
+    "cut inside the header of a sparse file": gzip.compress(_mark_extended(build_sparse(BEST_FILE, 10)) + b"x" * 161),
     "gzip cut": pack((BEST_FILE, os.urandom(20_000), {}))[:10_000],
     "rubbish behind": pack((BEST_FILE, b"x", {})) + b"rubbish",
     "bzip2": b"BZh91AY&SY" + bytes(99),

@@ -92,7 +92,7 @@ def unpack_archives(archives: Sequence[Path], out: Path) -> None:
     for path in archives:
         try:
             _unpack_archive(path, out)
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError, LookupError) as error:
             raise DataError(f"{path} is damaged or not a .tar.gz file ({error}); download it again") from None
         except OSError as error:
             raise DataError(f"{path} cannot be unpacked: {error}") from error

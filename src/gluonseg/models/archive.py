@@ -202,6 +202,7 @@ def _opening(archive: Path) -> Iterator[BinaryIO]:
             yield stream
     except RecursionError:
         raise ModelError(f"{archive} is not a usable model.tar.gz: its headers are too long") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+    # LookupError: tarfile takes it for granted that the header of a sparse file is whole.
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, LookupError) as error:
         reason = (getattr(error, "strerror", None) or str(error) or "it is damaged").splitlines()[0]
         raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None
