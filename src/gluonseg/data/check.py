@@ -83,7 +83,7 @@ def check_channels(
             ``validation_annotation`` are needed (those of ``splits``).
         num_classes: None suggests a number from the labels that occur.
         label_maps: from :func:`gluonseg.data.label_channel.read_label_maps`; None means no label maps.
-        crop_size: what training will crop to; only used for a warning. None leaves it out.
+        crop_size: what training will crop to: photos are told that are small or far too thin for it. None: none are.
         max_pixels: larger pictures are refused by their header.
         workers: reading threads; None takes the cores this process may use.
 

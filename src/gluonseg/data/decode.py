@@ -40,6 +40,8 @@ DEFAULT_MAX_PIXELS = 50_000_000
 LARGEST_MAX_PIXELS = 178_956_970
 """Above this Pillow refuses a picture whatever limit it is given."""
 EXIF_ORIENTATION = 0x0112
+_BLOCK = 1 << 18
+"""Pixels that are looked at together: a large photo's at once would take a gigabyte."""
 _TILE_TAGS = (322, 323)
 MAX_FILE_BYTES = 1 << 30
 """Largest picture file that is read; larger ones hold more than :data:`LARGEST_MAX_PIXELS`, or something else."""
@@ -188,9 +190,10 @@ def _grey_of_colour(colour_hwc: UInt8Array, name: str) -> UInt8Array:
 
 def _count_colours(colour_hwc: UInt8Array) -> int:
     """How many colours occur: by a table of all there are, as sorting a large photo takes a minute."""
-    red, green, blue = (colour_hwc[..., channel].astype(np.uint32) for channel in range(3))
+    colours = colour_hwc.reshape(-1, 3)
     occurs = np.zeros(1 << 24, dtype=bool)
-    occurs[red << 16 | green << 8 | blue] = True
+    for start in range(0, len(colours), _BLOCK):
+        occurs[colours[start : start + _BLOCK] @ np.array([1 << 16, 1 << 8, 1])] = True
     return int(np.count_nonzero(occurs))
 
 
