@@ -78,12 +78,9 @@ class Comparison:
 
 def describe_unknown_options(names: Iterable[str]) -> list[str]:
     """Say of each of ``names`` that it is no option of a comparison, and which one was probably meant."""
-    texts, others = [], []
-    for name in names:
-        text = _describe_varied(name)
-        texts += [text] if text else []
-        others += [] if text else [name]
-    return [*texts, *describe_unknown(others)]
+    described = {name: _describe_varied(name) for name in names}
+    others = [name for name, text in described.items() if text is None]
+    return [*filter(None, described.values()), *describe_unknown(others)]
 
 
 def _describe_varied(name: str) -> str | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def check_channels(
         sizes={split: tuple(f.image.size for f in facts if f.image and f.split == split) for split in matchings},
         num_train=_count_pairs(matchings, "train"),
         num_validation=_count_pairs(matchings, "validation"),
-        fingerprints={split: _compute_fingerprint(facts, split) for split in matchings},
+        fingerprints={split: _compute_fingerprint(examined.of(split)) for split in matchings},
         skipped=tuple(path for matching in matchings.values() for path in matching.skipped),
     )
 
@@ -127,10 +127,10 @@ def suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:
     return min(MAX_CLASSES, max((class_ids - {IGNORE, UNKNOWN}) | {1}) + 1)
 
 
-def _compute_fingerprint(facts: Sequence[PairFacts], split: str) -> str:
-    """sha256 (hex) over names and file hashes of the pairs of a split, in the order of their names."""
+def _compute_fingerprint(facts: Iterable[PairFacts]) -> str:
+    """sha256 (hex) over names and file hashes of the pairs, in the order of their names."""
     digest = hashlib.sha256()
-    for item in sorted((item for item in facts if item.split == split), key=lambda item: item.pair.name):
+    for item in sorted(facts, key=lambda item: item.pair.name):
         image = item.image.sha256 if item.image else "-"
         label = item.label.sha256 if item.label else "-"
         digest.update(f"{item.pair.name!r} {image} {label}\n".encode())
