@@ -58,7 +58,8 @@ def _settle_statistics(network: Any) -> None:
 def _write_model(folder: Path, algorithm: str, backbone: str, num_classes: int) -> None:
     import mxnet as mx
 
-    from gluonseg.models.registry import build_network
+    from gluonseg.models.network import build_network
+    from gluonseg.models.registry import find_network
     from gluonseg.train.writer import ModelWriter, describe_versions, write_json
 
     mx.random.seed(_SEED)
@@ -68,7 +69,8 @@ def _write_model(folder: Path, algorithm: str, backbone: str, num_classes: int) 
     folder.mkdir(parents=True, exist_ok=True)
     hyperparameters = {"algorithm": algorithm, "backbone": backbone, "num_classes": str(num_classes)}
     versions = describe_versions()
-    card = build_card(algorithm, backbone, num_classes, versions=versions, hyperparameters=hyperparameters)
+    details = {"versions": versions, "hyperparameters": hyperparameters, **find_network(algorithm).describe()}
+    card = build_card(algorithm, backbone, num_classes, **details)
     # The manifest comes last: a folder with one is complete.
     with listing_files(folder, BEST_FILE, HYPERPARAMETERS_FILE, CARD_FILE):
         writer = ModelWriter(network, folder)

@@ -40,6 +40,7 @@ from gluonseg.compare.plan import (
 )
 from gluonseg.compare.record import RunRecord
 from gluonseg.errors import UserError
+from gluonseg.models.registry import get_networks
 
 COSTS_FILE = "costs.txt"
 
@@ -58,7 +59,7 @@ def find_sdk() -> Any:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = build_parser(__doc__, Path("demo/compare"))
-    parser.add_argument("--algorithms", default="fcn,psp,deeplab", help="with commas between them (%(default)s)")
+    parser.add_argument("--algorithms", default=",".join(get_networks()), help="with commas between them (%(default)s)")
     parser.add_argument("--seeds", default="0", help="with commas between them (%(default)s)")
     arguments = parser.parse_args()
     own = {"algorithm": "--algorithms", "backbone": "--backbone", "seed": "--seeds", "epochs": "--epochs"}

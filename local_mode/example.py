@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from gluonseg import METRIC_DEFINITIONS
+from gluonseg.models.registry import get_encoders, get_networks
 
 CONTENT_TYPES = {
     "train": "image/jpeg",
@@ -114,7 +115,7 @@ def build_parser(description: str | None, default_output: Path) -> argparse.Argu
     parser.add_argument("--image", default="gluonseg", help="the image to train and serve with (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the channels; without it, photos are drawn")
     parser.add_argument("--output", type=Path, default=default_output, help="for results (%(default)s)")
-    parser.add_argument("--backbone", default="resnet-18", help="resnet-18, 34, 50, 101 or 152 (%(default)s)")
+    parser.add_argument("--backbone", default="resnet-18", help=f"{', '.join(get_encoders())} (%(default)s)")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument(
         "--set", nargs="*", default=[], type=parse_setting, metavar="NAME=VALUE", help="any other hyperparameter"
@@ -127,7 +128,7 @@ def build_parser(description: str | None, default_output: Path) -> argparse.Argu
 def parse_arguments(description: str | None, default_output: Path) -> argparse.Namespace:
     """The command line of the programs that train one algorithm."""
     parser = build_parser(description, default_output)
-    parser.add_argument("--algorithm", choices=["fcn", "psp", "deeplab"], default="fcn")
+    parser.add_argument("--algorithm", choices=list(get_networks()), default="fcn")
     parser.add_argument("--instance_count", type=int, default=1)
     return parser.parse_args()
 

@@ -11,13 +11,14 @@ from price import Measured, format_columns
 
 from gluonseg.compare.record import FAILED, FINISHED, RunRecord, Score
 from gluonseg.metrics import Confusion
-from gluonseg.report.summary import ALGORITHM_TITLES, get_confusion
+from gluonseg.models import registry
+from gluonseg.report.summary import get_confusion
 
 
 def get_title(record: RunRecord) -> str:
     """A run as people write it."""
     seed = f" seed {record.seed}" if record.seed else ""
-    return f"{ALGORITHM_TITLES.get(record.algorithm, record.algorithm)} {record.backbone}{seed}"
+    return f"{registry.get_title(record.algorithm)} {record.backbone}{seed}"
 
 
 class Ranked(NamedTuple):

@@ -114,7 +114,7 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
     "tensor in an attribute": (_add_tensor_attribute, "a field 5 in a attribute"),
     "sparse tensor": (_add_sparse, "a field 15 in a graph"),
     "training": (_add_training, "a field 20 in a model"),
-    "operator that is not ours": (_add_operator("Identity"), "the operator 'Identity'"),
+    "operator that is not ours": (_add_operator("Erf"), "the operator 'Erf'"),
     "operator of a library": (_add_operator("Relu", "com.evil"), "the domain 'com.evil'"),
     "operator of the runtime": (_add_operator("Inverse", "com.microsoft"), "'Inverse'"),
     "operator of Python": (_add_operator("PyOp", "ai.onnx.contrib"), "'PyOp'"),

@@ -25,7 +25,7 @@ def write_model(folder: Path, *, with_onnx: bool = False) -> None:
         warnings.simplefilter("ignore")
         import mxnet as mx
 
-        from gluonseg.models.registry import build_network
+        from gluonseg.models.network import build_network
 
         mx.random.seed(0)
         network = build_network("fcn", "resnet-18", 3, aux=False)

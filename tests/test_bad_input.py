@@ -254,7 +254,7 @@ HYPERPARAMETERS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "float-nan": ({"weight_decay": "nan"}, ("weight_decay must be a number", "got 'nan'")),
     "float-infinite": ({"learning_rate": "1e999"}, ("learning_rate must be a number", "got '1e999'")),
     "bool": ({"syncbn": "maybe"}, ("syncbn must be True or False; got 'maybe'",)),
-    "choice": ({"algorithm": "unet"}, ("algorithm must be one of fcn, psp, deeplab; got 'unet'",)),
+    "choice": ({"algorithm": "vnet"}, ("algorithm must be one of fcn, psp, deeplab", "; got 'vnet'")),
     "choice-near": ({"backbone": "resnet50"}, ("got 'resnet50' (did you mean resnet-50?)",)),
     "list": ({"lr_scheduler_step": "5, x"}, ("lr_scheduler_step must be numbers with commas", "got '5, x'")),
     "list-length": ({"class_weights": "1, 2"}, ("class_weights needs one entry a class: num_classes is 4, got 2",)),

@@ -641,7 +641,9 @@ def test_removing_an_earlier_model_leaves_a_model_or_none(
             removed += [path] if path.exists() else []
             unlink(path, missing_ok)
 
-        result = ResultFolder(model, None, read_card(model / "model_card.json"), ModelWriter(network, model), Stop())
+        result = ResultFolder(
+            model, None, read_card(model / "model_card.json"), "", ModelWriter(network, model), Stop()
+        )
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", refuse)
             with pytest.raises(OSError, match="Read-only"):
@@ -773,7 +775,7 @@ def test_the_end_waits_for_a_checkpoint_that_is_being_written(
     network = mx.gluon.nn.Dense(1, in_units=1)
     network.initialize()
     stop, writer = Stop(), ModelWriter(network, tmp_path)
-    result = ResultFolder(tmp_path, None, read_card(finished_job / "model" / "model_card.json"), writer, stop)
+    result = ResultFolder(tmp_path, None, read_card(finished_job / "model" / "model_card.json"), "", writer, stop)
     result.begin({})
     writer.on_epoch(EpochResult(0, 0.1, 1.0, 1.0, Confusion(np.eye(4, dtype=np.int64)), 1.0), True)
     stop.request(signal.SIGTERM)

@@ -283,7 +283,7 @@ def test_progress_of_a_training_that_goes_on(place: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--algorithms", "fcn,pps"], "--algorithms: algorithm must be one of fcn, psp, deeplab; got 'pps'"),
+        (["--algorithms", "fcn,pps"], "; got 'pps' (did you mean psp?)"),
         (["--algorithms", "fcn,"], "--algorithms: algorithm is empty"),
         (["--algorithms", "fcn, psp,fcn"], "--algorithms has fcn twice"),
         (["--backbones", "resnet18"], "did you mean resnet-18?"),

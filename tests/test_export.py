@@ -1,4 +1,4 @@
-"""The network as ONNX: what MXNet gives, for every algorithm, backbone and size, and nothing kept that does not."""
+"""The ONNX file of a model: what is kept, what is refused, and what is imported. Parity: network_tester.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -18,77 +17,21 @@ import onnx
 import pytest
 
 from gluonseg.errors import ModelError
-from gluonseg.export import TOLERANCE, build_checked_file, compute_difference, export_model
-from gluonseg.models import onnx_graph
+from gluonseg.export import build_checked_file, export_model
+from gluonseg.models import onnx_trace
 from gluonseg.models.artifact import read_artifact
-from gluonseg.models.card import ModelCard, build_card, encode_card, read_card
+from gluonseg.models.card import encode_card, read_card
 from gluonseg.models.manifest import MANIFEST_FILE
-from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
-from gluonseg.models.onnx_graph import build_graph
-from gluonseg.models.registry import build_network
-from gluonseg.predict.mxnet_engine import MXNetEngine
-from gluonseg.predict.onnx_engine import OnnxEngine
+from gluonseg.models.onnx_file import ONNX_FILE
+from gluonseg.models.onnx_trace import build_graph
+from gluonseg.models.symbol import SYMBOL_FILE, parse_symbol
 from gluonseg.predict.predictor import load_predictor
+from network_tester import build_stirred, describe_network, trace
 from picture import draw_noise
-
-ALGORITHMS = ("fcn", "psp", "deeplab")
-
-
-def _draw_network(algorithm: str, backbone: str) -> tuple[ModelCard, Any, dict[str, Any]]:
-    """A network with random values everywhere, in the running statistics of its batch norms, too."""
-    rng = np.random.default_rng(4)
-    network = build_network(algorithm, backbone, 5)
-    network.initialize(mx.init.Xavier(), force_reinit=True)
-    network(mx.nd.zeros((1, 3, 16, 16)))
-    for name, parameter in network._collect_params_with_prefix().items():
-        if name.endswith(("gamma", "running_var")):
-            parameter.set_data(mx.nd.array(rng.uniform(0.7, 1.3, parameter.shape)))
-        elif name.endswith(("beta", "running_mean", "bias")):
-            parameter.set_data(mx.nd.array(rng.normal(0, 0.2, parameter.shape)))
-    arrays = {name: one.data().asnumpy() for name, one in network._collect_params_with_prefix().items()}
-    return build_card(algorithm, backbone, 5, class_names=tuple("abcde")), network, arrays
 
 
 def _find_values(model: onnx.ModelProto) -> dict[str, str]:
     return {one.key: one.value for one in model.metadata_props}
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("backbone", ["resnet-18", "resnet-34", "resnet-50"])
-def test_the_graph_gives_what_mxnet_gives_at_any_size(algorithm: str, backbone: str) -> None:
-    card, network, arrays = _draw_network(algorithm, backbone)
-    graph = build_graph(card, arrays)
-    onnx.checker.check_model(graph, full_check=True)
-    assert [one.name for one in graph.graph.input] == ["image"]
-    assert not [node for node in graph.graph.node if node.op_type == "BatchNormalization"]
-    assert not [one for one in graph.graph.initializer if "auxlayer" in one.name]
-    assert _find_values(graph)["class_names"] == '["a", "b", "c", "d", "e"]'
-    engine = OnnxEngine(OnnxFile("the graph", graph.SerializeToString()), card)
-    sizes = [(8, 8), (9, 41), (64, 64), (50, 23), (8, 100)]
-    assert compute_difference(engine, MXNetEngine(network, card), sizes) < TOLERANCE
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("backbone", ["resnet-101", "resnet-152"])
-def test_the_deepest_backbones_have_all_their_blocks(algorithm: str, backbone: str) -> None:
-    card, network, arrays = _draw_network(algorithm, backbone)
-    engine = OnnxEngine(OnnxFile("the graph", build_graph(card, arrays).SerializeToString()), card)
-    assert compute_difference(engine, MXNetEngine(network, card), [(24, 33)]) < TOLERANCE
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_mask_inside_the_graph_is_the_servers(algorithm: str) -> None:
-    import onnxruntime
-
-    from gluonseg.predict.predictor import Predictor
-
-    card, _, arrays = _draw_network(algorithm, "resnet-18")
-    content = build_graph(card, arrays).SerializeToString()
-    picture = draw_noise(45, 67)
-    (mask,) = onnxruntime.InferenceSession(content).run(["mask"], {"image": picture[None]})
-    ours = Predictor(OnnxEngine(OnnxFile("the graph", content), card), card).predict_mask(picture)
-    assert mask.dtype == np.uint8
-    assert (mask[0] == ours).mean() > 0.999  # two of ten thousand places are as good as equal
 
 
 def _check_imports(source: Path, unwanted: set[str]) -> None:
@@ -118,15 +61,21 @@ def test_training_leaves_a_file_that_serves_without_mxnet(trained_model: Path, t
     _check_imports(_pack(trained_model, names, tmp_path / "model.tar.gz"), unwanted)
 
 
-def test_the_builtins_archive_is_converted_without_mxnet(trained_model: Path, tmp_path: Path) -> None:
+def test_the_builtins_archive_is_converted_in_another_process(trained_model: Path, tmp_path: Path) -> None:
     names = ("model_best.params", "model_algo-1", "hyperparams.json")
-    _check_imports(_pack(trained_model, names, tmp_path / "model.tar.gz"), {"mxnet", "gluoncv"})
+    _check_imports(_pack(trained_model, names, tmp_path / "model.tar.gz"), {"mxnet", "gluoncv", "onnx"})
 
 
-def test_a_model_without_the_file_is_converted_and_mxnet_agrees(trained_model: Path, tmp_path: Path) -> None:
+def test_a_model_without_card_and_symbol_is_converted_once_and_mxnet_agrees(
+    trained_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("model_best.params", "hyperparams.json"):  # as the built-in algorithm's archives are
         shutil.copy(trained_model / name, tmp_path)
-    converted, picture = load_predictor(tmp_path), draw_noise(40, 56)
+    with caplog.at_level(logging.INFO):
+        converted, picture = load_predictor(tmp_path), draw_noise(40, 56)
+        assert (tmp_path / ONNX_FILE).is_file()
+        load_predictor(tmp_path)
+    assert caplog.text.count("Converting the model in") == 1
     reference = load_predictor(tmp_path, mx.cpu())
     assert (converted.engine.name, reference.engine.name) == ("ONNX Runtime", "MXNet")
     wanted = reference.predict_probabilities(picture)
@@ -152,7 +101,8 @@ def test_a_file_of_other_parameters_is_not_used(
     model = _copy_without_manifest(trained_model, tmp_path / "model")
     arrays = {name: array * 0 for name, array in read_artifact(model).arrays.items()}
     card = read_artifact(model).card
-    (model / ONNX_FILE).write_bytes(build_graph(card, arrays, "0" * 64).SerializeToString())
+    nodes = parse_symbol((model / SYMBOL_FILE).read_bytes(), SYMBOL_FILE)
+    (model / ONNX_FILE).write_bytes(build_graph(card, arrays, nodes, "0" * 64).SerializeToString())
     picture = draw_noise(20, 30)
     with caplog.at_level(logging.WARNING):
         probabilities = load_predictor(model).predict_probabilities(picture)
@@ -184,26 +134,11 @@ def test_a_second_export_leaves_nothing_of_the_first(trained_model: Path, tmp_pa
     assert not (out / "model_int8.onnx").exists()
 
 
-def test_what_cannot_be_converted_runs_in_mxnet(
-    trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copy(trained_model / "model_best.params", tmp_path)
-
-    def fail(*_arguments: object) -> None:
-        raise ValueError("no such operator")
-
-    monkeypatch.setattr(onnx_graph, "build_graph", fail)
-    predictor, picture = load_predictor(tmp_path), draw_noise(20, 30)
-    assert predictor.engine.name == "MXNet"
-    assert "model_best.params cannot be converted for ONNX Runtime, MXNet is used" in caplog.text
-    wanted = load_predictor(trained_model).predict_probabilities(picture)
-    np.testing.assert_allclose(predictor.predict_probabilities(picture), wanted, atol=1e-4)
-
-
 def test_nothing_is_written_when_the_graph_differs(
     trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_graph, "_BATCH_NORM_EPSILON", 0.5)
+    changed = {**onnx_trace.TRANSLATIONS, "Activation": lambda op: op.add("Sigmoid")}
+    monkeypatch.setattr(onnx_trace, "TRANSLATIONS", changed)
     with pytest.raises(ModelError, match="its logits differ from MXNet's by"):
         export_model(trained_model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -245,8 +180,9 @@ def test_tensors_in_other_files_are_refused(trained_model: Path, tmp_path: Path)
 
 
 def test_a_network_of_other_classes_is_refused(trained_model: Path, tmp_path: Path) -> None:
-    card, _, arrays = _draw_network("fcn", "resnet-18")
-    model = _replace_file(trained_model, tmp_path / "model", build_graph(card, arrays).SerializeToString())
+    network = build_stirred("fcn", "resnet-18")
+    graph, _ = trace(network, describe_network(network, "fcn", "resnet-18"))
+    model = _replace_file(trained_model, tmp_path / "model", graph.SerializeToString())
     with pytest.raises(ModelError, match=r"model\.onnx has 5 classes, the model card says 4"):
         load_predictor(model)
 
@@ -254,13 +190,6 @@ def test_a_network_of_other_classes_is_refused(trained_model: Path, tmp_path: Pa
 def test_int8_that_was_not_exported_says_how(trained_model: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no .*/model_int8\.onnx that fits .*; gluonseg export --int8"):
         load_predictor(trained_model, precision="int8")
-
-
-def test_a_missing_parameter_is_named() -> None:
-    card, _, arrays = _draw_network("psp", "resnet-18")
-    del arrays["head.psp.conv2.1.gamma"]
-    with pytest.raises(ModelError, match=r"the parameter head\.psp\.conv2\.1\.gamma is missing"):
-        build_graph(card, arrays)
 
 
 def test_the_digest_of_the_parameters_travels_with_the_file(trained_model: Path) -> None:

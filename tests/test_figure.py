@@ -17,7 +17,8 @@ from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.decode import read_label
 from gluonseg.data.pairs import match_pairs
 from gluonseg.report.chart import build_charts
-from gluonseg.report.figure import COLOURS, draw_confusions, draw_curves, draw_gallery, draw_pairs
+from gluonseg.report.figure import draw_confusions, draw_curves, draw_gallery, draw_pairs
+from gluonseg.report.mark import build_mark
 from gluonseg.report.summary import Comparison
 
 NAMES = ("background", "disc", "box", "triangle")
@@ -69,15 +70,14 @@ def test_classes_without_names_are_numbered(drawn_channels: Mapping[str, Path]) 
     assert len(list_texts(draw_pairs(unnamed, split="validation", count=9))) == len(NAMES)
 
 
-def test_curves_have_a_line_a_run_and_a_colour_an_algorithm(tmp_path: Path) -> None:
+def test_curves_have_a_line_a_run_and_a_mark_an_algorithm(tmp_path: Path) -> None:
     records = [build_record("fcn", 1), build_record("fcn", 2, losses=[1.0, None, 0.3]), build_record("psp")]
-    loss, miou = draw_curves(build_comparison(*records, folder=tmp_path)).axes
-    assert [to_hex(str(line.get_color())) for line in loss.lines] == [COLOURS[0], COLOURS[0], COLOURS[1]]
-    legend = loss.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["FCN resnet-18", "PSP resnet-18"]
+    figure = draw_curves(build_comparison(*records, folder=tmp_path))
+    loss, miou = figure.axes
+    drawn = [(to_hex(str(line.get_color())), line.get_marker()) for line in loss.lines]
+    assert drawn == [(mark.light, mark.symbol) for mark in map(build_mark, (0, 0, 1))]
+    assert list_texts(figure) == ["FCN resnet-18", "PSP resnet-18"]
     assert np.asarray(loss.lines[1].get_ydata()) == pytest.approx([1.0, np.nan, 0.3], nan_ok=True)
-    assert miou.get_legend() is None
     assert np.asarray(miou.lines[1].get_ydata()) == pytest.approx([0.0, 0.1, 0.2])
 
 

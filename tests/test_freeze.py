@@ -17,13 +17,14 @@ from conftest import TINY, RunJob, build_listeners
 from gluonseg.compare.record import FINISHED, RunRecord
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.models.registry import find_network
 from gluonseg.report.chart import build_charts
 from gluonseg.report.summary import ModelSummary
 from gluonseg.train.freeze import Freeze
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.optimizer import build_schedule
 from gluonseg.train.run import JobSettings, run_job
-from gluonseg.train.start import HEADS, build_start_network
+from gluonseg.train.start import build_start_network
 from gluonseg.train.writer import ModelWriter
 
 Parameters = Mapping[str, npt.NDArray[Any]]
@@ -69,7 +70,8 @@ def test_the_backbone_stays_bit_for_bit_then_everything_is_trained(
     contexts = [mx.cpu(number) for number in range(devices)]
     run_job(JobSettings(given, drawn_channels, tmp_path / "model", devices=contexts), found.build)
     start, first, second, third = found.taken
-    heads = {name for name in start if name.startswith(HEADS)}
+    declared = find_network(given["algorithm"]).heads
+    heads = {name for name in start if name.startswith(declared)}
     assert any(name.startswith("layer4.") and name.endswith("running_var") for name in start.keys() - heads)
     # Statistics of the heads move, those of the backbone do not.
     assert _find_changed(start, first) == heads
@@ -94,7 +96,7 @@ def test_the_compiled_backbone_works_as_in_prediction_while_it_is_frozen(devices
     network.head.apply(steady)
     network.auxlayer.apply(steady)
     network.hybridize(static_alloc=True)
-    freeze = Freeze(network, 1)
+    freeze = Freeze(network, 1, find_network("fcn").heads)
     pictures = [mx.nd.random.normal(shape=(2, 3, 32, 32), ctx=context) for context in contexts]
 
     def is_as_in_prediction() -> list[bool]:

@@ -70,7 +70,7 @@ OWN_DEFAULTS: dict[str, Any] = {
 
 RANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "num_classes": (("2", "254"), ("1", "255", "2.5")),
-    "algorithm": (("fcn", "psp", "deeplab"), ("unet",)),
+    "algorithm": (("fcn", "psp", "deeplab"), ("vnet",)),
     "backbone": (("resnet-18", "resnet-34", "resnet-50", "resnet-101", "resnet-152"), ("resnet50", "resnet-200")),
     "use_pretrained_model": (("True", "false"), ("maybe",)),
     "num_training_samples": (("1", "1000000"), ("0", "-1")),

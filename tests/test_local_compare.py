@@ -251,7 +251,7 @@ def test_this_python_has_no_sdk() -> None:
         (["--set", "backbone=resnet-50"], 2, "it has an option of its own, --backbone\n"),
         (["--set", "crop_size=40", "seed=3"], 2, "it has an option of its own, --seeds"),
         (["--seeds", "1,1"], 2, "--seeds has 1 twice"),
-        (["--algorithms", "fcn,nonsense"], 2, "must be one of fcn, psp, deeplab; got 'nonsense'"),
+        (["--algorithms", "fcn,nonsense"], 2, "got 'nonsense'"),
         (["--algorithms", "fcn,fcn"], 2, "--algorithms has fcn twice"),
     ],
 )

@@ -22,9 +22,10 @@ import gluonseg.compat  # noqa: F401
 from backbone_array import Arrays, draw_arrays
 from gluonseg.errors import FAILURE_LIMIT, ModelError
 from gluonseg.models import pretrained
-from gluonseg.models.convert import GLUONCV_NAMES, build_backbone, compute_torch_name
+from gluonseg.models.convert import build_backbone, compute_torch_name
 from gluonseg.models.params_file import read_arrays, write_params
 from gluonseg.models.pretrained import find_backbone_weights, load_backbone
+from gluonseg.models.registry import find_encoder
 from local_server import find_free_port
 
 PUBLISHED_18 = "resnet18_v1b-2d9d980c.params"
@@ -287,7 +288,7 @@ def test_dilated_network_computes_as_gluoncv_with_the_same_file(tmp_path: Path) 
     write_params(draw_arrays("resnet-50"), path)
     ours = FCN(3, backbone="resnet50", pretrained_base=False, crop_size=33)
     load_backbone(ours, path, "resnet-50")
-    theirs = get_model(GLUONCV_NAMES["resnet-50"], pretrained=False, dilated=True)
+    theirs = get_model(find_encoder("resnet-50").gluoncv, pretrained=False, dilated=True)
     theirs.load_parameters(str(path))
     x = mx.nd.random.uniform(shape=(1, 3, 33, 33))
     expected = theirs.layer2(theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))))

@@ -24,11 +24,13 @@ from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError
 from gluonseg.labels import default_class_names, voc_colours
+from gluonseg.models.registry import get_networks
 from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts, compute_ticks, spread_labels
 from gluonseg.report.curves import draw_curves, find_changes
 from gluonseg.report.data import describe_sizes
 from gluonseg.report.gallery import choose_photos, compute_disagreement
+from gluonseg.report.mark import MAX_MARKERS, build_mark
 from gluonseg.report.overlay import UNTINTED, choose_colours, draw_overlay
 from gluonseg.report.page import write_model_report, write_report
 from gluonseg.report.photo import Album, Picture, choose_spread, encode_pictures, shrink
@@ -442,6 +444,37 @@ def test_strip_places_runs_on_one_axis() -> None:
     assert build_strip(models[:1]) is None
 
 
+def test_ten_algorithms_are_told_apart(tmp_path: Path) -> None:
+    names = [*get_networks(), *"zyxwvutsrq"][:10]
+    page = write_report(write_comparison(tmp_path, [build_record(name) for name in names])).read_text("utf-8")
+    marks = [model.mark for model in read_comparison(tmp_path).models]
+    for key in ("light", "dark", "symbol", "path"):
+        assert len({getattr(mark, key) for mark in marks}) == 10
+    for mark in marks:
+        assert f'--light:{mark.light};--dark:{mark.dark}"><span class="who">' in page
+        assert f"M0 0{mark.path}" in page
+    assert len({(mark.light, mark.symbol) for mark in map(build_mark, range(100))}) == 100
+
+
+def test_unknown_algorithms_follow_those_of_the_registry(tmp_path: Path) -> None:
+    records = [build_record("other"), build_record("another", score=None, status=FAILED), build_record("deeplab")]
+    comparison = read_comparison(write_comparison(tmp_path, records))
+    known = list(get_networks())
+    assert {model.title: model.place for model in comparison.trained} == {
+        "DeepLab resnet-18": known.index("deeplab"),
+        "another resnet-18": len(known),
+        "other resnet-18": len(known) + 1,
+    }
+
+
+def test_long_lines_have_few_markers_and_not_at_the_same_points() -> None:
+    epochs = [{"epoch": epoch, "train_loss": 1.0} for epoch in range(100)]
+    models = [ModelSummary([build_record(name, epochs=epochs)], place) for place, name in enumerate(("fcn", "psp"))]
+    first, second = (set(re.findall(r"M[^m]+", line.markers)) for line in build_charts(models)[0].lines)
+    assert MAX_MARKERS // 2 < len(first) <= MAX_MARKERS
+    assert not first & second
+
+
 def test_second_stage_is_marked_in_the_curves(tmp_path: Path) -> None:
     validation = {"mIOU_builtin": 0.5, "pixel_accuracy": 0.6}
     epochs = [{"epoch": epoch, "train_loss": 1.0, "validation": validation} for epoch in range(4)]
@@ -506,7 +539,7 @@ def test_report_of_a_model(trained_model: Path, tmp_path: Path, drawn_channels: 
     page = read_page(write_report(folder))
     assert "FCN resnet‑18 reaches mIoU" in page.text
     assert "Scores on whole validation photos" in page.text
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("figure") == 2
     page = read_page(write_model_report(folder, drawn_channels))
     assert "Training photos under their masks" in page.text
 
@@ -536,7 +569,7 @@ def test_report_of_an_archive(trained_model: Path, tmp_path: Path, drawn_channel
     assert path == tmp_path / "model_report" / "report.html"
     page = read_page(path)
     assert "Scores on whole validation photos" in page.text
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("figure") == 2
     # The folder that holds the archive alone, as S3 has it; with photos the model is scored on them.
     path = write_source_report(tmp_path, drawn_channels, tmp_path / "out")
     page = read_page(path)

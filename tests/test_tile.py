@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gluonseg.errors import UserError
-from gluonseg.predict.engine import STRIDE, Float32Array, UInt8Array
+from gluonseg.errors import ModelError, UserError
+from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.predict.enlarge import compute_mask, compute_mask_of_bands
 from gluonseg.predict.predictor import Predictor, load_predictor
-from gluonseg.predict.tile import compute_tiled_logits, find_spans
+from gluonseg.predict.tile import MAX_BAND_BYTES, TILE, compute_tile_height, find_spans, is_whole, iter_bands
 from gluonseg.predict.view import Views, parse_scales
 from picture import draw_noise
+
+STRIDES = (1, 2, 4, 8, 16, 32)
 
 
 class LocalEngine:
@@ -24,30 +27,64 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int = 8) -> None:
         self.largest = 0
+        self.stride = stride
 
     def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:
         self.largest = max(self.largest, images_nhwc.size)
-        return images_nhwc[:, ::STRIDE, ::STRIDE].astype(np.float32).transpose(0, 3, 1, 2)
+        return images_nhwc[:, :: self.stride, :: self.stride].astype(np.float32).transpose(0, 3, 1, 2)
 
 
-@given(st.integers(1, 5000), st.sampled_from([(192, 64), (768, 128), (64, 8)]))
-def test_spans_cover_a_side_and_share_the_overlap(length: int, setting: tuple[int, int]) -> None:
+@given(st.integers(1, 5000), st.sampled_from([(192, 64), (768, 128), (64, 8)]), st.sampled_from(STRIDES))
+def test_spans_cover_a_side_and_share_the_overlap(length: int, setting: tuple[int, int], stride: int) -> None:
     tile, overlap = setting
-    spans = find_spans(length, tile, overlap)
+    spans = find_spans(length, tile, overlap, stride)
     assert spans[0][0] == 0
     assert spans[-1][1] == length
-    assert all(start % STRIDE == 0 and 0 < end - start <= tile for start, end in spans)
-    assert all(one[1] - other[0] >= overlap - STRIDE for one, other in pairwise(spans))
+    assert all(start % stride == 0 and 0 < end - start <= tile for start, end in spans)
+    assert all(one[1] - other[0] >= overlap - stride for one, other in pairwise(spans))
 
 
+@pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("size", [(450, 282), (1000, 77), (8, 8), (193, 192), (200, 601)])
-def test_tiles_are_put_together_in_place_and_none_is_large(size: tuple[int, int]) -> None:
-    engine, picture = LocalEngine(), draw_noise(*size)
-    tiled = compute_tiled_logits(engine.compute_logits, picture, 192, 64)
+def test_tiles_are_put_together_in_place_and_none_is_large(size: tuple[int, int], stride: int) -> None:
+    engine, picture = LocalEngine(stride), draw_noise(*size)
+    whole = LocalEngine(stride).compute_logits(picture[None])[0]
+    rows = 0
+    for start, band in iter_bands(engine.compute_logits, picture, 3, stride, 192, 64):
+        assert start == max(0, rows - 1)  # it begins with the last row of the band before
+        rows = start + band.shape[1]
+        np.testing.assert_allclose(band, whole[:, start:rows], atol=1e-4)
+    assert rows == whole.shape[1]
     assert engine.largest <= 192 * 192 * 3
-    np.testing.assert_allclose(tiled, LocalEngine().compute_logits(picture[None])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("stride", [1, 2, 8])
+def test_a_mask_of_bands_is_that_of_all_logits(stride: int, align_corners: bool) -> None:
+    logits = np.random.default_rng(3).normal(size=(4, 41, 29)).astype(np.float32)
+    bands = [(0, logits[:, :17]), (16, logits[:, 16:18]), (17, logits[:, 17:])]
+    for size in ((41 * stride, 29 * stride), (41 * stride - stride // 2, 29 * stride + 5), (13, 7)):
+        wanted = compute_mask(logits, *size, align_corners)
+        np.testing.assert_array_equal(compute_mask_of_bands(bands, 41, *size, align_corners), wanted)
+
+
+def test_a_row_of_tiles_is_as_high_as_its_logits_allow() -> None:
+    assert compute_tile_height(2449, 150, 8) == compute_tile_height(2449, 21, 1) == TILE
+    for classes, stride in ((150, 1), (150, 2), (254, 1)):
+        height = compute_tile_height(2449, classes, stride)
+        assert 128 <= height < TILE
+        assert height == 128 or 4 * classes * (height // stride) * -(-2449 // stride) <= MAX_BAND_BYTES
+    assert is_whole(1000, 1000, 150, 8)
+    assert not is_whole(1000, 1000, 150, 1)
+
+
+def test_a_card_of_another_stride_or_number_of_classes_is_told(trained_model: Path) -> None:
+    card, picture = load_predictor(trained_model).card, draw_noise(64, 64)
+    for wrong in (dataclasses.replace(card, num_classes=3, output_stride=4), dataclasses.replace(card, num_classes=5)):
+        with pytest.raises(ModelError, match=r"gives logits \(1, 3, 8, 8\) for 64x64 pixels, its model card says"):
+            Predictor(LocalEngine(8), wrong).predict_mask(picture)
 
 
 def test_a_large_picture_goes_through_the_network_in_tiles(trained_model: Path) -> None:

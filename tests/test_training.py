@@ -25,7 +25,7 @@ from gluonseg.hyperparameters import OPTIMIZERS, Hyperparameters, parse_hyperpar
 from gluonseg.labels import IGNORE
 from gluonseg.losses import MixedLoss, build_weight_table
 from gluonseg.models.artifact import read_artifact
-from gluonseg.models.registry import build_network
+from gluonseg.models.network import build_network
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS
@@ -60,7 +60,7 @@ def _parse(**changes: str) -> Hyperparameters:
 def test_artifacts_are_complete_and_readable(trained_model: Path) -> None:
     names = {path.name for path in trained_model.iterdir()}
     files = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "curves.json", "curves.png"}
-    files |= {"model.onnx", "model_manifest.json"}
+    files |= {"model.onnx", "model_manifest.json", "model_symbol.json"}
     assert names == files
     settings = json.loads((trained_model / "hyperparams.json").read_text(encoding="utf-8"))
     assert all(isinstance(value, str) for value in settings.values())

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gluonseg import compat as compat  # puts back, for MXNet, the names that numpy has removed
 
 if TYPE_CHECKING:
-    from gluonseg.models.registry import get_model as get_model
-    from gluonseg.models.registry import get_segmentation_model as get_segmentation_model
+    from gluonseg.models.zoo import get_model as get_model
+    from gluonseg.models.zoo import get_segmentation_model as get_segmentation_model
     from gluonseg.predict.predictor import Predictor as Predictor
     from gluonseg.predict.predictor import load_predictor as load_predictor
     from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS as METRIC_DEFINITIONS
@@ -24,8 +24,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "METRIC_DEFINITIONS": "gluonseg.sagemaker.metric_definitions",
     "Predictor": "gluonseg.predict.predictor",
-    "get_model": "gluonseg.models.registry",
-    "get_segmentation_model": "gluonseg.models.registry",
+    "get_model": "gluonseg.models.zoo",
+    "get_segmentation_model": "gluonseg.models.zoo",
     "load_predictor": "gluonseg.predict.predictor",
 }
 

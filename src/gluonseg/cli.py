@@ -109,7 +109,7 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and report.html")
     specs = get_specs()
     lists = {
-        "algorithms": (",".join(specs["algorithm"].choices), "networks to compare"),
+        "algorithms": (",".join(specs["algorithm"].list_choices()), "networks to compare"),
         "backbones": (specs["backbone"].default, "ResNets under each"),
         "seeds": (str(specs["seed"].default), "each network is trained once with each seed"),
     }
@@ -173,7 +173,7 @@ def _add_tools(commands: Any) -> None:
     text = "Turn public backbone weights (safetensors) into .params."
     convert = _add_command(commands, "convert", command.run_convert, text)
     convert.add_argument("source", type=Path)
-    convert.add_argument("--backbone", required=True, choices=get_specs()["backbone"].choices)
+    convert.add_argument("--backbone", required=True, choices=get_specs()["backbone"].list_choices())
     convert.add_argument("--output", type=Path, required=True)
     _add_command(commands, "doctor", command.run_doctor, "Print versions, cores and devices, for bug reports.")
     _add_command(commands, "hyperparameters", command.run_hyperparameters, "Print the table of all hyperparameters.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import mxnet as mx
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from gluonseg.cores import read_thread_count
 from gluonseg.losses import MixedLoss
+from gluonseg.predict.enlarge import compute_positions
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.intp]
@@ -28,14 +30,13 @@ _SAFE_RANGE = 60.0
 """Between coarse logits that differ by less, no sum of exponentials loses a term that counts to underflow."""
 
 
-def build_enlargement(coarse: int, fine: int) -> tuple[IntArray, FloatArray]:
-    """Bilinear enlargement of one axis, corners aligned, from ``coarse`` to ``fine`` values.
+def build_enlargement(coarse: int, fine: int, align_corners: bool = True) -> tuple[IntArray, FloatArray]:
+    """Bilinear enlargement of one axis from ``coarse`` to ``fine`` values.
 
     Returns the first coarse value that each fine one is made of (the other one is next to it), shape (fine,), and the
     matrix (fine, coarse) with the weights. They are those of MXNet's ``BilinearResize2D``, which computes in float32.
     """
-    ratio = np.float32(coarse - 1) / np.float32(max(1, fine - 1))
-    position = ratio * np.arange(fine, dtype=np.float32)
+    position = compute_positions(coarse, fine, align_corners)
     first = np.minimum(position.astype(np.intp), max(0, coarse - 2))
     share = position - first.astype(np.float32)
     matrix = np.zeros((fine, coarse), np.float32)
@@ -57,7 +58,7 @@ def _iter_blocks(first: IntArray, limit: int) -> Iterator[slice]:
 
 @np.errstate(invalid="ignore")  # logits that are not finite give a loss that is not, and whoever trains checks that
 def differentiate_photo(
-    logits_hcw: FloatArray, class_ids: npt.NDArray[np.uint8], weights: FloatArray
+    logits_hcw: FloatArray, class_ids: npt.NDArray[np.uint8], weights: FloatArray, align_corners: bool = True
 ) -> tuple[float, FloatArray]:
     """Weighted sum of the cross-entropies of one photo's pixels, and its gradient.
 
@@ -65,12 +66,16 @@ def differentiate_photo(
         logits_hcw: (h, C, W), as wide as the photo, but of ``h`` rows that are still to be enlarged to ``H``.
         class_ids: (H, W), all below C.
         weights: (H, W), of each pixel; 0 leaves it out.
+        align_corners: how the rows are enlarged, see :class:`gluonseg.models.registry.Network`.
 
     Returns:
         The sum, and its gradient (h, C, W).
     """
     coarse, classes, width = logits_hcw.shape
-    first, rows = build_enlargement(coarse, len(class_ids))
+    if coarse == len(class_ids):
+        gradient = logits_hcw - logits_hcw.max(axis=1, keepdims=True)
+        return _differentiate_rows(gradient, class_ids, weights), gradient
+    first, rows = build_enlargement(coarse, len(class_ids), align_corners)
     # An enlarged value lies between those that it is made of: with these at most 0, no exponential overflows.
     logits = (logits_hcw - logits_hcw.max(axis=1, keepdims=True)).reshape(coarse, -1)
     is_safe = bool(logits.min() > -_SAFE_RANGE)
@@ -106,8 +111,9 @@ def _differentiate_rows(logits_rcw: FloatArray, class_ids: npt.NDArray[np.uint8]
 class CoarseLoss:
     """``loss`` of outputs (N, C, h, w) that are enlarged to the size of the class ids, and its gradient."""
 
-    def __init__(self, loss: MixedLoss) -> None:
+    def __init__(self, loss: MixedLoss, align_corners: bool = True) -> None:
         self._loss = loss
+        self._align_corners = align_corners
         # As many as MXNet takes: those it is told of, or one.
         self._threads = read_thread_count() or 1
 
@@ -138,7 +144,8 @@ class CoarseLoss:
         for logits in coarse:
             logits.attach_grad()
         with mx.autograd.record():
-            enlarged = [mx.nd.contrib.BilinearResize2D(logits, height=height, width=width) for logits in coarse]
+            size = {"height": height, "width": width, "align_corners": self._align_corners}
+            enlarged = [mx.nd.contrib.BilinearResize2D(logits, **size) for logits in coarse]
             ids = mx.nd.array(class_ids, ctx=device, dtype="float32")
             loss = self._loss(ids, mx.nd.array(pixel_weights, ctx=device), *enlarged)
         loss.backward()
@@ -152,13 +159,16 @@ class CoarseLoss:
         total, gradients = 0.0, []
         known_ids = np.minimum(class_ids, outputs[0].shape[1] - 1)
         for share, output in zip(self._loss.iter_shares(), outputs, strict=False):
-            columns = mx.nd.array(build_enlargement(output.shape[3], class_ids.shape[2])[1], ctx=output.context)
-            coarse = output.detach().astype("float32", copy=False)
-            wide = mx.nd.dot(coarse.transpose((0, 2, 1, 3)), columns, transpose_b=True).asnumpy()
+            widths = output.shape[3], class_ids.shape[2]
+            columns = mx.nd.array(build_enlargement(*widths, self._align_corners)[1], ctx=output.context)
+            is_wide = widths[0] == widths[1]
+            rows = output.detach().astype("float32", copy=False).transpose((0, 2, 1, 3))
+            wide = (rows if is_wide else mx.nd.dot(rows, columns, transpose_b=True)).asnumpy()
+            differentiate = partial(differentiate_photo, align_corners=self._align_corners)
             with ThreadPoolExecutor(self._threads) as pool:
-                found = list(pool.map(differentiate_photo, wide, known_ids, pixel_weights * np.float32(share)))
+                found = list(pool.map(differentiate, wide, known_ids, pixel_weights * np.float32(share)))
             total += sum(part for part, _ in found)
             wide_gradient = mx.nd.array(np.stack([gradient for _, gradient in found]), ctx=output.context)
-            gradient = mx.nd.dot(wide_gradient, columns).transpose((0, 2, 1, 3))
-            gradients.append(gradient.astype(output.dtype, copy=False))
+            gradient = wide_gradient if is_wide else mx.nd.dot(wide_gradient, columns)
+            gradients.append(gradient.transpose((0, 2, 1, 3)).astype(output.dtype, copy=False))
         return mx.nd.array([total], ctx=outputs[0].context), gradients

@@ -18,7 +18,8 @@ from gluonseg.models.artifact import ModelArtifact, find_weights, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
 from gluonseg.models.manifest import listing_files
 from gluonseg.models.onnx_file import ONNX_FILE, ONNX_FILES, OnnxFile
-from gluonseg.models.onnx_graph import build_graph
+from gluonseg.models.onnx_trace import build_graph
+from gluonseg.models.symbol import describe_symbol, parse_symbol
 from gluonseg.predict.engine import Engine
 from gluonseg.predict.mxnet_engine import build_mxnet_engine
 from gluonseg.predict.onnx_engine import OnnxEngine
@@ -49,9 +50,10 @@ def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
     """The network of an artifact as an ONNX file in memory; ModelError when it does not give what MXNet gives."""
     import mxnet as mx
 
-    graph = build_graph(artifact.card, artifact.arrays, artifact.weights_sha256)
-    file = OnnxFile(ONNX_FILE, graph.SerializeToString())
     reference = build_mxnet_engine(artifact, mx.cpu())
+    nodes = parse_symbol(describe_symbol(reference.network).encode(), f"the symbol of {artifact.card.describe()}")
+    graph = build_graph(artifact.card, artifact.arrays, nodes, artifact.weights_sha256)
+    file = OnnxFile(ONNX_FILE, graph.SerializeToString())
     difference = compute_difference(OnnxEngine(file, artifact.card), reference)
     if not difference <= TOLERANCE:
         raise ModelError(

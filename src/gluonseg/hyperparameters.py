@@ -16,13 +16,13 @@ from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, find_nearest, join_names
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
+from gluonseg.models.registry import find_network, get_encoders, get_networks
 from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
 
 CROP_MULTIPLE = 8
 LARGEST_SIDE = 16384
 """Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
-BACKBONES = ("resnet-50", "resnet-101", "resnet-18", "resnet-34", "resnet-152")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Hyperparameters:
     """All settings of a training job, parsed and within range. Sizes are pixels, rates are per update."""
 
     num_classes: int = spec(int, None, low=2, high=MAX_CLASSES, required=True, help="Classes, without ignore.")
-    algorithm: str = spec(str, "fcn", choices=("fcn", "psp", "deeplab"), help="The network: FCN, PSPNet or DeepLabV3.")
-    backbone: str = spec(str, "resnet-50", choices=BACKBONES, help="The ResNet under the head.")
+    algorithm: str = spec(str, "fcn", choices=get_networks, help="The network, see docs/networks.md.")
+    backbone: str = spec(str, "resnet-50", choices=get_encoders, help="The encoder under the head.")
     use_pretrained_model: bool = spec(bool, True, help="Start the backbone from ImageNet weights.")
     num_training_samples: int | None = spec(
         int, None, low=1, help="Photos in the train channel; counted when left out, corrected when wrong."
@@ -97,6 +97,10 @@ class Hyperparameters:
     max_pixels: int = spec(
         int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels."
     )
+    output_stride: int | None = spec(
+        int, None, low=1, beyond=True,
+        help="Pixels a side for one place of the network's output: 8, 16 or 32, less is finer; the network's own.",
+    )  # fmt: skip
     tensorboard: bool = spec(
         bool, False, beyond=True, help="Write curves for TensorBoard, too; needs gluonseg[tensorboard]."
     )
@@ -183,7 +187,8 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
 
 def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
     """Pairs of values that are each valid but not together."""
-    problems = []
+    network = find_network(settings["algorithm"])
+    problems = network.list_problems(settings["backbone"], settings["output_stride"])
     steps = settings["lr_scheduler_step"]
     if settings["lr_scheduler"] == "step" and not steps:
         problems.append('lr_scheduler "step" needs lr_scheduler_step, the epochs at which the rate falls, as "10, 20"')

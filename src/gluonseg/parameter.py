@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gluonseg.errors import HyperparameterError, find_nearest
@@ -34,7 +35,7 @@ class Spec:
     high: float | None = None
     above: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | Callable[[], Iterable[str]] = ()
     words: tuple[str, ...] = ()
     item: type = str
     required: bool = False
@@ -44,7 +45,7 @@ class Spec:
     def describe_range(self) -> str:
         """``greater than 16``, ``0 to 1``, ``one of a, b``: what is valid, in words."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}"
+            return f"one of {', '.join(self.list_choices())}"
         parts = []
         if self.above is not None:
             parts.append(f"greater than {_format_bound(self.above)}")
@@ -55,6 +56,10 @@ class Spec:
         if self.high is not None:
             parts.append(f"at most {_format_bound(self.high)}")
         return " and ".join(parts) or "any"
+
+    def list_choices(self) -> tuple[str, ...]:
+        """The values of a hyperparameter that has choices; those of a function are asked for when they are needed."""
+        return tuple(self.choices() if callable(self.choices) else self.choices)
 
     def contains(self, number: float) -> bool:
         """Whether ``number`` lies in the range."""
@@ -143,8 +148,8 @@ def _parse_number(name: str, value: Any, one: Spec, kind: type) -> Any:
 
 def _parse_choice(name: str, value: Any, one: Spec) -> str:
     text = str(value)
-    if one.choices and text not in one.choices:
-        nearest = find_nearest(text.lower(), one.choices)
+    if one.choices and text not in one.list_choices():
+        nearest = find_nearest(text.lower(), one.list_choices())
         hint = f" (did you mean {nearest}?)" if nearest else ""
         raise HyperparameterError(f"{name} must be {one.describe_range()}; got {_shorten(value)}{hint}")
     return text

@@ -70,7 +70,7 @@ def test_train_on_pets_then_serve(image: str, pets: Path, tmp_path: Path, algori
 @pytest.mark.parametrize(
     ("hyperparameters", "code", "text"),
     [
-        ({"algorithm": "unet"}, 2, "ClientError: algorithm"),
+        ({"algorithm": "vnet"}, 2, "ClientError: algorithm"),
         ({"num_classes": "2"}, 2, "ClientError: "),
         ({"use_pretrained_model": "True"}, 2, "pretrained"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gluonseg.errors import ModelError
 from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.models.onnx_structure import OPERATORS, check_structure
+from gluonseg.models.symbol import MAX_BYTES, MAX_NODES, SYMBOL_FILE
 from gluonseg.predict.predictor import load_predictor
 from hostile_archive import pack
 from hostile_onnx import CHANGES, ENCODINGS, Change
@@ -149,8 +151,8 @@ def test_a_file_of_more_than_two_gigabytes(trained_model: Path, tmp_path: Path) 
     _check_refused(folder, "it has 2147483648 bytes, the limit is 2147483647")
 
 
-@pytest.mark.fault(family=32, outcome="accepted: a symbol file is not read at all", inputs=4)
-def test_a_symbol_file_is_not_read(trained_model: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(family=32, outcome="accepted: a symbol file of MXNet's is not read at all", inputs=4)
+def test_a_symbol_file_of_mxnet_is_not_read(trained_model: Path, tmp_path: Path) -> None:
     """Whatever MXNet would make of it: a library to load, an operator in Python, a name that a pattern chokes on."""
     evil = b'{"nodes": [{"op": "Custom", "name": "x", "attrs": {"op_type": "evil", "library": "./evil.so"}}]}'
     folder = Path(shutil.copytree(trained_model, tmp_path / "model"))
@@ -180,8 +182,82 @@ def test_a_symbol_file_alone_is_no_model(tmp_path: Path, content: bytes) -> None
 
 def test_every_operator_that_is_let_through_is_one_that_we_write(good: bytes) -> None:
     """So the list does not grow by accident: each is in a network of ours, in float32 or in 8 bits."""
-    from gluonseg.models import onnx_graph
+    from gluonseg.models import onnx_trace
 
-    source = Path(onnx_graph.__file__).read_text(encoding="utf-8")
+    source = Path(onnx_trace.__file__).read_text(encoding="utf-8")
     quantizer = {"QuantizeLinear", "DequantizeLinear"}
-    assert {kind for kind in OPERATORS if f'"{kind}"' not in source} == quantizer
+    written = {"GlobalMaxPool"}  # put together from two words
+    assert {kind for kind in OPERATORS if f'"{kind}"' not in source} == quantizer | written
+
+
+def _change_symbol(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
+    def apply(data: bytes) -> bytes:
+        content = json.loads(data)
+        change(content)
+        return json.dumps(content).encode()
+
+    return apply
+
+
+def _find_node(content: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(node for node in content["nodes"] if node["op"] == kind)
+
+
+def _set(kind: str, field: str, value: Any) -> Callable[[bytes], bytes]:
+    return _change_symbol(lambda content: _find_node(content, kind).__setitem__(field, value))
+
+
+def _set_attribute(kind: str, name: str, value: str) -> Callable[[bytes], bytes]:
+    return _change_symbol(lambda content: _find_node(content, kind)["attrs"].__setitem__(name, value))
+
+
+SYMBOLS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda _: b"", "damaged"),
+    "cut": (lambda data: data[:-100], "damaged"),
+    "a list": (lambda _: b"[]", "it holds a list"),
+    "deep": (lambda _: b'{"nodes": ' + b"[" * 100_000, "nested too deeply"),
+    "too large": (lambda _: b" " * (MAX_BYTES + 1), f"the limit is {MAX_BYTES}"),
+    "too many operators": (
+        _change_symbol(lambda content: content["nodes"].extend(content["nodes"][-1:] * MAX_NODES)),
+        f"more than {MAX_NODES} operators",
+    ),
+    "no nodes": (lambda _: b'{"heads": [[0, 0, 0]]}', "it has no 'nodes'"),
+    "cycle": (_set("Convolution", "inputs", [[9000, 0, 0]]), "takes node 9000, which does not come before it"),
+    "itself": (_change_symbol(lambda c: c["nodes"][-1]["inputs"].append([len(c["nodes"]) - 1, 0, 0])), "come before"),
+    "before the first": (_set("Convolution", "inputs", [[-1, 0, 0]]), "takes node -1"),
+    "second output": (_set("Activation", "inputs", [[0, 1, 0]]), "takes output 1"),
+    "two heads": (_change_symbol(lambda content: content["heads"].append([3, 0, 0])), "one output"),
+    "a name that is none": (_set("Convolution", "name", 7), "has no name"),
+    "a parameter that is not there": (_set("null", "name", "other"), "must begin with the node 'data'"),
+    "fewer filters": (_set_attribute("Convolution", "num_filter", "63"), r"conv1.weight has .* not \(63, -1, 7, 7\)"),
+    "three-dimensional": (_set_attribute("Convolution", "stride", "(1, 1, 1)"), "which is not translated"),
+    "code for a number": (_set_attribute("Convolution", "num_filter", "__import__('os')"), "conv1.weight has shape"),
+    "an attribute gone": (_change_symbol(lambda c: _find_node(c, "Convolution")["attrs"].pop("num_filter")), "conv1"),
+    "negative stride": (_set_attribute("Convolution", "stride", "(-2, -2)"), "cannot be used"),
+    "fewer inputs": (_set("BatchNorm", "inputs", [[0, 0, 0]]), "cannot be used"),
+    "operator that is not known": (_set("Pooling", "op", "TopK"), r"the operator TopK \(\S+pool0_fwd\) has no trans"),
+    "other parameters": (lambda data: data.replace(b"layer4.1.", b"layer4.7."), r"layer4\.7\.conv1\.weight is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.fault(family=32, outcome="refused: one message, no model is loaded", inputs=len(SYMBOLS))
+@pytest.mark.parametrize(("change", "words"), SYMBOLS.values(), ids=SYMBOLS.keys())
+def test_symbols_that_are_none(
+    trained_model: Path, tmp_path: Path, change: Callable[[bytes], bytes], words: str
+) -> None:
+    folder = _lay_out_symbol(trained_model, tmp_path / "model", change((trained_model / SYMBOL_FILE).read_bytes()))
+    before = sorted(folder.iterdir())
+    with pytest.raises(ModelError, match=words) as caught:
+        load_predictor(folder).predict_mask(draw_noise(16, 16))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+    assert sorted(folder.iterdir()) == before
+
+
+def _lay_out_symbol(trained_model: Path, folder: Path, content: bytes) -> Path:
+    """A model folder of parameters, card and symbol."""
+    folder.mkdir()
+    for name in ("model_best.params", "model_card.json"):
+        (folder / name).hardlink_to(trained_model / name)
+    (folder / SYMBOL_FILE).write_bytes(content)
+    return folder

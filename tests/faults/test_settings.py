@@ -64,7 +64,7 @@ REFUSED: list[tuple[str, Any]] = [
     *(("crop_size", value) for value in ("0", "1", "7", "16", "-240", "240.5")),
     *(("base_size", value) for value in ("0", "16", "-1")),
     *(("mini_batch_size", value) for value in ("0", "-1", "1.5")),
-    *(("algorithm", value) for value in ("unet", "FCN", "fcn ; reboot", "../fcn", "fcn\0", "fcn\nalgorithm: psp")),
+    *(("algorithm", value) for value in ("vnet", "FCN", "fcn ; reboot", "../fcn", "fcn\0", "fcn\nalgorithm: psp")),
     *(("backbone", value) for value in ("resnet50", "ResNet-50", "resnet-50\x1b[31m", "$(reboot)")),
     ("backbone", "resnet-50" * 99_999),
     *(("optimizer", value) for value in ("__import__('os')", "sgd.mro", "adamw")),

@@ -73,7 +73,7 @@ def _seed_hyperparameters() -> Iterable[bytes]:
     defaults = {name: format_value(one.default) for name, one in get_specs().items() if one.default not in (None, ())}
     yield json.dumps({**defaults, "num_classes": "3"}).encode()
     for name, one in get_specs().items():
-        for value in (one.choices[0] if one.choices else "2", "1e1", "True", "1, 2", '"x"', "", "nan", "-1"):
+        for value in (one.list_choices()[0] if one.choices else "2", "1e1", "True", "1, 2", '"x"', "", "nan", "-1"):
             yield json.dumps({"num_classes": "3", name: value}).encode()
     yield b'{"num_classes": 3, "class_names": "a, b, c", "class_weights": [1, 2, 3], "lr_scheduler_step": "1,2"}'
     yield b'{"num_classes": "\\ud800", "epochs": {"a": [null, true, 1e999]}}'

@@ -1,7 +1,8 @@
 """Model folders and model.tar.gz: ours and those of the built-in algorithm.
 
 Both hold ``model_best.params`` (the best epoch), ``model_algo-1`` (the last one) and ``hyperparams.json``;
-ours add ``model_card.json``, ``model.onnx`` and ``model_manifest.json``. From an archive only these members are read.
+ours add ``model_card.json``, ``model_symbol.json``, ``model.onnx`` and ``model_manifest.json``. From an archive only
+these members are read.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gluonseg.models.manifest import LAST_FILE as LAST_FILE
 from gluonseg.models.manifest import MANIFEST_FILE, MODEL_FILES, check_files, find_digest
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILE, ONNX_FILES
 from gluonseg.models.params_file import check_finite, convert_arrays, read_arrays
+from gluonseg.models.symbol import SYMBOL_FILE
 from gluonseg.regular_file import read_regular
 
 _NETWORKS = (BEST_FILE, LAST_FILE, ONNX_FILE)
@@ -107,25 +109,26 @@ def _check_values(arrays: Mapping[str, npt.NDArray[Any]], weights: Path) -> None
 
 
 def read_folder(folder: Path) -> ModelArtifact:
-    """Read a model folder; raises ModelError when the weights are missing, damaged or do not fit the card."""
+    """Read a model folder; raises ModelError when the weights or the card are missing or damaged.
+
+    Whether the weights are those of the card's network is seen when the network is built.
+    """
     weights = find_weights(folder)
     if weights is None:
         raise ModelError(f"no {BEST_FILE} (nor {LAST_FILE}) in {folder}; give a model folder or a model.tar.gz")
     arrays = read_arrays(weights)
     _check_values(arrays, weights)
+    card = read_card(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else _guess_card(folder, weights, arrays)
+    return ModelArtifact(card, arrays, weights, find_digest(weights))
+
+
+def _guess_card(folder: Path, weights: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> ModelCard:
+    """The card of a model that has none, as those of the built-in algorithm."""
     algorithm, backbone, num_classes = infer_architecture({name: array.shape for name, array in arrays.items()})
     if not 2 <= num_classes <= MAX_CLASSES:
         raise ModelError(f"{weights} has {num_classes} classes; 2 to {MAX_CLASSES} can be told apart in a mask")
-    if (folder / CARD_FILE).is_file():
-        card = read_card(folder / CARD_FILE)
-        if (card.algorithm, card.backbone, card.num_classes) != (algorithm, backbone, num_classes):
-            raise ModelError(
-                f"{CARD_FILE} says {card.algorithm} on {card.backbone} with {card.num_classes} classes, "
-                f"{weights.name} holds {algorithm} on {backbone} with {num_classes}"
-            )
-        return ModelArtifact(card, arrays, weights, find_digest(weights))
     found = _read_hyperparameters(folder / HYPERPARAMETERS_FILE)
-    card = build_card(
+    return build_card(
         algorithm,
         backbone,
         num_classes,
@@ -134,13 +137,12 @@ def read_folder(folder: Path) -> ModelArtifact:
         crop_size=_as_size(found.get("crop_size"), 240),
         hyperparameters={str(name): str(value) for name, value in found.items()},
     )
-    return ModelArtifact(card, arrays, weights, find_digest(weights))
 
 
 def _list_read(folder: Path, precision: str) -> list[str]:
     """Names of the files that a program reads of a model: a server that starts has no time for the others."""
     weights = find_weights(folder)
-    return [CARD_FILE, HYPERPARAMETERS_FILE, ONNX_FILES[precision], *([weights.name] if weights else [])]
+    return [CARD_FILE, HYPERPARAMETERS_FILE, SYMBOL_FILE, ONNX_FILES[precision], *([weights.name] if weights else [])]
 
 
 @contextmanager

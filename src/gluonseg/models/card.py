@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 _MAX_BYTES = 4 << 20
 MAX_SIDE = 1 << 20
 """No picture has a longer side, in pixels."""
+MAX_OUTPUT_STRIDE = 64
 MAX_SCALES, SMALLEST_SCALE, LARGEST_SCALE = 10, 0.1, 4.0
 """Limits of prediction_scales: every scale is a pass through the network, and costs by its square."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,6 +34,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ModelCard:
     """Architecture, classes, preprocessing, and where the model comes from.
 
+    ``output_stride`` and ``align_corners`` are those of :class:`gluonseg.models.registry.Network`; what they say of a
+    model is here, so that it is served without the network's declaration.
     ``colours`` are RGB 0..255 by class id; ``mean`` and ``std`` are of RGB scaled to 0..1;
     ``prediction_size`` is the long side in pixels that photos are resized to before the network, 0 for
     none. ``prediction_scales`` and ``prediction_flip`` are the views whose probabilities are averaged, see
@@ -47,6 +50,8 @@ class ModelCard:
     class_names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     aux: bool = True
+    output_stride: int = 8
+    align_corners: bool = True
     base_size: int = 520
     crop_size: int = 240
     prediction_size: int = 0
@@ -58,6 +63,10 @@ class ModelCard:
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def describe(self) -> str:
+        """``fcn on resnet-50 with 21 classes``."""
+        return f"{self.algorithm} on {self.backbone} with {self.num_classes} classes"
 
 
 def build_card(algorithm: str, backbone: str, num_classes: int, **details: Any) -> ModelCard:
@@ -129,6 +138,8 @@ def _check_card(card: ModelCard, source: str) -> None:
     checks |= {
         "num_classes": _is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
         "aux": isinstance(card.aux, bool),
+        "output_stride": _is_size(card.output_stride) and 1 <= card.output_stride <= MAX_OUTPUT_STRIDE,
+        "align_corners": isinstance(card.align_corners, bool),
         "prediction_flip": isinstance(card.prediction_flip, bool),
         "prediction_scales": isinstance(card.prediction_scales, tuple)
         and len(card.prediction_scales) <= MAX_SCALES

@@ -16,26 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
-from gluonseg.errors import ModelError, find_nearest, join_names
+from gluonseg.errors import ModelError, join_names
 from gluonseg.models.params_file import check_finite, write_params
+from gluonseg.models.registry import find_encoder
 
 FloatArray = npt.NDArray[np.float32]
-
-GLUONCV_NAMES: Mapping[str, str] = {
-    "resnet-18": "resnet18_v1b",
-    "resnet-34": "resnet34_v1b",
-    "resnet-50": "resnet50_v1s",
-    "resnet-101": "resnet101_v1s",
-    "resnet-152": "resnet152_v1s",
-}
-PUBLIC_NAMES: Mapping[str, str] = {
-    "resnet-18": "timm/resnet18.tv_in1k",
-    "resnet-34": "timm/resnet34.tv_in1k",
-    "resnet-50": "timm/resnet50s.gluon_in1k",
-    "resnet-101": "timm/resnet101s.gluon_in1k",
-    "resnet-152": "timm/resnet152s.gluon_in1k",
-}
-"""Where the Hugging Face hub has a model.safetensors of each backbone."""
 
 _TORCH_NAMES: Mapping[str, str] = {"gamma": "weight", "beta": "bias"}
 _FLOATS = ("F16", "F32", "F64")
@@ -43,18 +28,9 @@ _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 
 
-def find_gluoncv_name(backbone: str) -> str:
-    """``resnet-50`` -> ``resnet50_v1s``. Raises ModelError for a backbone that is not known."""
-    if backbone in GLUONCV_NAMES:
-        return GLUONCV_NAMES[backbone]
-    nearest = find_nearest(backbone, GLUONCV_NAMES)
-    hint = f" Did you mean {nearest}?" if nearest else ""
-    raise ModelError(f"No backbone is called {backbone!r}; there are {', '.join(GLUONCV_NAMES)}.{hint}")
-
-
 def build_backbone(backbone: str) -> Any:
     """Build GluonCV's own classifier (1000 classes, not dilated), shapes known, values not."""
-    name = find_gluoncv_name(backbone)
+    name = find_encoder(backbone).gluoncv
     import mxnet as mx
     from gluoncv.model_zoo import resnetv1b
 
@@ -84,13 +60,14 @@ def _check_is_safetensors(source: Path, backbone: str) -> None:
         raise ModelError(f"{source} cannot be read: {error.strerror}. Give the path of a .safetensors file.") from error
     if start[8:] == b"{":
         return
+    public = find_encoder(backbone).public
     if source.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
         raise ModelError(
             f"{source} is a PyTorch pickle: opening one runs code from it, so it is not opened here. "
-            f"Take model.safetensors of {PUBLIC_NAMES[backbone]} on the Hugging Face hub instead, or, where PyTorch "
-            "is installed, write one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors')"
+            f"Take model.safetensors of {public} on the Hugging Face hub instead, or, where PyTorch is installed, "
+            "write one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors')"
         )
-    raise ModelError(f"{source} is not a safetensors file. {PUBLIC_NAMES[backbone]} on the Hugging Face hub has one.")
+    raise ModelError(f"{source} is not a safetensors file. {public} on the Hugging Face hub has one.")
 
 
 def describe_mismatch(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -113,7 +90,7 @@ def _read_checked(handle: Any, source: Path, backbone: str) -> dict[str, FloatAr
     if mismatch:
         raise ModelError(
             f"{source} does not hold the weights of {backbone}: {mismatch}. "
-            f"The network that fits is {PUBLIC_NAMES[backbone]} on the Hugging Face hub."
+            f"The network that fits is {find_encoder(backbone).public} on the Hugging Face hub."
         )
     odd = [f"{name} ({part.get_dtype()})" for name, part in slices.items() if part.get_dtype() not in _FLOATS]
     if odd:
@@ -129,7 +106,7 @@ def convert_backbone(source: Path, backbone: str) -> dict[str, FloatArray]:
     except BatchNorm's ``num_batches_tracked``. Raises ModelError when the file is a pickle or broken, or
     when a tensor is missing, left over, of another shape or not finite.
     """
-    find_gluoncv_name(backbone)
+    find_encoder(backbone)
     _check_is_safetensors(source, backbone)
     from safetensors import SafetensorError, safe_open
 

@@ -16,7 +16,7 @@ from typing import Any
 import mxnet as mx
 
 from gluonseg.models.card import ModelCard
-from gluonseg.models.registry import build_network
+from gluonseg.models.network import build_network
 
 _COUNTED = ("Convolution", "FullyConnected")
 _KEPT = ("Convolution", "Activation")
@@ -55,7 +55,9 @@ def _count_macs(symbol: Any, shape: Mapping[str, tuple[int, ...]]) -> int:
 
 def compute_served_cost(card: ModelCard, height: int, width: int) -> Cost:
     """Cost of a model as it is served, without its auxiliary head, for a network input of (height, width) pixels."""
-    network = build_network(card.algorithm, card.backbone, card.num_classes, aux=False)
+    network = build_network(
+        card.algorithm, card.backbone, card.num_classes, aux=False, output_stride=card.output_stride
+    )
     return compute_cost(network.predict_coarse, height, width)
 
 

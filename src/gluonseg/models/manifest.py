@@ -19,6 +19,7 @@ from gluonseg.errors import ModelError
 from gluonseg.json_object import parse_json_object
 from gluonseg.models.card import CARD_FILE
 from gluonseg.models.onnx_file import ONNX_FILES
+from gluonseg.models.symbol import SYMBOL_FILE
 from gluonseg.printable import shorten
 from gluonseg.regular_file import read_regular
 
@@ -26,7 +27,7 @@ MANIFEST_FILE = "model_manifest.json"
 BEST_FILE = "model_best.params"
 LAST_FILE = "model_algo-1"
 HYPERPARAMETERS_FILE = "hyperparams.json"
-MODEL_FILES = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE, *ONNX_FILES.values())
+MODEL_FILES = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE, SYMBOL_FILE, *ONNX_FILES.values())
 """All that is read of a model, the manifest itself left out."""
 FORMAT_VERSION = 1
 _MAX_BYTES = 1 << 16

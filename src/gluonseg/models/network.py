@@ -1,14 +1,7 @@
-"""FCN, PSPNet and DeepLabV3 for pictures of any size, on GluonCV's dilated ResNets.
+"""What all segmentation networks share: an encoder, a head, perhaps an auxiliary head, and pictures of any size.
 
-Backbones, the FCN head and the small convolution blocks are GluonCV's. Its three network classes cannot
-be used as they are: their heads are built for 2048 channels (ResNet-18/34 have 512), and they keep the
-size to enlarge to as an attribute, so that PSPNet and DeepLabV3 fail on any other size and ``predict``
-changes the network under every other thread. Here each enlargement takes its size from the tensor that
-is being enlarged to. Parameter names, shapes and results are those of GluonCV: files load both ways.
-
-* FCN: Long, Shelhamer, Darrell, CVPR 2015.
-* PSPNet: Zhao, Shi, Qi, Wang, Jia, CVPR 2017.
-* DeepLabV3: Chen, Papandreou, Schroff, Adam, arXiv:1706.05587.
+GluonCV's own network classes cannot be used as they are: their heads are built for 2048 channels (ResNet-18 and 34
+have 512), and they keep the size to enlarge to as an attribute, so that PSPNet and DeepLabV3 fail on any other size.
 """
 
 from __future__ import annotations
@@ -16,178 +9,92 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gluoncv.model_zoo.deeplabv3 import _ASPPConv
 from gluoncv.model_zoo.fcn import _FCNHead
-from gluoncv.model_zoo.pspnet import _PSP1x1Conv
-from gluoncv.model_zoo.segbase import SegBaseModel
 from mxnet import ndarray
-from mxnet.context import Context, cpu
-from mxnet.gluon import contrib, nn
+from mxnet.gluon import nn
 
 from gluonseg.errors import ModelError
+from gluonseg.models.registry import Network, find_encoder, find_network, load_object
 from gluonseg.printable import escape_line
 
-BOTTLENECK_CHANNELS = 2048
-BASIC_CHANNELS = 512
-BASIC_BACKBONES = ("resnet18", "resnet34")
 HEAD_LR_MULT = 10
 """GluonCV trains head and auxiliary head at ten times the learning rate."""
 
 
-def get_output_channels(backbone: str) -> int:
-    """Channels of the last stage; the stage before it, which feeds the auxiliary head, has half."""
-    return BASIC_CHANNELS if backbone in BASIC_BACKBONES else BOTTLENECK_CHANNELS
+def resize_like(F: Any, x: Any, reference: Any, *, align_corners: bool = True) -> Any:
+    """Bilinear resize of x (N, C, h, w) to the height and width of ``reference``."""
+    return F.contrib.BilinearResize2D(x, reference, mode="like", align_corners=align_corners)
 
 
-def _resize_like(F: Any, x: Any, reference: Any) -> Any:
-    """Bilinear resize (corners aligned) of x (N, C, h, w) to the height and width of ``reference``."""
-    return F.contrib.BilinearResize2D(x, reference, mode="like")
-
-
-class _PyramidPooling(nn.HybridBlock):  # type: ignore[misc]
-    def __init__(self, in_channels: int, norm_layer: Any, norm_kwargs: Any) -> None:
-        super().__init__()
-        with self.name_scope():
-            for index in range(1, 5):
-                setattr(self, f"conv{index}", _PSP1x1Conv(in_channels, in_channels // 4, norm_layer, norm_kwargs))
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        levels = [
-            _resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(x, output_size=bins)), x)
-            for bins, convolution in zip((1, 2, 3, 6), (self.conv1, self.conv2, self.conv3, self.conv4), strict=True)
-        ]
-        return F.concat(x, *levels, dim=1)
-
-
-class _PSPHead(nn.HybridBlock):  # type: ignore[misc]
-    def __init__(self, in_channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> None:
-        super().__init__()
-        with self.name_scope():
-            self.psp = _PyramidPooling(in_channels, norm_layer, norm_kwargs)
-            self.block = _build_classifier(in_channels * 2, in_channels // 4, nclass, norm_layer, norm_kwargs)
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return self.block(self.psp(x))
-
-
-def _build_classifier(in_channels: int, channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> Any:
-    """3x3 convolution, norm, ReLU, dropout, 1x1 convolution to one map a class."""
-    block = nn.HybridSequential()
-    with block.name_scope():
-        block.add(
-            nn.Conv2D(in_channels=in_channels, channels=channels, kernel_size=3, padding=1, use_bias=False),
-            norm_layer(in_channels=channels, **(norm_kwargs or {})),
-            nn.Activation("relu"),
-            nn.Dropout(0.1),
-            nn.Conv2D(in_channels=channels, channels=nclass, kernel_size=1),
-        )
-    return block
-
-
-class _ImagePooling(nn.HybridBlock):  # type: ignore[misc]
-    """The image-level branch of ASPP: one value a channel, spread over the whole map."""
-
-    def __init__(self, in_channels: int, channels: int, norm_layer: Any, norm_kwargs: Any) -> None:
-        super().__init__()
-        self.gap = nn.HybridSequential()
-        with self.gap.name_scope():
-            self.gap.add(nn.GlobalAvgPool2D(), *_PSP1x1Conv(in_channels, channels, norm_layer, norm_kwargs))
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return F.broadcast_like(self.gap(x), x, lhs_axes=(2, 3), rhs_axes=(2, 3))
-
-
-class _ASPP(nn.HybridBlock):  # type: ignore[misc]
-    RATES = (12, 24, 36)
-    CHANNELS = 256
-
-    def __init__(self, in_channels: int, norm_layer: Any, norm_kwargs: Any) -> None:
-        super().__init__()
-        channels, norm = self.CHANNELS, (norm_layer, norm_kwargs)
-        # "concurent" is GluonCV's spelling; parameter files carry it.
-        self.concurent = contrib.nn.HybridConcurrent(axis=1)
-        with self.concurent.name_scope():
-            self.concurent.add(
-                _PSP1x1Conv(in_channels, channels, *norm),
-                *(_ASPPConv(in_channels, channels, rate, *norm) for rate in self.RATES),
-                _ImagePooling(in_channels, channels, *norm),
-            )
-        self.project = nn.HybridSequential()
-        with self.project.name_scope():
-            self.project.add(*_PSP1x1Conv(5 * channels, channels, *norm), nn.Dropout(0.5))
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return self.project(self.concurent(x))
-
-
-class _DeepLabHead(nn.HybridBlock):  # type: ignore[misc]
-    def __init__(self, in_channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> None:
-        super().__init__()
-        with self.name_scope():
-            self.aspp = _ASPP(in_channels, norm_layer, norm_kwargs)
-            self.block = _build_classifier(_ASPP.CHANNELS, _ASPP.CHANNELS, nclass, norm_layer, norm_kwargs)
-
-    def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return self.block(self.aspp(x))
-
-
-class SegmentationNetwork(SegBaseModel):  # type: ignore[misc]
-    """Backbone, head and (``aux``) auxiliary head; takes GluonCV's constructor arguments.
+class SegmentationNetwork(nn.HybridBlock):  # type: ignore[misc]
+    """An encoder with heads. A network is a subclass that builds its heads; see :mod:`gluonseg.models.fcn`.
 
     Input: float32 (N, 3, H, W), RGB, normalised by ImageNet's mean and deviation, any H and W of at least 8.
-    Output: a tuple of logits (N, nclass, H, W), the head's first, then (``aux``) the auxiliary head's.
-    It holds no state besides its parameters.
+    Output: a tuple of logits (N, num_classes, H, W), the head's first, then (``aux``) the auxiliary head's.
+    It holds no state besides its parameters; those of the encoder have the names that they have in GluonCV.
     """
+
+    encoder_stride: int | None = None
+    """Output stride of the encoder where it is not that of the logits: UNet enlarges again what the encoder gives."""
 
     def __init__(
         self,
+        network: Network,
+        backbone: str,
         nclass: int,
-        backbone: str = "resnet50",
+        *,
         aux: bool = True,
-        ctx: Context | list[Context] | None = None,
-        pretrained_base: bool = True,
-        base_size: int = 520,
-        crop_size: int = 480,
+        output_stride: int | None = None,
         norm_layer: Any = nn.BatchNorm,
         norm_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
     ) -> None:
-        ctx = ctx if ctx is not None else cpu()
+        super().__init__()
+        self.nclass = nclass
+        self.aux = aux and network.has_auxiliary
+        self.output_stride = output_stride or network.output_strides[0]
+        self._align_corners = network.align_corners
         norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
-        super().__init__(
-            nclass, aux, backbone, ctx=ctx, base_size=base_size, crop_size=crop_size,
-            pretrained_base=pretrained_base, **norm, **kwargs,
-        )  # fmt: skip
-        channels = get_output_channels(backbone)
         with self.name_scope():
-            self.head = self._build_head(channels, nclass, norm_layer, norm_kwargs)
-            heads = [self.head]
-            if aux:
-                self.auxlayer = _FCNHead(channels // 2, nclass, norm_layer, norm_kwargs)
-                heads.append(self.auxlayer)
-        for head in heads:
-            head.initialize(ctx=ctx)
-            head.collect_params().setattr("lr_mult", HEAD_LR_MULT)
+            build_encoder = load_object(find_encoder(backbone).build)
+            encoder = build_encoder(backbone, self.encoder_stride or self.output_stride, **norm)
+            # The parts, and not the encoder, become children: so their parameters have GluonCV's names.
+            for part in encoder.parts:
+                setattr(self, part, getattr(encoder, part))
+            self.encode = encoder.__call__
+            self.build_heads(encoder.channels, nclass, **norm)
 
-    def _build_head(self, in_channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> Any:
-        raise NotImplementedError
+    def build_heads(self, channels: tuple[int, ...], num_classes: int, **norm: Any) -> None:
+        """Set the blocks behind the encoder as attributes, named as the declaration's ``heads``.
+
+        ``channels`` are those of the features, ``norm`` is GluonCV's ``norm_layer`` and ``norm_kwargs``. Here: the
+        auxiliary head that all networks of GluonCV have, for a subclass to call.
+        """
+        if self.aux:
+            self.auxlayer = _FCNHead(channels[-2], num_classes, **norm)
+
+    def decode(self, features: list[Any]) -> Any:
+        """Logits (N, num_classes, ceil(H / output_stride), ceil(W / output_stride)) from the encoder's features."""
+        return self.head(features[-1])
 
     def hybrid_forward(self, F: Any, x: Any) -> tuple[Any, ...]:
-        return tuple(_resize_like(F, output, x) for output in self.forward_coarse(x))
+        return tuple(self._enlarge(F, output, x) for output in self.forward_coarse(x))
+
+    def _enlarge(self, F: Any, output: Any, x: Any) -> Any:
+        return output if self.output_stride == 1 else resize_like(F, output, x, align_corners=self._align_corners)
 
     def forward_coarse(self, x: Any) -> tuple[Any, ...]:
-        """The outputs as they are before they are enlarged, (N, nclass, ceil(H/8), ceil(W/8)) each."""
-        c3, c4 = self.base_forward(x)
-        return (self.head(c4), self.auxlayer(c3)) if self.aux else (self.head(c4),)
+        """The outputs before they are enlarged, see :meth:`decode`; the auxiliary head's second, if there is one."""
+        features = self.encode(x)
+        output = self.decode(features)
+        return (output, self.auxlayer(features[-2])) if self.aux else (output,)
 
     def predict_coarse(self, x: Any) -> Any:
-        """Logits (N, nclass, ceil(H/8), ceil(W/8)) of the head alone, not enlarged."""
-        _, c4 = self.base_forward(x)
-        return self.head(c4)
+        """Logits of the head alone, not enlarged, see :meth:`decode`."""
+        return self.decode(self.encode(x))
 
     def predict(self, x: Any) -> Any:
-        """Logits (N, nclass, H, W) of the head alone, for a batch of any size."""
-        return _resize_like(ndarray, self.predict_coarse(x), x)
+        """Logits (N, num_classes, H, W) of the head alone, for a batch of any size."""
+        return self._enlarge(ndarray, self.predict_coarse(x), x)
 
     demo = predict
 
@@ -203,25 +110,25 @@ class CoarseNetwork(nn.HybridBlock):  # type: ignore[misc]
         return self.network.forward_coarse(x)
 
 
-class FCN(SegmentationNetwork):
-    """Fully convolutional network (Long et al., 2015); GluonCV's parameter names."""
+def build_network(
+    algorithm: str, backbone: str, num_classes: int, *, ctx: Any = None, **options: Any
+) -> SegmentationNetwork:
+    """Build a network by SageMaker's names (``fcn``, ``resnet-50``); only its heads have values, random ones.
 
-    def _build_head(self, in_channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> Any:
-        return _FCNHead(in_channels, nclass, norm_layer, norm_kwargs)
-
-
-class PSPNet(SegmentationNetwork):
-    """Pyramid scene parsing network (Zhao et al., 2017); GluonCV's parameter names."""
-
-    def _build_head(self, in_channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> Any:
-        return _PSPHead(in_channels, nclass, norm_layer, norm_kwargs)
-
-
-class DeepLabV3(SegmentationNetwork):
-    """DeepLabV3 with atrous rates 12, 24, 36 (Chen et al., 2017); GluonCV's parameter names."""
-
-    def _build_head(self, in_channels: int, nclass: int, norm_layer: Any, norm_kwargs: Any) -> Any:
-        return _DeepLabHead(in_channels, nclass, norm_layer, norm_kwargs)
+    ``options`` are ``aux``, ``output_stride``, and GluonCV's ``norm_layer`` and ``norm_kwargs``. Raises ModelError for
+    an unknown name, a backbone or an output stride that the network does not take.
+    """
+    declaration = find_network(algorithm)
+    problems = declaration.list_problems(backbone, options.get("output_stride"))
+    if problems:
+        raise ModelError("; ".join(problems))
+    network: SegmentationNetwork = load_object(declaration.build)(declaration, backbone, num_classes, **options)
+    for name in dict.fromkeys(head.partition(".")[0] for head in declaration.heads):
+        head = getattr(network, name, None)  # an auxiliary head may be left out
+        if head is not None:
+            head.initialize(ctx=ctx)
+            head.collect_params().setattr("lr_mult", HEAD_LR_MULT)
+    return network
 
 
 def check_shapes(parameters: Mapping[str, Any], params: Mapping[str, Any]) -> None:

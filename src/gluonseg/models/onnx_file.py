@@ -18,7 +18,7 @@ ONNX_FILE = "model.onnx"
 ONNX_FILES: Mapping[str, str] = MappingProxyType({FLOAT32: ONNX_FILE, INT8: "model_int8.onnx"})
 """File name by precision."""
 INPUT, LOGITS, MASK = "image", "logits", "mask"
-"""Names in the graph; :mod:`gluonseg.models.onnx_graph` says what they are."""
+"""Names in the graph; :mod:`gluonseg.models.onnx_trace` says what they are."""
 WEIGHTS_KEY = "params_sha256"
 """Metadata of the graph: sha256 (hex) of the ``.params`` file that it was made of."""
 _MAX_BYTES = (2 << 30) - 1

@@ -2,7 +2,7 @@
 
 ONNX Runtime opens more: tensors that lie in any other file or at an address of the process, functions, loops, operators
 of other domains. So a file is walked before it is handed over, field by field, in the encoding of protobuf; one that
-has anything else than :mod:`gluonseg.models.onnx_graph` and :mod:`gluonseg.quantize` write is refused. Field numbers:
+has anything else than :mod:`gluonseg.models.onnx_trace` and :mod:`gluonseg.quantize` write is refused. Field numbers:
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
@@ -17,9 +17,10 @@ from gluonseg.printable import shorten
 
 OPERATORS = frozenset(
     (
-        "Add", "And", "ArgMax", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Expand", "GlobalAveragePool",
-        "GreaterOrEqual", "Less", "MatMul", "MaxPool", "Mul", "QuantizeLinear", "Range", "Relu", "Resize", "Shape",
-        "Squeeze", "Sub", "Transpose",
+        "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
+        "DequantizeLinear", "Div", "Expand", "GlobalAveragePool", "GlobalMaxPool", "GreaterOrEqual", "Identity",
+        "LeakyRelu", "Less", "MatMul", "MaxPool", "Mul", "PRelu", "QuantizeLinear", "Range", "ReduceMean", "Relu",
+        "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Sum", "Tanh", "Transpose",
     )
 )  # fmt: skip
 MAX_FIELDS = 500_000

@@ -20,14 +20,13 @@ import numpy.typing as npt
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.errors import ModelError
 from gluonseg.models.convert import (
-    PUBLIC_NAMES,
     build_backbone,
     compute_backbone_shapes,
     convert_backbone,
     describe_mismatch,
-    find_gluoncv_name,
 )
 from gluonseg.models.params_file import check_finite, read_arrays
+from gluonseg.models.registry import find_encoder, get_heads
 from gluonseg.regular_file import leads_out
 
 CHANNEL = "pretrained"
@@ -40,8 +39,6 @@ READ_TIMEOUT_S = 8.0
 ANSWER_TIMEOUT_S = 12.0
 """From the request to the first bytes of the answer: name look-up, every address, redirects."""
 
-_BACKBONE_LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-_HEADS = ("fc", "head", "auxlayer")
 
 _STORE_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -50,9 +47,9 @@ _log = logging.getLogger(__name__)
 
 def compute_file_patterns(backbone: str) -> tuple[str, ...]:
     """Return the file names that are taken for ``backbone`` in a folder, the preferred first."""
-    gluoncv = find_gluoncv_name(backbone)
+    gluoncv = find_encoder(backbone).gluoncv
     # timm/resnet50s.gluon_in1k -> resnet50s; "resnet18*" would take resnet18d, another network.
-    public = PUBLIC_NAMES[backbone].removeprefix("timm/").partition(".")[0]
+    public = find_encoder(backbone).public.removeprefix("timm/").partition(".")[0]
     return (
         f"{gluoncv}.params",
         f"{gluoncv}-*.params",
@@ -165,7 +162,7 @@ def _find_in_store(backbone: str, root: Path | None) -> Path:
     from gluoncv.model_zoo import model_store
     from gluoncv.utils import check_sha1
 
-    name = find_gluoncv_name(backbone)
+    name = find_encoder(backbone).gluoncv
     sha1 = model_store._model_sha1[name]
     file_name = f"{name}-{model_store.short_hash(name)}"
     target = _find_store_root(root) / f"{file_name}.params"
@@ -181,9 +178,9 @@ def _build_not_found(backbone: str, places: list[str], error: Exception) -> Mode
     example = compute_file_patterns(backbone)[2]
     return ModelError(
         f"No ImageNet weights for {backbone} (use_pretrained_model=True). Three ways out: "
-        f"(1) put {example} or model.safetensors of {PUBLIC_NAMES[backbone]} into a channel named '{CHANNEL}' or a "
-        f"folder named by {FOLDER_VARIABLE}; (2) train with use_pretrained_model=False; (3) give the job a network "
-        f"(MXNET_GLUON_REPO sets a mirror), or build the image with the file in {IMAGE_FOLDER}. "
+        f"(1) put {example} or model.safetensors of {find_encoder(backbone).public} into a channel named "
+        f"'{CHANNEL}' or a folder named by {FOLDER_VARIABLE}; (2) train with use_pretrained_model=False; (3) give the "
+        f"job a network (MXNET_GLUON_REPO sets a mirror), or build the image with the file in {IMAGE_FOLDER}. "
         f"Looked in {'; '.join(places)}; GluonCV's store ({type(error).__name__}: {str(error)[:160]})."
     )
 
@@ -237,12 +234,13 @@ def read_backbone(weights: Path, backbone: str) -> dict[str, npt.NDArray[Any]]:
         arrays = read_arrays(weights)
         if not any("." in name for name in arrays):
             arrays = _rename_old_style(arrays, backbone)
-    body = {name: array for name, array in arrays.items() if name.partition(".")[0] not in _HEADS}
+    body = {name: array for name, array in arrays.items() if not name.startswith(("fc.", *get_heads()))}
     shapes = {name: s for name, s in compute_backbone_shapes(backbone).items() if not name.startswith("fc.")}
     mismatch = describe_mismatch(shapes, {name: array.shape for name, array in body.items()})
     if mismatch:
+        gluoncv = find_encoder(backbone).gluoncv
         raise ModelError(
-            f"{weights} does not hold the weights of {backbone} (GluonCV's {find_gluoncv_name(backbone)}): {mismatch}. "
+            f"{weights} does not hold the weights of {backbone} (GluonCV's {gluoncv}): {mismatch}. "
             "Give the file of that network, or set the hyperparameter backbone to the one that the file is of."
         )
     check_finite(body, weights)
@@ -268,7 +266,7 @@ def load_backbone(net: Any, weights: Path, backbone: str) -> None:
     parameters = {
         name: parameter
         for name, parameter in net._collect_params_with_prefix().items()
-        if name.partition(".")[0] in _BACKBONE_LAYERS
+        if not name.startswith(get_heads())
     }
     given = {name: array.shape for name, array in arrays.items()}
     expected = {name: _fill_unknown(tuple(p.shape), given.get(name, ())) for name, p in parameters.items()}

@@ -1,123 +1,177 @@
-"""Building networks by name: SageMaker's names, and GluonCV's two functions with their arguments."""
+"""The networks and their encoders, each declared once. Everything else reads what it needs from here.
+
+Reading a declaration imports no MXNet: reports, command lines and SageMaker's SDK need names and titles only.
+A package adds a network by an entry point of the group ``gluonseg.networks`` that names its :class:`Network`;
+docs/networks.md has an example.
+"""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import functools
+import importlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
-from mxnet.context import Context, cpu
-
 from gluonseg.errors import ModelError, find_nearest, join_names
-from gluonseg.models.network import FCN, DeepLabV3, PSPNet, SegmentationNetwork, load_params
-from gluonseg.models.params_file import read_params
 
-NETWORKS: dict[str, type[SegmentationNetwork]] = {"fcn": FCN, "psp": PSPNet, "deeplab": DeepLabV3}
-GLUONCV_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-DATASETS = {"pascal_voc": "voc", "pascal_aug": "voc", "ade20k": "ade", "coco": "coco", "citys": "citys"}
-"""GluonCV's data set names and the short form each has in model names."""
-_MODEL_NAME = re.compile(r"(?P<model>[a-z]+)_(?P<backbone>resnet\d+)_(?P<dataset>[a-z]+)")
+ENTRY_POINTS = "gluonseg.networks"
+_log = logging.getLogger(__name__)
 
 
-def _check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
-    if name not in valid:
-        nearest = find_nearest(name, valid)
-        hint = f" (did you mean {nearest}?)" if nearest else ""
-        raise ModelError(f"unknown {kind} {name!r}{hint}; valid ones: {join_names(valid, limit=100)}")
+@dataclass(frozen=True)
+class Encoder:
+    """A backbone: what turns a photo into features of several strides.
 
-
-def build_network(
-    algorithm: str, backbone: str, num_classes: int, *, aux: bool = True, ctx: Any = None, **norm: Any
-) -> SegmentationNetwork:
-    """Build a network by SageMaker's names (``fcn``, ``resnet-50``), its backbone without values.
-
-    ``norm`` is GluonCV's ``norm_layer`` and ``norm_kwargs``. Raises ModelError for an unknown name.
+    Attributes:
+        name: as the hyperparameter ``backbone`` takes it.
+        build: ``module:function`` of a function ``(name, output_stride, **norm)`` that returns the encoder, see
+            :class:`gluonseg.models.encoders.ResNetEncoder`.
+        gluoncv: name of the same network in GluonCV's model zoo, which has ImageNet weights for it; empty for none.
+        public: the repository on the Hugging Face hub with the same weights as a safetensors file; empty for none.
     """
-    _check_name("algorithm", algorithm, tuple(NETWORKS))
-    gluoncv_backbone = backbone.replace("-", "")
-    _check_name("backbone", gluoncv_backbone, GLUONCV_BACKBONES)
-    return NETWORKS[algorithm](num_classes, gluoncv_backbone, aux=aux, ctx=ctx, pretrained_base=False, **norm)
+
+    name: str
+    build: str
+    gluoncv: str = ""
+    public: str = ""
 
 
-def get_segmentation_model(
-    model: str,
-    dataset: str = "pascal_voc",
-    backbone: str = "resnet50",
-    pretrained: bool | str = False,
-    root: str = "~/.mxnet/models",
-    ctx: Context | list[Context] | None = None,
-    pretrained_base: bool = True,
-    nclass: int | None = None,
-    **kwargs: Any,
-) -> SegmentationNetwork:
-    """GluonCV's ``get_segmentation_model`` for networks that take any image size.
+@dataclass(frozen=True)
+class Network:
+    """A segmentation network.
 
-    Args:
-        model: ``fcn``, ``psp`` or ``deeplab``.
-        dataset: GluonCV's name of the data set, which gives the number and the names of the classes.
-        backbone: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101`` or ``resnet152``.
-        pretrained: load GluonCV's published weights of the whole network from its store.
-        root: folder of GluonCV's store.
-        ctx: device or devices, CPU by default.
-        pretrained_base: load ImageNet weights for the backbone (not when ``pretrained``).
-        nclass: number of classes, instead of the data set's.
-        kwargs: ``aux``, ``base_size``, ``crop_size``, ``norm_layer``, ``norm_kwargs``.
-
-    Raises:
-        ModelError: an unknown name, or weights that cannot be had.
+    Attributes:
+        name: as the hyperparameter ``algorithm`` takes it.
+        title: as reports and docs write it.
+        build: ``module:Class`` of a subclass of :class:`gluonseg.models.network.SegmentationNetwork`.
+        encoders: the backbones that it can stand on.
+        output_strides: pixels of the photo a side for one place of the logits; the first is the default.
+        align_corners: how the logits are enlarged to the photo: True puts the centres of the corner pixels on one
+            another, False the outer edges (``align_corners`` of PyTorch and MXNet).
+        has_auxiliary: whether it has a second head for training, on the features before the last.
+        heads: how the names of its parameters begin that are not the encoder's. They have a learning rate of their
+            own, and are trained while the backbone is frozen.
+        class_heads: those of ``heads`` that start anew when a model of another number of classes is trained on.
     """
-    from gluoncv.data import datasets
 
-    _check_name("model", model, tuple(NETWORKS))
-    _check_name("backbone", backbone, GLUONCV_BACKBONES)
-    _check_name("dataset", dataset, tuple(DATASETS))
-    ctx = ctx if ctx is not None else cpu()
-    known = datasets[dataset]
-    base = bool(pretrained_base) and not pretrained
-    net = NETWORKS[model](nclass or known.NUM_CLASS, backbone, ctx=ctx, pretrained_base=False, **kwargs)
-    if nclass is None or nclass == known.NUM_CLASS:
-        net.classes = known.CLASSES
-    if base:
-        _load_base(net, backbone, root, ctx)
-    if pretrained:
-        _load_published(net, f"{model}_{backbone}_{DATASETS[dataset]}", pretrained, root, ctx)
-    return net
+    name: str
+    title: str
+    build: str
+    encoders: tuple[Encoder, ...]
+    output_strides: tuple[int, ...] = (8,)
+    align_corners: bool = True
+    has_auxiliary: bool = True
+    heads: tuple[str, ...] = ("head.", "auxlayer.")
+    class_heads: tuple[str, ...] = ("head.", "auxlayer.")
 
+    def describe(self, *, aux: bool = True, output_stride: int | None = None) -> dict[str, Any]:
+        """What a model's card says of the network: the fields of :class:`gluonseg.models.card.ModelCard`."""
+        return {
+            "aux": aux and self.has_auxiliary,
+            "output_stride": output_stride or self.output_strides[0],
+            "align_corners": self.align_corners,
+        }
 
-def _load_base(net: SegmentationNetwork, backbone: str, root: str, ctx: Any) -> None:
-    from gluonseg.models.pretrained import find_backbone_weights, load_backbone
-
-    name = backbone.replace("resnet", "resnet-")
-    weights = find_backbone_weights(name, channel=None, root=Path(root).expanduser())
-    # force_reinit: the heads have values already, of which MXNet would warn one by one.
-    net.initialize(ctx=ctx, force_reinit=True)
-    load_backbone(net, weights, name)
-
-
-def _load_published(net: SegmentationNetwork, name: str, tag: bool | str, root: str, ctx: Any) -> None:
-    from gluoncv.model_zoo.model_store import get_model_file
-
-    try:
-        path = get_model_file(name, tag=tag, root=str(Path(root).expanduser()))
-    except (ValueError, OSError, RuntimeError) as error:
-        raise ModelError(
-            f"GluonCV's weights {name} cannot be had: {error}; put {name}-*.params into {root} or use pretrained=False"
-        ) from error
-    load_params(net, read_params(Path(path)), ctx)
+    def list_problems(self, backbone: str, output_stride: int | None) -> list[str]:
+        """What is wrong with this network on ``backbone`` at ``output_stride`` (None is the default), in words."""
+        problems, backbones = [], [encoder.name for encoder in self.encoders]
+        if backbone not in backbones:
+            problems.append(f"{self.name} has no backbone {describe_unknown(backbone, backbones)}")
+        if output_stride not in (None, *self.output_strides):
+            valid = " or ".join(map(str, self.output_strides))
+            problems.append(f"output_stride of {self.name} must be {valid}; got {output_stride}")
+        return problems
 
 
-def get_model(name: str, **kwargs: Any) -> SegmentationNetwork:
-    """GluonCV's ``get_model`` for names such as ``fcn_resnet50_voc``, ``psp_resnet101_ade``, ``deeplab_resnet18_coco``.
+def _declare_resnet(depth: int, gluoncv: str, public: str) -> Encoder:
+    return Encoder(f"resnet-{depth}", "gluonseg.models.encoders:ResNetEncoder", gluoncv, f"timm/{public}")
 
-    ``kwargs`` are those of :func:`get_segmentation_model`.
+
+RESNETS = (
+    _declare_resnet(50, "resnet50_v1s", "resnet50s.gluon_in1k"),
+    _declare_resnet(101, "resnet101_v1s", "resnet101s.gluon_in1k"),
+    _declare_resnet(18, "resnet18_v1b", "resnet18.tv_in1k"),
+    _declare_resnet(34, "resnet34_v1b", "resnet34.tv_in1k"),
+    _declare_resnet(152, "resnet152_v1s", "resnet152s.gluon_in1k"),
+)
+"""The built-in algorithm's two first. The deep ones are v1s: their stem is three 3x3 convolutions, which is the same
+network as timm's resnet50s; resnet-18 and 34 are torchvision's."""
+
+_OWN = (
+    Network("fcn", "FCN", "gluonseg.models.fcn:FCN", RESNETS, output_strides=(8, 16, 32)),
+    Network("psp", "PSP", "gluonseg.models.psp:PSPNet", RESNETS, output_strides=(8, 16, 32)),
+    Network("deeplab", "DeepLab", "gluonseg.models.deeplab:DeepLabV3", RESNETS, output_strides=(8, 16, 32)),
+)
+
+
+@functools.cache
+def get_networks() -> Mapping[str, Network]:
+    """All networks by name: those of gluonseg, then those of other packages.
+
+    A package whose declaration cannot be used is told of in the log, and left out.
     """
-    found = _MODEL_NAME.fullmatch(name.lower())
-    datasets = {short: full for full, short in reversed(DATASETS.items())}
-    if not found or found["dataset"] not in datasets:
-        raise ModelError(
-            f"unknown model {name!r}; names are MODEL_BACKBONE_DATASET with MODEL one of {', '.join(NETWORKS)}, "
-            f"BACKBONE one of {', '.join(GLUONCV_BACKBONES)}, DATASET one of {', '.join(datasets)}"
-        )
-    return get_segmentation_model(
-        found["model"], dataset=datasets[found["dataset"]], backbone=found["backbone"], **kwargs
-    )
+    networks = {network.name: network for network in _OWN}
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
+        try:
+            network = entry.load()
+        except Exception as error:  # another package's code may raise anything; the other networks can be used
+            _log.warning("The network %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
+            continue
+        if not isinstance(network, Network) or network.name in networks:
+            _log.warning(
+                "The entry point %s (%s) is left out: it must be a gluonseg.Network whose name is not taken",
+                entry.name, entry.value,
+            )  # fmt: skip
+            continue
+        networks[network.name] = network
+    return networks
+
+
+@functools.cache
+def get_encoders() -> Mapping[str, Encoder]:
+    """The encoders of all networks by name."""
+    return {encoder.name: encoder for network in get_networks().values() for encoder in network.encoders}
+
+
+def describe_unknown(name: str, valid: Iterable[str]) -> str:
+    """``'fnc' (did you mean fcn?); valid ones: fcn, psp``: for the message about a name that is not known."""
+    known = list(valid)
+    nearest = find_nearest(name, known)
+    hint = f" (did you mean {nearest}?)" if nearest else ""
+    return f"{name[:100]!r}{hint}; valid ones: {join_names(known, limit=100)}"
+
+
+def find_network(name: str) -> Network:
+    """The network called ``name``; ModelError, with the names that there are, when there is none."""
+    networks = get_networks()
+    if name not in networks:
+        raise ModelError(f"unknown algorithm {describe_unknown(name, networks)}")
+    return networks[name]
+
+
+def find_encoder(name: str) -> Encoder:
+    """The encoder called ``name``, of whatever network; ModelError when there is none."""
+    encoders = get_encoders()
+    if name not in encoders:
+        raise ModelError(f"unknown backbone {describe_unknown(name, encoders)}")
+    return encoders[name]
+
+
+def get_title(algorithm: str) -> str:
+    """How reports write an algorithm: its title, or its name when the network is not installed here."""
+    network = get_networks().get(algorithm)
+    return network.title if network else algorithm
+
+
+def get_heads() -> tuple[str, ...]:
+    """How the names of all networks' parameters begin that are not an encoder's."""
+    return tuple({head: None for network in get_networks().values() for head in network.heads})
+
+
+def load_object(reference: str) -> Any:
+    """The object that ``module:name`` refers to."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
-STRIDE = 8
-"""Pixels a side that share one place of the logits."""
 
 
 class Engine(Protocol):
@@ -22,5 +20,8 @@ class Engine(Protocol):
         ...
 
     def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:
-        """Logits (N, C, ceil(H/8), ceil(W/8)) float32 of RGB pictures (N, H, W, 3) uint8 of at least 8x8 pixels."""
+        """Logits (N, C, ceil(H/s), ceil(W/s)) float32 of RGB pictures (N, H, W, 3) uint8 of at least 8x8 pixels.
+
+        s is the network's output stride.
+        """
         ...

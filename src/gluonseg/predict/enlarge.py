@@ -1,14 +1,14 @@
 """From the network's coarse logits to a mask or to probabilities of a picture's own size.
 
-The law is MXNet's ``BilinearResize2D``: bilinear, corners aligned. A mask needs few of the enlarged values:
-between four places whose greatest class is the same, that class is the greatest everywhere, because each
-point's logits are a weighted mean of theirs. Only the other cells are enlarged, a bounded number at a time.
+The law is MXNet's ``BilinearResize2D``: bilinear, with the corners as the model's card says. A mask needs few of the
+enlarged values: between four places whose greatest class is the same, that class is the greatest everywhere, because
+each point's logits are a weighted mean of theirs. Only the other cells are enlarged, a bounded number at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy.typing as npt
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
+Band = tuple[int, Float32Array]
+"""The first row of some logits, and these rows (C, rows, w). Each band begins with the last row of the one before."""
 
 MAX_VALUES = 1 << 22
 """Enlarged logits held at a time while a mask is computed (16 MB), and weights while probabilities are."""
@@ -29,10 +31,20 @@ class _Axis(NamedTuple):
     beyond: Float32Array
 
 
-def _build_axis(places: int, pixels: int) -> _Axis:
+def compute_positions(places: int, pixels: int, align_corners: bool) -> Float32Array:
+    """Where each of ``pixels`` lies on a side of ``places`` values, (pixels,) from 0 to places - 1."""
     # In float32, as MXNet computes it: the masks are to be the same.
-    step = np.float32(places - 1) / np.float32(pixels - 1) if pixels > 1 else np.float32(0)
-    position = step * np.arange(pixels, dtype=np.float32)
+    pixel = np.arange(pixels, dtype=np.float32)
+    if align_corners:
+        position = np.float32(places - 1) / np.float32(max(1, pixels - 1)) * pixel
+    else:
+        position = np.float32(places) / np.float32(pixels) * (pixel + np.float32(0.5)) - np.float32(0.5)
+        np.clip(position, 0, places - 1, out=position)
+    return position
+
+
+def _build_axis(places: int, pixels: int, align_corners: bool) -> _Axis:
+    position = compute_positions(places, pixels, align_corners)
     cell = np.minimum(position.astype(np.intp), places - 1)
     return _Axis(cell, position - cell.astype(np.float32))
 
@@ -46,17 +58,39 @@ def _spread(axis: _Axis, places: int) -> tuple[IndexArray, Float32Array, npt.NDA
     return index, axis.beyond[index], offset < count[:, None]
 
 
-# Finite logits may be so large that what is computed from them is not.
-@np.errstate(invalid="ignore", over="ignore")
-def compute_mask(logits_chw: Float32Array, height: int, width: int) -> UInt8Array:
+def compute_mask(logits_chw: Float32Array, height: int, width: int, align_corners: bool = True) -> UInt8Array:
     """Class ids (height, width) uint8: the greatest of the enlarged logits (C, h, w) float32.
 
     Of equal logits the lowest class wins.
     """
-    _, places_y, places_x = logits_chw.shape
-    rows, columns = _build_axis(places_y, height), _build_axis(places_x, width)
+    return compute_mask_of_bands([(0, logits_chw)], logits_chw.shape[1], height, width, align_corners)
+
+
+def compute_mask_of_bands(
+    bands: Iterable[Band], places_y: int, height: int, width: int, align_corners: bool = True
+) -> UInt8Array:
+    """:func:`compute_mask` of logits (C, places_y, w) in bands, as :mod:`gluonseg.predict.tile` gives them."""
+    rows = _build_axis(places_y, height, align_corners)
+    mask = np.empty((height, width), dtype=np.uint8)
+    for start, logits_chw in bands:
+        columns = _build_axis(logits_chw.shape[2], width, align_corners)
+        end = start + logits_chw.shape[1]
+        # Pixels beyond the band's last row also need the first one of the next band, which begins with this last row.
+        first, after = np.searchsorted(rows.cell, (start, end if end == places_y else end - 1))
+        part = _Axis(rows.cell[first:after] - start, rows.beyond[first:after])
+        if len(part.cell):
+            mask[first:after] = _compute_part(logits_chw, part, columns)
+    return mask
+
+
+# Finite logits may be so large that what is computed from them is not.
+@np.errstate(invalid="ignore", over="ignore")
+def _compute_part(logits_chw: Float32Array, rows: _Axis, columns: _Axis) -> UInt8Array:
+    """The pixels of ``rows`` and ``columns``, which lie between the logits' places."""
     greatest = logits_chw.argmax(axis=0).astype(np.uint8)
     mask: UInt8Array = greatest[rows.cell][:, columns.cell]
+    if not (rows.beyond.any() or columns.beyond.any()):
+        return mask  # every pixel is a place of the logits
     corners = np.pad(greatest, ((0, 1), (0, 1)), mode="edge")
     is_mixed = np.zeros(greatest.shape, dtype=bool)
     for other in (corners[1:, :-1], corners[:-1, 1:], corners[1:, 1:]):
@@ -99,12 +133,12 @@ def _mix(one: Float32Array, other: Float32Array, beyond: Float32Array) -> Float3
     return mixed
 
 
-def _iter_matrices(places: int, pixels: int) -> Iterator[tuple[slice, slice, Float32Array]]:
+def _iter_matrices(places: int, pixels: int, align_corners: bool) -> Iterator[tuple[slice, slice, Float32Array]]:
     """Some pixels of a side, the places that they lie between, and float32 (pixels, places): what each takes of each.
 
     One matrix for the whole side would grow with its square.
     """
-    axis = _build_axis(places, pixels)
+    axis = _build_axis(places, pixels, align_corners)
     step = max(1, math.isqrt(MAX_VALUES * pixels // places))
     for first in range(0, pixels, step):
         cell, beyond = axis.cell[first : first + step], axis.beyond[first : first + step]
@@ -117,14 +151,14 @@ def _iter_matrices(places: int, pixels: int) -> Iterator[tuple[slice, slice, Flo
         yield slice(first, first + len(cell)), slice(start, end), matrix
 
 
-def enlarge(maps_chw: Float32Array, height: int, width: int) -> Float32Array:
-    """Resize maps (C, h, w) float32 to (C, height, width), corners aligned."""
+def enlarge(maps_chw: Float32Array, height: int, width: int, align_corners: bool = True) -> Float32Array:
+    """Resize maps (C, h, w) float32 to (C, height, width)."""
     count, places_y, places_x = maps_chw.shape
     across = np.empty((count, places_y, width), dtype=np.float32)
-    for pixels, places, matrix in _iter_matrices(places_x, width):
+    for pixels, places, matrix in _iter_matrices(places_x, width, align_corners):
         across[:, :, pixels] = maps_chw[:, :, places] @ matrix.T
     enlarged = np.empty((count, height, width), dtype=np.float32)
-    for pixels, places, matrix in _iter_matrices(places_y, height):
+    for pixels, places, matrix in _iter_matrices(places_y, height, align_corners):
         enlarged[:, pixels] = matrix @ across[:, places]
     return enlarged
 
@@ -137,6 +171,8 @@ def compute_softmax(logits_chw: Float32Array) -> Float32Array:
     return logits_chw
 
 
-def compute_probabilities(logits_chw: Float32Array, height: int, width: int) -> Float32Array:
+def compute_probabilities(
+    logits_chw: Float32Array, height: int, width: int, align_corners: bool = True
+) -> Float32Array:
     """Softmax of the enlarged logits, shape (C, height, width) float32."""
-    return compute_softmax(enlarge(logits_chw, height, width))
+    return compute_softmax(enlarge(logits_chw, height, width, align_corners))

@@ -8,10 +8,10 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+from gluonseg.errors import ModelError
 from gluonseg.models.artifact import ModelArtifact
-from gluonseg.models.card import ModelCard
-from gluonseg.models.network import load_params
-from gluonseg.models.registry import build_network
+from gluonseg.models.card import CARD_FILE, ModelCard
+from gluonseg.models.network import build_network, load_params
 from gluonseg.predict.preprocess import normalise_images
 
 
@@ -21,21 +21,25 @@ class MXNetEngine:
     name = "MXNet"
 
     def __init__(self, network: Any, card: ModelCard, device: Any = None) -> None:
-        self._network = network
+        self.network = network
         self._card = card
         self._device = device if device is not None else mx.cpu()
 
     def compute_logits(self, images_nhwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See :class:`gluonseg.predict.engine.Engine`."""
         values = normalise_images(images_nhwc, self._card.mean, self._card.std)
-        logits = self._network.predict_coarse(mx.nd.array(values, ctx=self._device))
+        logits = self.network.predict_coarse(mx.nd.array(values, ctx=self._device))
         found: npt.NDArray[np.float32] = logits.asnumpy()
         return found
 
 
 def build_mxnet_engine(artifact: ModelArtifact, device: Any) -> MXNetEngine:
-    """Build the network of an artifact on ``device``; ModelError when the parameters do not fit."""
+    """Build the network of an artifact on ``device``; ModelError when there is none that the parameters fit."""
     card = artifact.card
-    network = build_network(card.algorithm, card.backbone, card.num_classes, aux=card.aux, ctx=device)
-    load_params(network, artifact.params, device)
+    options = {"aux": card.aux, "output_stride": card.output_stride}
+    try:
+        network = build_network(card.algorithm, card.backbone, card.num_classes, ctx=device, **options)
+        load_params(network, artifact.params, device)
+    except ModelError as error:
+        raise ModelError(f"{artifact.weights.name} is no {card.describe()}, as {CARD_FILE} says: {error}") from None
     return MXNetEngine(network, card, device)

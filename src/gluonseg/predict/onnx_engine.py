@@ -16,7 +16,7 @@ _ONLY_ERRORS = 3
 class OnnxEngine:
     """A session on all threads that ``OMP_NUM_THREADS`` grants, else on all usable cores.
 
-    Raises ModelError when ``file`` is no network of ``card`` as :mod:`gluonseg.models.onnx_graph` writes them.
+    Raises ModelError when ``file`` is no network of ``card`` as :mod:`gluonseg.models.onnx_trace` writes them.
     """
 
     def __init__(self, file: OnnxFile, card: ModelCard) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,13 +18,14 @@ import numpy as np
 from gluonseg.data.transforms import compute_long_side_size, resize_image
 from gluonseg.errors import ModelError
 from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
-from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
+from gluonseg.models.artifact import find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
 from gluonseg.models.manifest import find_digest
-from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
+from gluonseg.models.onnx_file import FLOAT32, ONNX_FILE, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
+from gluonseg.models.symbol import SymbolNode, find_symbol
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
-from gluonseg.predict.enlarge import compute_mask, compute_probabilities
-from gluonseg.predict.tile import MAX_NETWORK_PIXELS, MAX_WHOLE_PIXELS, compute_tiled_logits
+from gluonseg.predict.enlarge import Band, compute_mask, compute_mask_of_bands, compute_probabilities
+from gluonseg.predict.tile import MAX_NETWORK_PIXELS, is_whole, iter_bands
 from gluonseg.predict.view import Views, build_views, compute_view_logits, compute_view_sizes, fit_size
 
 _log = logging.getLogger(__name__)
@@ -63,47 +69,74 @@ class Predictor:
         return compute_view_sizes(size, self._views, MIN_SIDE, self._max_network_pixels)
 
     def compute_logits(self, image_hwc: UInt8Array) -> Float32Array:
-        """Logits (C, ceil(h/8), ceil(w/8)) float32, (h, w) being the size in the network."""
-        if image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or image_hwc.dtype != np.uint8 or not image_hwc.size:
-            raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
+        """Logits (C, ceil(h/s), ceil(w/s)) float32: (h, w) is the size in the network, s its output stride."""
         sizes = self._compute_view_sizes(*image_hwc.shape[:2])
         if self._views.is_single:
-            logits = self._compute_one_view(resize_image(image_hwc, *sizes[0]))
-        else:
-            logits = compute_view_logits(self._compute_one_view, image_hwc, sizes, flip=self._views.flip)
-        if not np.isfinite(logits).all():
-            # The largest of them would be a class like any other.
-            raise ModelError("the network gives values that are no numbers: its weights are damaged, or overflow")
-        return logits
+            return self._compute_one_view(resize_image(image_hwc, *sizes[0]))
+        views = {"flip": self._views.flip, "align_corners": self.card.align_corners}
+        return compute_view_logits(self._compute_one_view, image_hwc, sizes, **views)
 
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
-        if resized_hwc.shape[0] * resized_hwc.shape[1] > MAX_WHOLE_PIXELS:
-            return compute_tiled_logits(self._compute_in_turn, resized_hwc)
-        logits: Float32Array = self._compute_in_turn(resized_hwc[None])[0]
+        height, width = (self._count_places(pixels) for pixels in resized_hwc.shape[:2])
+        logits: Float32Array | None = None
+        for start, band in self._iter_bands(resized_hwc):
+            if band.shape[1] == height:
+                return band
+            if logits is None:
+                logits = np.empty((len(band), height, width), dtype=np.float32)
+            logits[:, start : start + band.shape[1]] = band
+        assert logits is not None  # there is at least one band
         return logits
+
+    def _count_places(self, pixels: int) -> int:
+        return -(-pixels // self.card.output_stride)
+
+    def _iter_bands(self, resized_hwc: UInt8Array) -> Iterator[Band]:
+        """The logits of a picture in its size for the network, from top to bottom."""
+        height, width = resized_hwc.shape[:2]
+        options = self.card.num_classes, self.card.output_stride
+        if is_whole(height, width, *options):
+            yield 0, self._compute_in_turn(resized_hwc[None])[0]
+        else:
+            yield from iter_bands(self._compute_in_turn, resized_hwc, *options)
 
     def _compute_in_turn(self, images_nhwc: UInt8Array) -> Float32Array:
         """One call of the engine: between the tiles of a large picture others have their turn."""
         with self._turn:
-            return self.engine.compute_logits(images_nhwc)
+            logits = self.engine.compute_logits(images_nhwc)
+        count, height, width, _ = images_nhwc.shape
+        expected = count, self.card.num_classes, self._count_places(height), self._count_places(width)
+        if logits.shape != expected:
+            raise ModelError(
+                f"the network gives logits {logits.shape} for {height}x{width} pixels, its model card says {expected}: "
+                "num_classes and output_stride of the card must be those of the network"
+            )
+        # Both are not finite when any value is not; a mask of all values would take a quarter of their memory.
+        if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
+            # The largest of them would be a class like any other.
+            raise ModelError("the network gives values that are no numbers: its weights are damaged, or overflow")
+        return logits
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         """Softmax probabilities (num_classes, H, W) float32 of an RGB picture (H, W, 3) uint8."""
-        return compute_probabilities(self.compute_logits(image_hwc), *image_hwc.shape[:2])
+        _check_picture(image_hwc)
+        height, width = image_hwc.shape[:2]
+        return compute_probabilities(self.compute_logits(image_hwc), height, width, self.card.align_corners)
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         """Class ids (H, W) uint8 of an RGB picture (H, W, 3) uint8."""
-        return compute_mask(self.compute_logits(image_hwc), *image_hwc.shape[:2])
+        _check_picture(image_hwc)
+        height, width = image_hwc.shape[:2]
+        if not self._views.is_single:
+            return compute_mask(self.compute_logits(image_hwc), height, width, self.card.align_corners)
+        resized = resize_image(image_hwc, *self._compute_view_sizes(height, width)[0])
+        bands, places_y = self._iter_bands(resized), self._count_places(resized.shape[0])
+        return compute_mask_of_bands(bands, places_y, height, width, self.card.align_corners)
 
 
-def _build_onnx_engine(artifact: ModelArtifact) -> Engine:
-    """The network of an artifact without an ONNX file that fits."""
-    # Here, not at the top: only this way needs the package that writes graphs.
-    from gluonseg.models.onnx_graph import build_graph
-    from gluonseg.predict.onnx_engine import OnnxEngine
-
-    graph = build_graph(artifact.card, artifact.arrays)
-    return OnnxEngine(OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString()), artifact.card)
+def _check_picture(image_hwc: UInt8Array) -> None:
+    if image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or image_hwc.dtype != np.uint8 or not image_hwc.size:
+        raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
 
 
 def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
@@ -131,16 +164,39 @@ def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
             f"there is no {folder}/{ONNX_FILES[precision]} that fits the parameters; "
             "gluonseg export --int8 --channels DATA makes it"
         )
+    nodes = find_symbol(folder)
+    return _convert_by_mxnet(folder) if nodes is None else _convert(folder, nodes)
+
+
+def _convert(folder: Path, nodes: Sequence[SymbolNode]) -> tuple[Engine, ModelCard]:
+    """A model that has a symbol and no ONNX file that fits."""
+    # Here, not at the top: only this way needs the package that writes graphs.
+    from gluonseg.models.onnx_trace import build_graph
+    from gluonseg.predict.onnx_engine import OnnxEngine
+
     artifact = read_folder(folder)
-    try:
-        return _build_onnx_engine(artifact), artifact.card
-    except Exception:  # whatever is wrong with the graph or the runtime, MXNet knows the network
-        _log.warning("%s cannot be converted for ONNX Runtime, MXNet is used", artifact.weights.name, exc_info=True)
-    import mxnet as mx
+    graph = build_graph(artifact.card, artifact.arrays, nodes)
+    file = OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString())
+    return OnnxEngine(file, artifact.card), artifact.card
 
-    from gluonseg.predict.mxnet_engine import build_mxnet_engine
 
-    return build_mxnet_engine(artifact, mx.cpu()), artifact.card
+def _convert_by_mxnet(folder: Path) -> tuple[Engine, ModelCard]:
+    """A model without a symbol, as those of the built-in algorithm.
+
+    MXNet is imported in a process of its own, whose memory is free again after it. The ONNX file is kept in the model's
+    folder if that can be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="gluonseg-onnx-") as name:
+        target = folder if os.access(folder, os.W_OK) else Path(name)
+        _log.info("Converting the model in %s to %s, once", folder, target / ONNX_FILE)
+        command = [sys.executable, "-m", "gluonseg", "export", str(folder), "--output", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+            raise ModelError(f"the model in {folder} cannot be converted: {reason.removeprefix('gluonseg: ')}")
+        found = _open_onnx_file(target, FLOAT32)
+    assert found is not None  # it was made of these parameters just now
+    return found
 
 
 def _load_in_mxnet(folder: Path, device: Any) -> tuple[Engine, ModelCard]:

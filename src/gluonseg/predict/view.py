@@ -7,7 +7,7 @@ The probabilities of all views are averaged, as the multi-scale evaluation of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from gluonseg.errors import UserError
 from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE, ModelCard
 from gluonseg.predict.engine import Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_softmax, enlarge
+from gluonseg.predict.tile import ComputeLogits
 
 _LEAST_PROBABILITY = np.float32(1e-12)
-ComputeLogits = Callable[[UInt8Array], Float32Array]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,12 @@ def compute_view_sizes(
 
 
 def compute_view_logits(
-    compute_logits: ComputeLogits, image_hwc: UInt8Array, sizes: Sequence[tuple[int, int]], *, flip: bool
+    compute_logits: ComputeLogits,
+    image_hwc: UInt8Array,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    flip: bool,
+    align_corners: bool = True,
 ) -> Float32Array:
     """Logarithm of the mean probabilities of all views, (C, h, w) float32: what logits of one view would be.
 
@@ -93,7 +98,8 @@ def compute_view_logits(
             if total is None:
                 total = probabilities
             else:
-                total += enlarge(probabilities, *total.shape[1:])
+                height, width = total.shape[1:]
+                total += enlarge(probabilities, height, width, align_corners)
     assert total is not None  # there is at least one scale
     total /= len(sizes) * (1 + flip)
     found: Float32Array = np.log(np.maximum(total, _LEAST_PROBABILITY))

@@ -9,11 +9,12 @@ from typing import Any
 
 from gluonseg.compare.record import FAILED, RunRecord
 from gluonseg.report.curves import find_changes
-from gluonseg.report.summary import ALGORITHM_TITLES, ModelSummary
+from gluonseg.report.mark import Mark
+from gluonseg.report.summary import ModelSummary
 
 WIDTH, HEIGHT = 640, 330
 LEFT, TOP, BOTTOM = 48, 14, 38
-LABEL_SPACE, LETTER = 26, 8.2
+LABEL_SPACE, LETTER = 42, 8.2
 """Beside the axes, for the models' names: as much as the longest needs."""
 LABEL_GAP = 15
 DASHES = ("", "7 4", "2 4", "9 3 2 3", "14 4")
@@ -30,16 +31,22 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One run. ``colour`` counts the algorithms, ``dash`` the backbones."""
+    """One run. ``mark`` tells the algorithm, ``dash`` the backbone."""
 
     points: Sequence[Point]
-    colour: int
+    mark: Mark
     dash: str
 
     @property
     def path(self) -> str:
         """The points as an SVG polyline takes them."""
         return " ".join(f"{point.x:.1f},{point.y:.1f}" for point in self.points)
+
+    @property
+    def markers(self) -> str:
+        """The algorithm's marker at some of the points, as the path of an SVG."""
+        first, step = self.mark.thin(len(self.points))
+        return "".join(f"M{point.x:.1f} {point.y:.1f}{self.mark.path}" for point in self.points[first::step])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Label:
     text: str
     y: float
     tip: float
-    colour: int
+    mark: Mark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +80,6 @@ class Chart:
     """All that is drawn. Positions are in the SVG's own units."""
 
     title: str
-    unit: str
     lines: Sequence[Line]
     labels: Sequence[Label]
     x_ticks: Sequence[Tick]
@@ -115,6 +121,10 @@ def spread_labels(positions: Sequence[float], gap: float, low: float, high: floa
 
 
 Reader = Callable[[Mapping[str, Any]], float | None]
+CURVES: Mapping[str, Reader] = {
+    "Training loss": lambda entry: entry.get("train_loss"),
+    "Validation mIOU (centre crops)": lambda entry: entry.get("validation", {}).get("mIOU_builtin"),
+}
 
 
 def _read_values(record: RunRecord, read: Reader) -> list[tuple[int, float]]:
@@ -122,15 +132,9 @@ def _read_values(record: RunRecord, read: Reader) -> list[tuple[int, float]]:
     return [(epoch, value) for epoch, value in found if value is not None and math.isfinite(value)]
 
 
-def _find_changes(runs: Sequence[RunRecord]) -> list[int]:
+def find_all_changes(models: Sequence[ModelSummary]) -> list[int]:
     """The epochs, each once, that are the first of another phase than the one before."""
-    return sorted({epoch for run in runs for epoch in find_changes(run.epochs)})
-
-
-def find_colour(algorithm: str) -> int:
-    """The number of an algorithm's colour in the style sheet: the same on every page."""
-    known = list(ALGORITHM_TITLES)
-    return known.index(algorithm) if algorithm in known else len(known) - 1
+    return sorted({epoch for model in models for run in model.runs for epoch in find_changes(run.epochs)})
 
 
 def list_backbones(models: Sequence[ModelSummary]) -> list[str]:
@@ -143,7 +147,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda value: start + (value - low) / span * (end - start)
 
 
-def build_chart(models: Sequence[ModelSummary], title: str, unit: str, read: Reader) -> Chart | None:
+def build_chart(models: Sequence[ModelSummary], title: str, read: Reader) -> Chart | None:
     """The chart of one number an epoch, a line a run; None when no run has it."""
     curves = [(model, run, values) for model in models for run in model.runs if (values := _read_values(run, read))]
     if not curves:
@@ -162,12 +166,11 @@ def build_chart(models: Sequence[ModelSummary], title: str, unit: str, read: Rea
         text = f"{model.title}, seed {run.seed}{' (failed)' if run.status == FAILED else ''}"
         points = [Point(to_x(epoch), to_y(value), f"{text}, epoch {epoch}: {value:.4f}") for epoch, value in values]
         dash = DASHES[backbones.index(run.backbone) % len(DASHES)]
-        return Line(points, find_colour(run.algorithm), dash)
+        return Line(points, model.mark, dash)
 
     lines = {id(run): draw(model, run, values) for model, run, values in curves}
     return Chart(
         title=title,
-        unit=unit,
         lines=list(lines.values()),
         labels=_place_labels(models, lines),
         x_ticks=[Tick(to_x(value), str(int(value))) for value in x_values],
@@ -175,7 +178,7 @@ def build_chart(models: Sequence[ModelSummary], title: str, unit: str, read: Rea
         right=right,
         changes=[
             Change(to_x(epoch - 0.5), f"from epoch {epoch} on everything is trained, the backbone too")
-            for epoch in _find_changes([run for _, run, _ in curves])
+            for epoch in find_all_changes(models)
             if min(epochs) < epoch <= max(epochs)
         ],
     )
@@ -186,21 +189,9 @@ def _place_labels(models: Sequence[ModelSummary], lines: Mapping[int, Line]) -> 
     drawn = [(model, found) for model, found in drawn if found]
     tips = [sum(line.points[-1].y for line in found) / len(found) for _, found in drawn]
     heights = spread_labels(tips, LABEL_GAP, TOP, HEIGHT - BOTTOM)
-    return [
-        Label(model.title, height, tip, found[0].colour)
-        for (model, found), height, tip in zip(drawn, heights, tips, strict=True)
-    ]
+    return [Label(model.title, y, tip, model.mark) for (model, _), y, tip in zip(drawn, heights, tips, strict=True)]
 
 
 def build_charts(models: Sequence[ModelSummary]) -> list[Chart]:
     """Training loss and the built-in's validation mIOU."""
-    charts = [
-        build_chart(models, "Training loss", "loss", lambda entry: entry.get("train_loss")),
-        build_chart(models, "Validation mIOU (centre crops)", "mIOU", _read_validation),
-    ]
-    return [chart for chart in charts if chart is not None]
-
-
-def _read_validation(entry: Mapping[str, Any]) -> float | None:
-    value = entry.get("validation", {}).get("mIOU_builtin")
-    return None if value is None else float(value)
+    return [chart for title, read in CURVES.items() if (chart := build_chart(models, title, read))]

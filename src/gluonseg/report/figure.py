@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,15 +17,12 @@ from PIL import Image
 
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.labels import IGNORE, default_class_names, voc_colours
-from gluonseg.report.chart import find_colour, list_backbones
-from gluonseg.report.curves import find_changes
+from gluonseg.report.chart import CURVES, Reader, find_all_changes, list_backbones
 from gluonseg.report.gallery import Row, build_gallery
 from gluonseg.report.overlay import UNTINTED, choose_colours
 from gluonseg.report.photo import Album, Encoded, UInt8Array, choose_spread, overlay
 from gluonseg.report.summary import Colour, Comparison, ModelSummary
 
-COLOURS = ("#0072b2", "#c04f00", "#00835f")
-"""One an algorithm, as in the page."""
 LINES = ("-", "--", ":", "-.")
 """One a backbone."""
 CELL = 2.3
@@ -89,31 +85,26 @@ def draw_curves(comparison: Comparison) -> Figure:
     A dotted line stands where the second stage of training begins.
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    loss_axes, miou_axes = figure.subplots(1, 2)
-    _draw_runs(loss_axes, comparison, "Training loss", lambda entry: entry.get("train_loss"))
-    title = "Validation mIOU (centre crops)"
-    _draw_runs(miou_axes, comparison, title, lambda entry: entry.get("validation", {}).get("mIOU_builtin"))
-    if comparison.trained:
-        loss_axes.legend(frameon=False)
+    panels = figure.subplots(1, len(CURVES))
+    for axes, (title, read) in zip(panels, CURVES.items(), strict=True):
+        _draw_runs(axes, comparison.trained, title, read)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
-def _draw_runs(
-    axes: Axes, comparison: Comparison, title: str, read: Callable[[Mapping[str, Any]], float | None]
-) -> None:
+def _draw_runs(axes: Axes, models: Sequence[ModelSummary], title: str, read: Reader) -> None:
     """One number an epoch; where a training diverged there is none."""
-    backbones = list_backbones(comparison.trained)
-    for model in comparison.trained:
-        colour = COLOURS[find_colour(model.runs[0].algorithm)]
-        line = LINES[backbones.index(model.runs[0].backbone) % len(LINES)]
+    backbones = list_backbones(models)
+    for model in models:
+        mark, line = model.mark, LINES[backbones.index(model.runs[0].backbone) % len(LINES)]
         for run in model.runs:
             epochs = [entry["epoch"] for entry in run.epochs]
             found = [read(entry) for entry in run.epochs]
             values = [math.nan if value is None else value for value in found]
             label = _escape(model.title) if run is model.runs[0] else None
-            axes.plot(epochs, values, color=colour, linestyle=line, marker=".", label=label)
-    changes = {epoch for model in comparison.trained for run in model.runs for epoch in find_changes(run.epochs)}
-    for epoch in changes:
+            thin = mark.thin(len(epochs))
+            axes.plot(epochs, values, mark.symbol + line, color=mark.light, markersize=5, markevery=thin, label=label)
+    for epoch in find_all_changes(models):
         axes.axvline(epoch - 0.5, color="0.35", linestyle=":")
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from gluonseg.report.chart import Tick, compute_ticks, find_colour
+from gluonseg.report.chart import Tick, compute_ticks
+from gluonseg.report.mark import Mark
 from gluonseg.report.summary import METRICS, ModelSummary
 
 
@@ -22,7 +23,7 @@ class StripRow:
     """One model: its runs, its mean, and mean ± spread as ``low`` and ``width``, all in percent of the axis."""
 
     title: str
-    colour: int
+    mark: Mark
     dots: Sequence[Dot]
     mean: float
     low: float
@@ -61,7 +62,6 @@ def build_strip(models: Sequence[ModelSummary]) -> Strip | None:
         spread = figure.spread or 0.0
         left, right = place(figure.mean - spread), place(figure.mean + spread)
         dots = [Dot(place(value), f"{model.title}, seed {seed}: {value:.3f}") for seed, value in _read_values(model)]
-        colour = find_colour(model.runs[0].algorithm)
-        rows.append(StripRow(model.title, colour, dots, place(figure.mean), left, right - left))
+        rows.append(StripRow(model.title, model.mark, dots, place(figure.mean), left, right - left))
     text = "; ".join(dot.title for row in rows for dot in row.dots)
     return Strip(rows, [Tick(place(value), f"{value:g}") for value in axis], f"mIoU of every run: {text}")

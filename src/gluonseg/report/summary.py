@@ -17,12 +17,13 @@ from gluonseg.errors import UserError
 from gluonseg.json_object import parse_json_object
 from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.metrics import Confusion
+from gluonseg.models import registry
+from gluonseg.report.mark import Mark, build_mark, number_algorithms
 from gluonseg.report.overlay import choose_colours
 
 Colour = tuple[int, int, int]
 SCORED_ANEW = "is_scored_anew"
 """In the settings: scores are on photos that were given to the report, curves of the training on its own."""
-ALGORITHM_TITLES = {"fcn": "FCN", "psp": "PSP", "deeplab": "DeepLab"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ def compute_figure(values: Sequence[float | None]) -> Figure | None:
 
 def get_title(record: RunRecord) -> str:
     """The name of a run's model as people write it."""
-    return f"{ALGORITHM_TITLES.get(record.algorithm, record.algorithm)} {record.backbone}"
+    return f"{registry.get_title(record.algorithm)} {record.backbone}"
 
 
 def get_confusion(score: Score) -> Confusion:
@@ -120,9 +121,14 @@ def get_metric(key: str) -> Metric:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """One algorithm on one backbone over its seeds. ``runs`` are sorted by seed and not empty."""
+    """One algorithm on one backbone over its seeds. ``runs``, by seed, are not empty; ``place`` is the algorithm's."""
 
     runs: Sequence[RunRecord]
+    place: int = 0
+
+    @property
+    def mark(self) -> Mark:
+        return build_mark(self.place)
 
     @property
     def name(self) -> str:
@@ -179,21 +185,22 @@ class Comparison:
     @cached_property
     def models(self) -> Sequence[ModelSummary]:
         """The models that were scored, best first."""
-        groups: dict[str, list[RunRecord]] = {}
-        for record in self.records:
-            if record.status == FINISHED and record.score is not None:
-                groups.setdefault(record.model_name, []).append(record)
-        models = [ModelSummary(sorted(runs, key=lambda run: run.seed)) for runs in groups.values()]
-        return sorted(models, key=lambda model: (-_mean(model, "miou"), model.name))
+        scored = [record for record in self.records if record.status == FINISHED and record.score is not None]
+        return sorted(self._summarise(scored), key=lambda model: (-_mean(model, "miou"), model.name))
 
     @cached_property
     def trained(self) -> Sequence[ModelSummary]:
         """All runs with curves by their model, also those that have failed or were not scored; scored models first."""
-        groups: dict[str, list[RunRecord]] = {model.name: [] for model in self.models}
-        for record in self.records:
-            if record.epochs:
-                groups.setdefault(record.model_name, []).append(record)
-        return [ModelSummary(sorted(runs, key=lambda run: run.seed)) for runs in groups.values() if runs]
+        ranks = {model.name: rank for rank, model in enumerate(self.models)}
+        found = self._summarise([record for record in self.records if record.epochs])
+        return sorted(found, key=lambda model: (ranks.get(model.name, len(ranks)), model.name))
+
+    def _summarise(self, records: Sequence[RunRecord]) -> list[ModelSummary]:
+        places = number_algorithms(record.algorithm for record in self.records)
+        groups: dict[str, list[RunRecord]] = {}
+        for record in sorted(records, key=lambda run: run.seed):
+            groups.setdefault(record.model_name, []).append(record)
+        return [ModelSummary(runs, places[runs[0].algorithm]) for runs in groups.values()]
 
     @property
     def failed(self) -> Sequence[RunRecord]:

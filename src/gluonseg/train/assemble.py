@@ -19,6 +19,7 @@ from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.losses import MixedLoss, build_weight_table, compute_balanced_weights
 from gluonseg.memory import find_memory_limit
+from gluonseg.models.registry import find_network
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.freeze import Freeze
 from gluonseg.train.listener import Listener
@@ -94,7 +95,14 @@ def _build_stepper(plan: Plan, network: Any) -> Stepper:
     if len(plan.devices) == 1:  # several threads would compile it at the same time
         loss.hybridize(static_alloc=True)
     table = build_weight_table(hp.num_classes, _settle_class_weights(plan))
-    return Stepper(network, loss, trainer, plan.devices, table, hp.precision_dtype, syncbn=hp.syncbn)
+    options = {"syncbn": hp.syncbn, "align_corners": find_network(hp.algorithm).align_corners}
+    return Stepper(network, loss, trainer, plan.devices, table, hp.precision_dtype, **options)
+
+
+def _build_freeze(hp: Hyperparameters, network: Any) -> Freeze | None:
+    if not hp.freeze_backbone_epochs:
+        return None
+    return Freeze(network, hp.freeze_backbone_epochs, find_network(hp.algorithm).heads)
 
 
 def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listener: Listener, stop: Stop) -> Loop:
@@ -114,6 +122,6 @@ def build_loop(plan: Plan, network: Any, loaders: tuple[Loader, Loader], listene
         device=plan.devices[0],
         seed=hp.seed,
         early_stopping=EarlyStopping(*patience) if hp.early_stopping else None,
-        freeze=Freeze(network, hp.freeze_backbone_epochs) if hp.freeze_backbone_epochs else None,
+        freeze=_build_freeze(hp, network),
         stop=stop,
     )

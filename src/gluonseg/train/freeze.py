@@ -7,21 +7,20 @@ from typing import Any
 
 import mxnet as mx
 
-from gluonseg.train.start import HEADS
-
 _log = logging.getLogger(__name__)
 HEAD_PHASE, ALL_PHASE = "head", "all"
 
 
 class Freeze:
-    """Keeps the backbone of ``network`` bit for bit for the first ``epochs`` epochs.
+    """Keeps all of ``network`` but its ``heads`` bit for bit for the first ``epochs`` epochs.
 
     Its parameters get no gradient, so no update and no weight decay. Its batch norm uses the statistics it has, as in
     prediction, and leaves them alone.
     """
 
-    def __init__(self, network: Any, epochs: int) -> None:
+    def __init__(self, network: Any, epochs: int, heads: tuple[str, ...]) -> None:
         self.epochs = epochs
+        self._heads = heads
         self._network = network
         self._grad_reqs: dict[str, str] = {}
 
@@ -47,7 +46,7 @@ class Freeze:
 
     def _freeze(self) -> None:
         for name, parameter in self._network._collect_params_with_prefix().items():
-            if not name.startswith(HEADS):
+            if not name.startswith(self._heads):
                 self._grad_reqs[name] = parameter.grad_req
                 parameter.grad_req = "null"
         self._fix_statistics(True)
@@ -65,5 +64,5 @@ class Freeze:
                 block._kwargs["use_global_stats"] = is_fixed
 
         for name, child in self._network._children.items():
-            if not f"{name}.".startswith(HEADS):
+            if not f"{name}.".startswith(self._heads):
                 child.apply(fix)

@@ -9,8 +9,7 @@ from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.memory import find_memory_limit
 from gluonseg.models.cost import compute_cost, compute_kept_bytes
-from gluonseg.models.network import CoarseNetwork
-from gluonseg.models.registry import build_network
+from gluonseg.models.network import CoarseNetwork, build_network
 
 _PROGRAM_BYTES = 200 << 20
 """Python, MXNet and the other libraries, at the least."""
@@ -20,7 +19,8 @@ _STATES = {"adam": 2, "rmsprop": 3, "adagrad": 1, "adadelta": 2}
 
 def estimate_bytes(hp: Hyperparameters) -> tuple[int, int]:
     """Bytes that a training on CPUs holds at the least: whatever the batch is, and for each crop of it."""
-    network = CoarseNetwork(build_network(hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss))
+    options = {"aux": hp._aux_loss, "output_stride": hp.output_stride}
+    network = CoarseNetwork(build_network(hp.algorithm, hp.backbone, hp.num_classes, **options))
     size = hp.crop_size, hp.crop_size
     parameters = 4 * compute_cost(network.network.predict_coarse, *size).parameters
     arrays = 2 + _STATES.get(hp.optimizer, int(hp.momentum > 0))  # the parameters themselves, and their gradients

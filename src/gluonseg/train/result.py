@@ -23,6 +23,7 @@ from gluonseg.models.manifest import (
     listing_files,
 )
 from gluonseg.models.params_file import read_arrays
+from gluonseg.models.symbol import SYMBOL_FILE
 from gluonseg.report.curves import draw_curves
 from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener
@@ -36,16 +37,17 @@ _FILES = (MANIFEST_FILE, *(name for name in MODEL_FILES if name not in _PARAMETE
 
 
 class ResultFolder(Listener):
-    """Writes all that a job leaves. ``card`` is the card as last written.
+    """Writes all that a job leaves. ``card`` is the card as last written, ``symbol`` the JSON of the network's symbol.
 
     ``writer`` holds the parameters, and the lock under which every file of the folder is written: whoever ends the
     process takes it and keeps it.
     """
 
     def __init__(
-        self, folder: Path, output_folder: Path | None, card: ModelCard, writer: ModelWriter, stop: Stop
+        self, folder: Path, output_folder: Path | None, card: ModelCard, symbol: str, writer: ModelWriter, stop: Stop
     ) -> None:
         self.card = card
+        self._symbol = symbol
         self._folder = folder
         self._output_folder = output_folder
         self._curve_folders = [path for path in (folder, output_folder) if path]
@@ -176,6 +178,7 @@ class ResultFolder(Listener):
     def _write_card(self) -> None:
         write_json(self._folder / HYPERPARAMETERS_FILE, dict(self.card.hyperparameters))
         write_text(self._folder / CARD_FILE, encode_card(self.card))
+        write_text(self._folder / SYMBOL_FILE, self._symbol)
 
     def _write_curves(self) -> None:
         epochs = describe_epochs(self._writer.results, self.card.class_names)

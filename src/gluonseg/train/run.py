@@ -17,6 +17,8 @@ from gluonseg.metrics import Confusion
 from gluonseg.models.artifact import BEST_FILE, read_folder
 from gluonseg.models.card import ModelCard, build_card
 from gluonseg.models.onnx_file import ONNX_FILE
+from gluonseg.models.registry import find_network
+from gluonseg.models.symbol import describe_symbol
 from gluonseg.predict.evaluation import iter_predictions
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.assemble import build_loaders, build_loop, open_dataset
@@ -101,7 +103,8 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     validation = open_dataset(settings.channels, "validation", plan)
     network = build_start_network(hp, plan.devices, weights=plan.weights, artifact=plan.artifact)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
-    folder = ResultFolder(settings.model_folder, settings.output_folder, _build_card(plan), writer, settings.stop)
+    card, symbol = _build_card(plan), describe_symbol(network)
+    folder = ResultFolder(settings.model_folder, settings.output_folder, card, symbol, writer, settings.stop)
     listener = Listeners([*build_listeners(hp, writer), *curves, folder])
     loop = build_loop(plan, network, build_loaders(hp, training, validation), listener, settings.stop)
     checkpoint = None
@@ -142,7 +145,7 @@ def _build_card(plan: Plan) -> ModelCard:
         hp.backbone,
         hp.num_classes,
         class_names=plan.class_names,
-        aux=hp._aux_loss,
+        **find_network(hp.algorithm).describe(aux=hp._aux_loss, output_stride=hp.output_stride),
         base_size=hp.base_size,
         crop_size=hp.crop_size,
         prediction_size=hp.prediction_size,

@@ -14,13 +14,11 @@ import numpy as np
 from gluonseg.errors import ModelError
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.models.artifact import ModelArtifact
-from gluonseg.models.network import load_params
+from gluonseg.models.network import build_network, load_params
 from gluonseg.models.pretrained import load_backbone
-from gluonseg.models.registry import build_network
+from gluonseg.models.registry import find_network
 
 _log = logging.getLogger(__name__)
-HEADS = ("head.", "auxlayer.")
-"""How the names of all parameters begin that are not the backbone's."""
 
 
 def seed_everything(seed: int) -> None:
@@ -52,10 +50,12 @@ def build_start_network(
     seed_everything(hp.seed)
     ctx = list(devices)
     norm = _choose_norm(hp, len(ctx))
-    network = build_network(hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss, ctx=ctx, **norm)
+    network = build_network(
+        hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss, output_stride=hp.output_stride, ctx=ctx, **norm
+    )
     initializer = mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
     network.initialize(initializer, ctx=ctx, force_reinit=True)
-    _set_head_rate(network, hp.head_lr_mult)
+    _set_head_rate(network, hp)
     if artifact is not None:
         load_artifact(network, artifact, hp)
     elif weights is not None:
@@ -86,14 +86,15 @@ def _choose_norm(hp: Hyperparameters, num_devices: int) -> dict[str, Any]:
     return {"norm_layer": mx.gluon.contrib.nn.SyncBatchNorm, "norm_kwargs": {"num_devices": num_devices}}
 
 
-def _set_head_rate(network: Any, mult: float) -> None:
+def _set_head_rate(network: Any, hp: Hyperparameters) -> None:
+    heads = find_network(hp.algorithm).heads
     for name, parameter in network._collect_params_with_prefix().items():
-        if name.startswith(HEADS):
-            parameter.lr_mult = mult
+        if name.startswith(heads):
+            parameter.lr_mult = hp.head_lr_mult
 
 
 def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) -> None:
-    """Start from an earlier model: everything is taken over, but the heads when the number of classes differs.
+    """Start from an earlier model: everything is taken over, but the class heads when the number of classes differs.
 
     Raises ModelError when the model is of another algorithm or backbone, or lacks a parameter.
     """
@@ -104,15 +105,17 @@ def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) ->
             f"{hp.algorithm} on {hp.backbone}; set algorithm and backbone to those of the model"
         )
     parameters = network._collect_params_with_prefix()
-    heads = {name: parameter.data() for name, parameter in parameters.items() if name.startswith(HEADS)}
+    declaration = find_network(hp.algorithm)
+    heads = {name: one.data() for name, one in parameters.items() if name.startswith(declaration.heads)}
     fitting = {name: value for name, value in artifact.params.items() if name in parameters}
     if card.num_classes != hp.num_classes:
         _log.warning(
-            "The model channel has %d classes, num_classes is %d: the heads start from random values, "
-            "the backbone from the model",
+            "The model channel has %d classes, num_classes is %d: the parameters %s start from random values, "
+            "all others from the model",
             card.num_classes,
             hp.num_classes,
+            " and ".join(f"{head}*" for head in declaration.class_heads),
         )
-        fitting = {name: value for name, value in fitting.items() if not name.startswith(HEADS)}
+        fitting = {name: value for name, value in fitting.items() if not name.startswith(declaration.class_heads)}
     # An auxiliary head that the model lacks keeps its random values, too.
     load_params(network, {**heads, **fitting}, next(iter(parameters.values())).list_ctx())

@@ -64,11 +64,13 @@ class Stepper:
         dtype: str = "float32",
         *,
         syncbn: bool = False,
+        align_corners: bool = True,
     ) -> None:
         self.trainer = trainer
         self._network = CoarseNetwork(network)
         self._network.hybridize(static_alloc=True)
-        self._loss = CoarseLoss(loss)
+        self._loss = CoarseLoss(loss, align_corners)
+        self._align_corners = align_corners
         self._syncbn = syncbn
         self._devices = list(devices)
         self._weight_table = weight_table
@@ -101,7 +103,8 @@ class Stepper:
         coarse = self._network(images)[0].asnumpy().astype(np.float32, copy=False)
         if not np.isfinite(coarse).all():
             raise FloatingPointError("the network gives values that are not finite")
-        return np.stack([compute_mask(logits, *images_nhwc.shape[1:3]) for logits in coarse])
+        height, width = images_nhwc.shape[1:3]
+        return np.stack([compute_mask(logits, height, width, self._align_corners) for logits in coarse])
 
     def forget_compiled(self) -> None:
         """To be called when the network has changed and has to be compiled again."""

@@ -1,0 +1,133 @@
+"""The networks: one short class each, and what is particular to some."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+
+import mxnet as mx
+import pytest
+from gluoncv.model_zoo import deeplabv3, fcn, pspnet
+
+from gluonseg.errors import ModelError
+from gluonseg.models.encoders import ResNetEncoder
+from gluonseg.models.network import build_network, load_params
+from gluonseg.models.params_file import read_params
+from network_tester import CLASSES, NetworkTester, assert_close, build_stirred, draw_batch
+
+CROP = 64
+
+
+def _get_shapes(network: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in network._collect_params_with_prefix().items()}
+
+
+class GluonCVTester(NetworkTester):
+    """A network that GluonCV has, too: its files and results are the same, both ways."""
+
+    backbones = ("resnet-18", "resnet-50")
+    theirs: ClassVar[Any]
+
+    def _build_theirs(self, backbone: str) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()):  # GluonCV's PSPNet prints
+            return self.theirs(CLASSES, backbone, pretrained_base=False, crop_size=CROP)
+
+    def test_parity_with_gluoncv_in_both_directions(self, tmp_path: Path) -> None:
+        ours, theirs = build_stirred(self.algorithm, "resnet-50"), self._build_theirs("resnet50")
+        batch, path = draw_batch(CROP, CROP), tmp_path / "network.params"
+        theirs.initialize(mx.init.Xavier(), force_reinit=True)
+        for source, target in ((theirs, ours), (ours, theirs)):
+            source(batch)
+            source.save_parameters(str(path))
+            target.initialize(mx.init.Zero(), force_reinit=True)
+            target.load_parameters(str(path))
+            for found, expected in zip(target(batch), source(batch), strict=True):
+                assert_close(found, expected)
+        # Other sizes go through GluonCV's predict, which sets the size first.
+        odd = draw_batch(40, 72)
+        assert_close(ours.predict(odd), theirs.predict(odd))
+        load_params(ours, read_params(path), mx.cpu())
+        assert_close(ours.predict(odd), theirs.predict(odd))
+
+    @pytest.mark.parametrize("depth", ["101", "152"])
+    def test_parameters_of_deeper_ones_are_gluoncvs(self, depth: str) -> None:
+        ours = _get_shapes(build_network(self.algorithm, f"resnet-{depth}", CLASSES))
+        assert ours == _get_shapes(self._build_theirs(f"resnet{depth}"))
+
+
+class TestFCN(GluonCVTester):
+    algorithm, parameters, theirs = "fcn", 11_767_237, fcn.FCN
+
+
+class TestPSP(GluonCVTester):
+    algorithm, parameters, theirs = "psp", 12_620_229, pspnet.PSPNet
+
+
+class TestDeepLab(GluonCVTester):
+    algorithm, parameters, theirs = "deeplab", 15_899_973, deeplabv3.DeepLabV3
+
+
+@pytest.mark.parametrize("name", ["resnet-18", "resnet-50"])
+def test_dilated_encoders_give_what_the_plain_one_gives_and_more(name: str) -> None:
+    """With dilation in place of a stride the values are those of the plain network, and there are some between them."""
+    batch, features = draw_batch(96, 130), {}
+    plain = ResNetEncoder(name, 32)
+    plain.initialize(mx.init.Xavier())
+    for stride in (32, 16, 8):
+        encoder = ResNetEncoder(name, stride)
+        encoder.initialize()
+        encoder(batch)
+        plain(batch)
+        for target, source in zip(
+            encoder.collect_params().values(), plain.collect_params().values(), strict=True
+        ):
+            target.set_data(source.data())
+        features[stride] = encoder(batch)
+        for feature, channels, reduced in zip(features[stride], encoder.channels, encoder.strides, strict=True):
+            assert feature.shape == (1, channels, -(-96 // reduced), -(-130 // reduced))
+    assert_close(features[16][-1][:, :, ::2, ::2], features[32][-1])
+    assert_close(features[8][-1][:, :, ::4, ::4], features[32][-1])
+    assert_close(features[8][-2][:, :, ::2, ::2], features[16][-2])
+
+
+def test_deeplabs_rates_keep_their_distance_on_the_photo() -> None:
+    """12, 24, 36 at output stride 8 and 6, 12, 18 at 16, as in section 3.3 of the paper."""
+    for stride, rates in ((8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))):
+        branches = build_network("deeplab", "resnet-18", 2, output_stride=stride).head.aspp.concurent
+        assert [branches[number][0]._kwargs["dilate"] for number in (1, 2, 3)] == [(rate, rate) for rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fnc", "resnet-18"), r"unknown algorithm 'fnc' \(did you mean fcn\?\); valid ones: fcn, psp, deeplab"),
+        (("fcn", "vgg16"), r"fcn has no backbone 'vgg16'; valid ones: resnet-50, resnet-101, resnet-18"),
+        (("psp", "resnet-81"), r"psp has no backbone 'resnet-81' \(did you mean resnet-18\?\)"),
+        (("fcn", "resnet-18", 4), r"output_stride of fcn must be 8 or 16 or 32; got 4"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(arguments: tuple[Any, ...], message: str) -> None:
+    algorithm, backbone, *stride = arguments
+    with pytest.raises(ModelError, match=message):
+        build_network(algorithm, backbone, 2, output_stride=stride[0] if stride else None)
+
+
+def test_params_that_do_not_fit_change_nothing() -> None:
+    network = build_stirred("fcn", "resnet-18")
+    params = {name: parameter.data() * 0 for name, parameter in network._collect_params_with_prefix().items()}
+    before = network.predict(draw_batch(16, 16))
+    name = "layer4.1.conv2.weight"
+    wrong = {
+        rf"{name} is missing": {key: value for key, value in params.items() if key != name},
+        "other.weight is not known": {**params, "other.weight": params[name]},
+        rf"parameter {name} has shape \(2, 512, 3, 3\), not \(512, 512, 3, 3\)": {**params, name: params[name][:2]},
+        rf"parameter {name} has shape \(512, 512, 9\)": {**params, name: params[name].reshape((512, 512, 9))},
+    }
+    for message, given in wrong.items():
+        with pytest.raises(ModelError, match=message):
+            load_params(network, given, mx.cpu())
+    assert_close(network.predict(draw_batch(16, 16)), before, 0)
+    load_params(network, params, mx.cpu())
+    assert not network.predict(draw_batch(16, 16)).asnumpy().any()
