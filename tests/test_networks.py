@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import mxnet as mx
+import numpy as np
 import pytest
 from gluoncv.model_zoo import deeplabv3, fcn, pspnet
 
@@ -69,6 +70,12 @@ class TestDeepLab(GluonCVTester):
     algorithm, parameters, theirs = "deeplab", 15_899_973, deeplabv3.DeepLabV3
 
 
+class TestUNet(NetworkTester):
+    # segmentation_models_pytorch.Unet("resnet18", classes=5) has as many.
+    algorithm, parameters = "unet", 14_328_789
+    backbones = ("resnet-18", "resnet-34", "resnet-50")
+
+
 @pytest.mark.parametrize("name", ["resnet-18", "resnet-50"])
 def test_dilated_encoders_give_what_the_plain_one_gives_and_more(name: str) -> None:
     """With dilation in place of a stride the values are those of the plain network, and there are some between them."""
@@ -97,6 +104,18 @@ def test_deeplabs_rates_keep_their_distance_on_the_photo() -> None:
     for stride, rates in ((8, (12, 24, 36)), (16, (6, 12, 18)), (32, (3, 6, 9))):
         branches = build_network("deeplab", "resnet-18", 2, output_stride=stride).head.aspp.concurent
         assert [branches[number][0]._kwargs["dilate"] for number in (1, 2, 3)] == [(rate, rate) for rate in rates]
+
+
+def test_unet_is_written_as_its_layers_are() -> None:
+    """Two blocks computed by numpy's repeat: the first joins a feature, the last has none to join."""
+    network = build_stirred("unet", "resnet-18")
+    features = network.encode(draw_batch(64, 64))
+    x = features[-1]
+    for block, skip in zip(network.decoder, reversed(features[:-1]), strict=True):
+        large = np.repeat(np.repeat(x.asnumpy(), 2, axis=2), 2, axis=3)
+        joined = large if skip is features[0] else np.concatenate([large, skip.asnumpy()], axis=1)
+        x = block.convolutions(mx.nd.array(joined))
+    assert_close(network.classifier(x), network.predict(draw_batch(64, 64)))
 
 
 @pytest.mark.parametrize(

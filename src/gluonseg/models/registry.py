@@ -104,6 +104,16 @@ _OWN = (
     Network("fcn", "FCN", "gluonseg.models.fcn:FCN", RESNETS, output_strides=(8, 16, 32)),
     Network("psp", "PSP", "gluonseg.models.psp:PSPNet", RESNETS, output_strides=(8, 16, 32)),
     Network("deeplab", "DeepLab", "gluonseg.models.deeplab:DeepLabV3", RESNETS, output_strides=(8, 16, 32)),
+    Network(
+        "unet",
+        "UNet",
+        "gluonseg.models.unet:UNet",
+        RESNETS,
+        output_strides=(1,),
+        has_auxiliary=False,
+        heads=("decoder.", "classifier."),
+        class_heads=("classifier.",),
+    ),
 )
 
 
