@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
@@ -63,13 +63,13 @@ def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> On
     """The network of ``file`` in int8, calibrated on photos of ``training``."""
     model = onnx.load_model_from_string(file.read())
     properties = {prop.key: prop.value for prop in model.metadata_props}
-    # Batch norms are folded already: without this mark ONNX Runtime warns that they should be.
-    add_pre_process_metadata(model)
     with tempfile.TemporaryDirectory(prefix="gluonseg-int8-") as folder:
-        target = Path(folder) / ONNX_FILES[INT8]
+        folded, target = (str(Path(folder) / name) for name in (ONNX_FILES[FLOAT32], ONNX_FILES[INT8]))
+        # Folds the batch norms into the convolutions, which are what is quantized.
+        quant_pre_process(model, folded, skip_symbolic_shape=True)
         quantize_static(
-            model,
-            str(target),
+            folded,
+            target,
             _Photos(training, predictor),
             quant_format=QuantFormat.QDQ,
             # With the ReLU a convolution's output needs levels for what is above 0 only.
@@ -80,8 +80,12 @@ def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> On
             weight_type=QuantType.QInt8,
             extra_options={"CalibMovingAverage": True},
         )
-        quantized = onnx.load_model(str(target))
+        quantized = onnx.load_model(target)
     onnx.helper.set_model_props(quantized, properties)
+    # ONNX Runtime lists every domain that it knows; the operators are all of ONNX's own.
+    opset = next(one for one in quantized.opset_import if not one.domain)
+    del quantized.opset_import[:]
+    quantized.opset_import.append(opset)
     return OnnxFile(ONNX_FILES[INT8], quantized.SerializeToString(), precision=INT8)
 
 

@@ -19,7 +19,7 @@ MAX_NETWORK_PIXELS = 4_000_000
 """Larger pictures are shrunk to this for the network, which takes seconds a million pixels, unless told otherwise."""
 MAX_WHOLE_PIXELS = 1 << 20
 """Up to this a picture goes through the network as one, unless its logits take more than MAX_BAND_BYTES."""
-MAX_BAND_BYTES = 256 << 20
+MAX_BAND_BYTES = 192 << 20
 """Logits of one row of tiles; where they would take more, the tiles are less high."""
 TILE = 768
 OVERLAP = 128
