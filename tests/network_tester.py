@@ -1,6 +1,6 @@
 """What must hold for every network. A network's test class names it; see test_networks.py.
 
-A network of another package can be tested in the same way, with this folder on the path.
+A network of another package can be tested in the same way: docs/networks.md has the class and the command.
 """
 
 from __future__ import annotations

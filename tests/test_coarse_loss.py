@@ -55,11 +55,12 @@ def _assert_same(found: tuple[Any, list[Any]], expected: tuple[Any, list[Any]], 
         (2, (8, 8), (64, 64), 1e5),
     ],
 )
+@pytest.mark.parametrize("align_corners", [True, False])
 def test_equal_to_the_loss_of_enlarged_logits(
-    classes: int, coarse: tuple[int, int], size: tuple[int, int], spread: float
+    classes: int, coarse: tuple[int, int], size: tuple[int, int], spread: float, align_corners: bool
 ) -> None:
     class_ids, weights, outputs = _draw(classes, coarse, size, spread)
-    loss = CoarseLoss(MixedLoss(classes, 0.3))
+    loss = CoarseLoss(MixedLoss(classes, 0.3), align_corners)
     expected = loss.differentiate_at_once(class_ids, weights, outputs)
     _assert_same(loss.differentiate_by_rows(class_ids, weights, outputs), expected)
     head = loss.differentiate_by_rows(class_ids, weights, outputs[:1])
@@ -77,11 +78,13 @@ def test_the_way_is_chosen_by_the_device() -> None:
     assert total.asscalar() == by_rows[0].asscalar()
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(("coarse", "fine"), [(30, 240), (3, 17), (1, 8), (2, 2), (60, 473), (7, 3)])
-def test_enlargement_is_mxnets(coarse: int, fine: int) -> None:
-    first, matrix = build_enlargement(coarse, fine)
+def test_enlargement_is_mxnets(coarse: int, fine: int, align_corners: bool) -> None:
+    first, matrix = build_enlargement(coarse, fine, align_corners)
     line = np.random.default_rng(0).normal(0, 1, (1, 1, 1, coarse)).astype(np.float32)
-    expected = mx.nd.contrib.BilinearResize2D(mx.nd.array(line), height=1, width=fine).asnumpy().ravel()
+    law = {"align_corners": align_corners}
+    expected = mx.nd.contrib.BilinearResize2D(mx.nd.array(line), height=1, width=fine, **law).asnumpy().ravel()
     np.testing.assert_allclose(matrix @ line.ravel(), expected, atol=1e-6)
     used = [set(np.flatnonzero(row)) for row in matrix]
     assert all(places <= {start, start + 1} for places, start in zip(used, first, strict=True))

@@ -25,15 +25,17 @@ def tiny(trained_model: Path) -> Predictor:
 @pytest.mark.parametrize("limit", [1, 5 * 90, 1 << 22])
 @pytest.mark.parametrize("size", [(33, 21), (5, 3), (1, 1), (2, 40), (64, 7)])
 @pytest.mark.parametrize("coarse", [(5, 3), (1, 1), (1, 6), (8, 2)])
+@pytest.mark.parametrize("align_corners", [True, False])
 def test_enlarging_follows_mxnet_and_a_few_cells_at_a_time_give_the_same_mask(
-    monkeypatch: pytest.MonkeyPatch, limit: int, size: tuple[int, int], coarse: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, limit: int, size: tuple[int, int], coarse: tuple[int, int], align_corners: bool
 ) -> None:
     monkeypatch.setattr(enlarge, "MAX_VALUES", limit)
     logits = np.random.default_rng(3).normal(size=(5, *coarse)).astype(np.float32)
-    whole = mx.nd.contrib.BilinearResize2D(mx.nd.array(logits[None]), height=size[0], width=size[1])
-    np.testing.assert_array_equal(compute_mask(logits, *size), whole.argmax(axis=1)[0].asnumpy())
+    law = {"height": size[0], "width": size[1], "align_corners": align_corners}
+    whole = mx.nd.contrib.BilinearResize2D(mx.nd.array(logits[None]), **law)
+    np.testing.assert_array_equal(compute_mask(logits, *size, align_corners), whole.argmax(axis=1)[0].asnumpy())
     wanted = mx.nd.softmax(whole, axis=1)[0].asnumpy()
-    np.testing.assert_allclose(compute_probabilities(logits, *size), wanted, atol=1e-6)
+    np.testing.assert_allclose(compute_probabilities(logits, *size, align_corners), wanted, atol=1e-6)
 
 
 @pytest.mark.fault(family=56, outcome="200 within a second and 64 MB: 200 000 pixels in a line", inputs=2)

@@ -26,7 +26,8 @@ from gluonseg.sagemaker.stop_signal import find_children, find_receivers
 from job_layout import HYPERPARAMETERS, TRAIN, Job, draw_channels, lay_out_job
 from logged_process import LoggedProcess, start_logged
 
-FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "model_manifest.json"}
+FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "model_symbol.json",
+         "model_manifest.json"}  # fmt: skip
 FILES |= {"curves.json"}
 EPOCH_END = r"completed \S+ % of epochs"
 LIMIT_S = 15.0

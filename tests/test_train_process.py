@@ -84,6 +84,7 @@ def test_a_good_job_ends_with_0_and_leaves_the_artifacts(trained: tuple[Job, Job
         "model_algo-1",
         "hyperparams.json",
         "model_card.json",
+        "model_symbol.json",
         "curves.json",
         "curves.png",
         "model.onnx",

@@ -365,7 +365,7 @@ def test_another_class_count_keeps_the_backbone(
     fresh = build_start_network(_parse(num_classes="6"), [mx.cpu()])
     network = build_start_network(_parse(num_classes="6"), [mx.cpu()], artifact=artifact)
     assert "has 4 classes, num_classes is 6" in caplog.text
-    assert "heads start from random values" in caplog.text
+    assert "the parameters head.* and auxlayer.* start from random values" in caplog.text
     pixel = mx.nd.zeros((1, 3, 16, 16))
     assert network.predict(pixel).shape == fresh.predict(pixel).shape == (1, 6, 16, 16)
     for name, parameter in network._collect_params_with_prefix().items():
@@ -426,7 +426,7 @@ def test_a_later_divergence_leaves_the_best_model(
     with pytest.raises(TrainingDivergedError, match="epoch 1, iteration 1"):
         run_tiny()
     left = {path.name for path in (tmp_path / "model").iterdir()}
-    assert left == {"hyperparams.json", "model_card.json", "model_best.params"}
+    assert left == {"hyperparams.json", "model_card.json", "model_symbol.json", "model_best.params"}
     assert load_predictor(tmp_path / "model").predict_mask(np.zeros((9, 9, 3), np.uint8)).shape == (9, 9)
 
 

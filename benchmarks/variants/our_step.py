@@ -15,7 +15,7 @@ from gluonseg.cores import set_thread_count
 LEARNING_RATE = 1e-3
 
 
-def _build_stepper(backbone: str, num_classes: int, crop_size: int) -> Any:
+def build_stepper(backbone: str, num_classes: int, crop_size: int, algorithm: str = "fcn") -> Any:
     """What a job of gluonseg trains with: its network, loss and optimizer, started and compiled as there."""
     import mxnet as mx
 
@@ -26,7 +26,7 @@ def _build_stepper(backbone: str, num_classes: int, crop_size: int) -> Any:
     from gluonseg.train.step import Stepper
 
     given = {
-        "algorithm": "fcn", "backbone": backbone.replace("resnet", "resnet-"), "num_classes": str(num_classes),
+        "algorithm": algorithm, "backbone": backbone, "num_classes": str(num_classes),
         "crop_size": str(crop_size), "use_pretrained_model": "False", "optimizer": "sgd", "momentum": "0.9",
         "weight_decay": "0.0001", "learning_rate": str(LEARNING_RATE),
     }  # fmt: skip
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     from gluonseg.data.loader import Batch
 
     num_classes, crop_size, count, steps = (int(argument) for argument in arguments[1:])
-    stepper = _build_stepper(arguments[0], num_classes, crop_size)
+    stepper = build_stepper(arguments[0].replace("resnet", "resnet-"), num_classes, crop_size)
     batch = Batch(*draw_batch(crop_size, count, num_classes))
 
     def run() -> dict[str, float]:

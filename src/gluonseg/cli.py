@@ -15,6 +15,7 @@ from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
+from gluonseg.models.registry import get_networks
 from gluonseg.parameter import format_value, parse_value
 from gluonseg.printable import escape_lines
 
@@ -98,7 +99,8 @@ def _add_all_hyperparameters(parser: argparse.ArgumentParser, leave_out: Collect
         hidden = name.startswith("_")
         shown = "none" if one.default in (None, ()) else format_value(one.default)
         default = "required" if one.required else f"default {shown}"
-        text = argparse.SUPPRESS if hidden else f"{one.help} ({default})".replace("%", "%%")
+        valid = f"{one.describe_range()}; " if one.choices else ""
+        text = argparse.SUPPRESS if hidden else f"{one.help} ({valid}{default})".replace("%", "%%")
         parser.add_argument(f"--{name}", help=text, metavar="VALUE")
 
 
@@ -108,9 +110,11 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument("channels", type=Path, help="folder with train, train_annotation, validation, ...")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and report.html")
     specs = get_specs()
+    backbone = specs["backbone"].default
+    networks = [network.name for network in get_networks().values() if not network.list_problems(backbone, None)]
     lists = {
-        "algorithms": (",".join(specs["algorithm"].list_choices()), "networks to compare"),
-        "backbones": (specs["backbone"].default, "ResNets under each"),
+        "algorithms": (",".join(networks), "networks to compare"),
+        "backbones": (backbone, "encoders under each"),
         "seeds": (str(specs["seed"].default), "each network is trained once with each seed"),
     }
     for name, (default, help_text) in lists.items():

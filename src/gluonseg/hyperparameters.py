@@ -99,7 +99,7 @@ class Hyperparameters:
     )
     output_stride: int | None = spec(
         int, None, low=1, beyond=True,
-        help="Pixels a side for one place of the network's output: 8, 16 or 32, less is finer; the network's own.",
+        help="Pixels a side for one place of the network's output, see docs/networks.md; less is finer and slower.",
     )  # fmt: skip
     tensorboard: bool = spec(
         bool, False, beyond=True, help="Write curves for TensorBoard, too; needs gluonseg[tensorboard]."

@@ -33,7 +33,7 @@ from local_server import serving
 from picture import draw_noise, encode_picture
 from program import build_environment, run_program
 
-WRITTEN = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, "model_card.json", ONNX_FILE)
+WRITTEN = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, "model_card.json", "model_symbol.json", ONNX_FILE)
 
 
 @pytest.fixture

@@ -130,13 +130,16 @@ def build_comparison(
     values = [parse_values(option, lists[option]) for option in VARIED]
     # Seeds outermost: after a third of the time of three seeds there is one number for every model.
     runs = tuple(Run(algorithm, backbone, seed) for seed, backbone, algorithm in itertools.product(*reversed(values)))
-    first = {name: format_value(value) for name, value in zip(VARIED.values(), runs[0], strict=True)}
-    hyperparameters = parse_hyperparameters({**given, **first})
+    # Of every pair of network and backbone: one that does not exist is known before any training.
+    parsed = [
+        parse_hyperparameters({**given, "algorithm": algorithm, "backbone": backbone, "seed": str(runs[0].seed)})
+        for algorithm, backbone in itertools.product(*values[:2])
+    ]
     data, folder = data.resolve(), folder.resolve()
     if folder == data or data in folder.parents:
         # Each folder beside the channels is taken for a channel by the next command.
         raise DataError(f"--out {folder} is inside the folder of the channels, {data}; choose another folder")
-    return Comparison(data, channels, folder, runs, given, hyperparameters)
+    return Comparison(data, channels, folder, runs, given, parsed[0])
 
 
 def check_data(comparison: Comparison, progress: Callable[[int, int], None] | None = None) -> CheckReport:

@@ -6,6 +6,8 @@ from typing import Any
 
 from gluoncv.model_zoo.resnetv1b import BasicBlockV1b, BottleneckV1b, ResNetV1b
 
+from gluonseg.errors import ModelError
+
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _STAGES: dict[int, dict[int, tuple[int, int]]] = {32: {}, 16: {4: (1, 2)}, 8: {3: (1, 2), 4: (1, 4)}}
 """Stride and dilation of the stages that differ from the plain ResNet, by output stride."""
@@ -25,6 +27,11 @@ class ResNetEncoder(ResNetV1b):  # type: ignore[misc]
     parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, name: str, output_stride: int = 32, **norm: Any) -> None:
+        if output_stride not in _STAGES:
+            raise ModelError(
+                f"{name} has the output strides {', '.join(map(str, _STAGES))}, not {output_stride}; a network that "
+                "enlarges what the encoder gives sets encoder_stride"
+            )
         depth = int(name.removeprefix("resnet-"))
         is_deep = depth >= 50
         self._stages = _STAGES[output_stride]

@@ -62,6 +62,16 @@ class SegmentationNetwork(nn.HybridBlock):  # type: ignore[misc]
                 setattr(self, part, getattr(encoder, part))
             self.encode = encoder.__call__
             self.build_heads(encoder.channels, nclass, **norm)
+        self._check_heads(network, encoder.parts)
+
+    def _check_heads(self, network: Network, parts: tuple[str, ...]) -> None:
+        """Raise ModelError when what was built is not what the network's declaration says."""
+        declared = {head.partition(".")[0] for head in network.heads}
+        undeclared = [name for name in self._children if name not in (*parts, *declared)]
+        if undeclared:
+            raise ModelError(f"{network.name} has the head {undeclared[0]}; its declaration must list it in heads")
+        if self.aux and not hasattr(self, "auxlayer"):
+            raise ModelError(f"{network.name} has no auxlayer; its declaration must say has_auxiliary=False")
 
     def build_heads(self, channels: tuple[int, ...], num_classes: int, **norm: Any) -> None:
         """Set the blocks behind the encoder as attributes, named as the declaration's ``heads``.

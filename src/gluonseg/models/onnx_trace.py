@@ -79,7 +79,7 @@ class Graph:
         """Bilinear resize of x (N, C, h, w) to ``size``, int64 (2,)."""
         front = self.measure(x, 0, 2, f"{name}.front")
         sizes = self.add("Concat", [front, size], f"{name}.sizes", axis=0)
-        law = "align_corners" if align_corners else "half_pixel"
+        law = "align_corners" if align_corners else "pytorch_half_pixel"
         return self.add("Resize", [x, "", "", sizes], name, mode="linear", coordinate_transformation_mode=law)
 
 

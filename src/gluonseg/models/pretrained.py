@@ -193,6 +193,8 @@ def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | N
     ``~/.mxnet/models``), which downloads. File names: :func:`compute_file_patterns`; folders inside are
     not entered. Raises ModelError with the places and the ways out, without a network within about 15 s.
     """
+    if not find_encoder(backbone).gluoncv:
+        raise ModelError(f"there are no ImageNet weights for {backbone}; set use_pretrained_model to False")
     named = os.environ.get(FOLDER_VARIABLE)
     folders = (
         (f"the channel '{CHANNEL}'", channel),

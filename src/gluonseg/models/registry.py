@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -125,19 +126,31 @@ def get_networks() -> Mapping[str, Network]:
     """
     networks = {network.name: network for network in _OWN}
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
+        was_loaded = "mxnet" in sys.modules
         try:
             network = entry.load()
         except Exception as error:  # another package's code may raise anything; the other networks can be used
-            _log.warning("The network %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
-            continue
-        if not isinstance(network, Network) or network.name in networks:
-            _log.warning(
-                "The entry point %s (%s) is left out: it must be a gluonseg.Network whose name is not taken",
-                entry.name, entry.value,
-            )  # fmt: skip
-            continue
-        networks[network.name] = network
+            problem: str | None = f"it cannot be loaded: {error}"
+        else:
+            problem = _find_problem(network, networks)
+        if "mxnet" in sys.modules and not was_loaded:
+            problem = "its declaration imports MXNet; put the network into another module and name it in build"
+        if problem:
+            _log.warning("The network %s of the entry point %s is left out: %s", entry.name, entry.value, problem)
+        else:
+            networks[network.name] = network
     return networks
+
+
+def _find_problem(network: object, others: Mapping[str, Network]) -> str | None:
+    """Why what an entry point of another package names is no network that can be used beside ``others``."""
+    if not isinstance(network, Network):
+        return f"it is no gluonseg.models.registry.Network but a {type(network).__name__}"
+    if network.name in others:
+        return f"there is a network {network.name} already"
+    known = {encoder.name: encoder for other in others.values() for encoder in other.encoders}
+    taken = [encoder.name for encoder in network.encoders if known.get(encoder.name, encoder) != encoder]
+    return f"there is another encoder {taken[0]} already" if taken else None
 
 
 @functools.cache
@@ -182,6 +195,9 @@ def get_heads() -> tuple[str, ...]:
 
 
 def load_object(reference: str) -> Any:
-    """The object that ``module:name`` refers to."""
+    """The object that ``module:name`` refers to; ModelError when there is none."""
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"{reference}, which a network's declaration names, cannot be loaded: {error}") from error

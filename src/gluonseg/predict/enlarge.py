@@ -35,7 +35,7 @@ def compute_positions(places: int, pixels: int, align_corners: bool) -> Float32A
     """Where each of ``pixels`` lies on a side of ``places`` values, (pixels,) from 0 to places - 1."""
     # In float32, as MXNet computes it: the masks are to be the same.
     pixel = np.arange(pixels, dtype=np.float32)
-    if align_corners:
+    if align_corners or pixels == 1:
         position = np.float32(places - 1) / np.float32(max(1, pixels - 1)) * pixel
     else:
         position = np.float32(places) / np.float32(pixels) * (pixel + np.float32(0.5)) - np.float32(0.5)

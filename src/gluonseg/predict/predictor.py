@@ -18,7 +18,7 @@ import numpy as np
 from gluonseg.data.transforms import compute_long_side_size, resize_image
 from gluonseg.errors import ModelError
 from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
-from gluonseg.models.artifact import find_weights, open_model, read_folder
+from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
 from gluonseg.models.manifest import find_digest
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILE, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
@@ -164,17 +164,16 @@ def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
             f"there is no {folder}/{ONNX_FILES[precision]} that fits the parameters; "
             "gluonseg export --int8 --channels DATA makes it"
         )
-    nodes = find_symbol(folder)
-    return _convert_by_mxnet(folder) if nodes is None else _convert(folder, nodes)
+    artifact, nodes = read_folder(folder), find_symbol(folder)
+    return _convert_by_mxnet(folder) if nodes is None else _convert(artifact, nodes)
 
 
-def _convert(folder: Path, nodes: Sequence[SymbolNode]) -> tuple[Engine, ModelCard]:
+def _convert(artifact: ModelArtifact, nodes: Sequence[SymbolNode]) -> tuple[Engine, ModelCard]:
     """A model that has a symbol and no ONNX file that fits."""
     # Here, not at the top: only this way needs the package that writes graphs.
     from gluonseg.models.onnx_trace import build_graph
     from gluonseg.predict.onnx_engine import OnnxEngine
 
-    artifact = read_folder(folder)
     graph = build_graph(artifact.card, artifact.arrays, nodes)
     file = OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString())
     return OnnxEngine(file, artifact.card), artifact.card
@@ -189,8 +188,10 @@ def _convert_by_mxnet(folder: Path) -> tuple[Engine, ModelCard]:
     with tempfile.TemporaryDirectory(prefix="gluonseg-onnx-") as name:
         target = folder if os.access(folder, os.W_OK) else Path(name)
         _log.info("Converting the model in %s to %s, once", folder, target / ONNX_FILE)
-        command = [sys.executable, "-m", "gluonseg", "export", str(folder), "--output", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "gluonseg", "export", str(folder.resolve()), "--output", str(target.resolve())]
+        # Python looks for modules where it is started, and the folder of whoever called may hold others.
+        home = Path(__file__).resolve().parents[2]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
             raise ModelError(f"the model in {folder} cannot be converted: {reason.removeprefix('gluonseg: ')}")
