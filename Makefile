@@ -7,8 +7,10 @@ VERSION := $(lastword $(shell { $(PYTHON) -V || true; } 2>&1))
 RUNTIME := $(VENV)/requirements.$(VERSION)
 TESTING := $(VENV)/requirements-test.$(VERSION)
 PIP := -m pip install --disable-pip-version-check --no-deps
+# As python_requires in setup.py has it.
+PYTHONS := 3.10 3.11 3.12 3.13 3.14
 
-.PHONY: help demo test lint bench faults fault-table image image-gpu sdk-v2 sdk-v3 clean
+.PHONY: help demo test lint bench faults fault-table image image-gpu sdk-v2 sdk-v3 clean check-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile
@@ -47,12 +49,43 @@ clean: ## remove .venv and everything else that the targets made
 	rm -rf $(VENV) .venv-sdk-v2 .venv-sdk-v3 build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests container local_mode benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Run by a Python of the right version: what its packages need that pip cannot install.
+define CHECK_MACHINE
+import ctypes, importlib.util, os, platform, re, shutil, sys, sysconfig
+system = " ".join((platform.system(), platform.machine(), *platform.libc_ver())).strip()
+if not re.match(r"Linux x86_64 glibc 2\.(2[89]|[3-9]\d)", system):
+    sys.exit(f"gluonseg needs x86_64 Linux with glibc 2.28 or newer, and this is {system}: use Debian 12 in a container")
+def can_load(library):
+    try: return ctypes.CDLL(library)
+    except OSError: return None
+python = "python%d.%d" % sys.version_info[:2]
+compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+parts = [("Python's venv module", python + "-venv", importlib.util.find_spec("ensurepip")),
+         ("a C compiler", "gcc libc6-dev", shutil.which(compiler.split()[0])),
+         ("Python.h", python + "-dev", os.path.isfile(sysconfig.get_paths()["include"] + "/Python.h")),
+         ("libgomp.so.1", "libgomp1", can_load("libgomp.so.1")),
+         ("libquadmath.so.0", "libquadmath0", can_load("libquadmath.so.0"))]
+missing = [part[:2] for part in parts if not part[2]]
+if missing:
+    names, packages = zip(*missing)
+    apt = "apt-get" if os.geteuid() == 0 else "sudo apt-get"
+    sys.exit(f"gluonseg cannot be installed yet: this machine lacks {', '.join(names)}. "
+             f"On Debian or Ubuntu: {apt} update && {apt} install -y {' '.join(packages)}")
+endef
+export CHECK_MACHINE
+
+check-machine: ## say in one line what this machine lacks to run gluonseg, and how to install it
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "gluonseg: there is no '$(PYTHON)' here: apt-get install python3, or name one, PYTHON=python3.12" >&2; exit 1; }
+	@test "$(filter $(PYTHONS:=.%),$(VERSION))" || { \
+	    echo "gluonseg needs CPython $(firstword $(PYTHONS)) to $(lastword $(PYTHONS)), and $(PYTHON) is" \
+	        $$($(PYTHON) -V 2>&1)": name another, PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -I -c "$$CHECK_MACHINE"
+
 # requirements.txt for running, requirements-test.txt for developing. Nothing is fetched that the locks do not name:
 # setuptools comes first, so that the packages that exist only as source are built with it.
 $(VENV)/%.$(VERSION): docker/%.txt docker/requirements-build.txt setup.py
-	@command -v $(PYTHON) >/dev/null || { \
-	    echo "gluonseg: there is no '$(PYTHON)' here: apt-get install python3, or name one, PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -I src/gluonseg/doctor.py
+	@$(MAKE) -s check-machine
 	@test "$$($(VENV)/bin/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || $(PYTHON) -m venv --clear $(VENV)
 	@{ $(VENV)/bin/python $(PIP) --require-hashes -r docker/requirements-build.txt && \
 	   $(VENV)/bin/python $(PIP) --require-hashes --no-build-isolation -r $< && \

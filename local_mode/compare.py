@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""FCN, PSP and DeepLab as three training jobs and three endpoints in SageMaker local mode, compared on this machine.
+"""Networks as training jobs and endpoints in SageMaker local mode, compared on this machine.
 
     .venv-sdk-v2/bin/python local_mode/compare.py                         draws a small data set and compares on it
     .venv-sdk-v3/bin/python local_mode/compare.py --data FOLDER --epochs 30 --set crop_size=240 base_size=240
@@ -28,7 +28,6 @@ from price import format_costs, read_prices
 from ranking import format_ranking, rank
 
 from gluonseg.compare.hardware import describe_hardware
-from gluonseg.compare.lock import hold_lock
 from gluonseg.compare.plan import (
     VARIED,
     Comparison,
@@ -41,6 +40,7 @@ from gluonseg.compare.plan import (
 from gluonseg.compare.record import RunRecord
 from gluonseg.errors import UserError
 from gluonseg.models.registry import get_networks
+from gluonseg.train.folder_lock import hold_folder
 
 COSTS_FILE = "costs.txt"
 
@@ -118,7 +118,7 @@ def compare(arguments: argparse.Namespace) -> int:
     job = Job(arguments.image, hyperparameters, data, output, arguments.instance_type)
     with sdk.open_session(arguments.image, arguments.port) as session:
         comparison.folder.mkdir(parents=True, exist_ok=True)
-        with hold_lock(comparison.folder):
+        with hold_folder(comparison.folder, "writes a comparison to"):
             endpoint = f"SageMaker local mode, {sdk.TITLE}; latency and images/s are those of its answers over HTTP"
             write_comparison(comparison, check, {**describe_hardware(), "endpoint": endpoint})
             records = run_all(Comparer(sdk, session, comparison, truth, job))

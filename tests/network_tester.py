@@ -20,13 +20,16 @@ import pytest
 from PIL import Image
 
 from conftest import TINY, build_listeners
+from gluonseg.data.dataset import Dataset
+from gluonseg.data.pairs import match_pairs
 from gluonseg.export import TOLERANCE, compute_difference
 from gluonseg.hyperparameters import parse_hyperparameters
+from gluonseg.labels import default_label_map
 from gluonseg.models.artifact import read_artifact
 from gluonseg.models.card import ModelCard, build_card
 from gluonseg.models.cost import compute_served_cost
 from gluonseg.models.network import SegmentationNetwork, build_network, load_params
-from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile
+from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile, find_onnx
 from gluonseg.models.onnx_trace import build_graph
 from gluonseg.models.params_file import read_params
 from gluonseg.models.registry import find_network
@@ -34,6 +37,7 @@ from gluonseg.models.symbol import SYMBOL_FILE, describe_symbol, parse_symbol
 from gluonseg.predict.mxnet_engine import MXNetEngine
 from gluonseg.predict.onnx_engine import OnnxEngine
 from gluonseg.predict.predictor import Predictor, load_predictor
+from gluonseg.quantize import quantize_file
 from gluonseg.serve.app import create_app
 from gluonseg.serve.settings import Settings
 from gluonseg.train.freeze import Freeze
@@ -228,6 +232,28 @@ class NetworkTester:
             (bare / name).hardlink_to(model / name)
         np.testing.assert_array_equal(load_predictor(bare).predict_mask(picture), mask)
 
+    def test_tiles_give_nearly_the_mask_of_the_whole(self, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+        predictor = load_predictor(job[0] / "model")
+        picture = np.repeat(np.repeat(draw_noise(24, 30), 32, axis=0), 32, axis=1)
+        whole = predictor.compute_logits(picture)
+        monkeypatch.setattr("gluonseg.predict.tile.MAX_WHOLE_PIXELS", 0)
+        tiled = predictor.compute_logits(picture)
+        assert tiled.shape == whole.shape
+        # Of the first tile the part that is far from the others knows all around it that it needs.
+        y, x = (64 // predictor.card.output_stride for _ in range(2))
+        scale = np.abs(whole).max()
+        assert np.median(np.abs(tiled - whole)) < 0.05 * scale
+        assert np.abs(tiled - whole)[:, :y, :x].max() < 0.2 * scale
+
+    def test_int8_gives_nearly_the_same_mask(self, job: Job) -> None:
+        model, channels, _ = job[0] / "model", *job[1:]
+        exact, file = load_predictor(model), find_onnx(model)
+        assert file is not None
+        training = Dataset(match_pairs(channels["train"], channels["train_annotation"]).pairs, default_label_map(255))
+        fast = Predictor(OnnxEngine(quantize_file(file, exact, training), exact.card), exact.card)
+        picture, _ = training.read(0)
+        assert (fast.predict_mask(picture) == exact.predict_mask(picture)).mean() > 0.9
+
     def test_a_killed_training_goes_on_bit_for_bit(self, job: Job, tmp_path: Path) -> None:
         folder, channels, hyperparameters = job
         (tmp_path / "checkpoints").mkdir()
@@ -263,7 +289,9 @@ class NetworkTester:
             network(batch)[0].sum().backward()
         mx.nd.waitall()
         for name, parameter in network._collect_params_with_prefix().items():
-            if not name.startswith(heads):
+            if name.startswith(heads):
+                assert parameter.grad_req == "null" or name.startswith("auxlayer.") or parameter.grad().asnumpy().any()
+            else:
                 assert parameter.grad_req == "null", name
                 np.testing.assert_array_equal(parameter.data().asnumpy(), before[name])
 

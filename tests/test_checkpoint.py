@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import stat
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +25,6 @@ import pytest
 from conftest import RunJob
 from gluonseg.errors import StorageError, UserError
 from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
-from gluonseg.metrics import Confusion
 from gluonseg.models.artifact import read_folder
 from gluonseg.models.card import read_card
 from gluonseg.models.onnx_file import ONNX_FILE
@@ -605,23 +603,22 @@ def test_a_full_disk_ends_no_training(
     _assert_same_model(tmp_path / "model", finished_job / "model")
 
 
-def test_a_stop_before_training_tells_of_the_checkpoints(
-    run_tiny: RunJob, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("has_model", [False, True])
+def test_a_stop_before_training_tells_of_what_is_there(
+    run_tiny: RunJob, folder: Path, tmp_path: Path, has_model: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a spot machine is taken away again while the data is read."""
     caplog.set_level(logging.INFO)
-    (folder.parent / "model").mkdir()
-    stop = Stop()
-
-    def request(_done: int, _total: int) -> None:
-        stop.request(signal.SIGTERM)
-        raise Stopped
-
+    model, stop = tmp_path / "model", Stop()
+    model.mkdir()
+    if has_model:
+        (model / BEST).write_text("earlier")
     with pytest.raises(Stopped):
-        run_tiny(checkpoint_folder=folder, stop=stop, check_progress=request)
-    stop.conclude()
-    words = f"Stopped by SIGTERM before training had begun: there is no model; the next run goes on from .* {folder}"
-    assert re.search(words, caplog.text)
+        run_tiny(checkpoint_folder=folder, stop=stop, check_progress=lambda _done, _total: stop.request(signal.SIGTERM))
+    kept = f"the model in {model} is as it was" if has_model else "there is no model"
+    words = f"before training had begun: {kept}; the next run goes on from the checkpoints in {folder}"
+    assert f"Stopped by SIGTERM {words}" in caplog.text
+    assert [path.name for path in model.iterdir()] == [BEST] * has_model
 
 
 @pytest.mark.fault(family=45, outcome="a refusal while an earlier model is removed leaves a model, or none", inputs=9)
@@ -741,66 +738,6 @@ def test_a_folder_that_cannot_be_synced_does_not_grow(
                 told.append(error.errno)
         assert [file.epochs for file in checkpoints.find_files()] == [4, 3]
     assert told == ([number] * 4 if is_told else [])
-
-
-# A stop while a checkpoint is written.
-
-
-def test_the_lock_of_the_stop_is_held_while_a_checkpoint_is_written(
-    run_tiny: RunJob, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop, seen, write = Stop(), [], CheckpointFolder.write
-    _find_checkpoints(folder)[0].unlink()
-
-    def watch(self: CheckpointFolder, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
-        seen.append(stop.saving.locked())
-        return write(self, epochs, updates, arrays)
-
-    monkeypatch.setattr(CheckpointFolder, "write", watch)
-    run_tiny(checkpoint_folder=folder, stop=stop)
-    assert seen == [True]
-    assert not stop.saving.locked()
-
-
-@pytest.mark.parametrize("is_in_time", [True, False])
-def test_the_end_waits_for_a_checkpoint_that_is_being_written(
-    finished_job: Path,
-    tmp_path: Path,
-    is_in_time: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr("gluonseg.train.result.SAVE_PATIENCE_S", 30.0 if is_in_time else 0.2)
-    network = mx.gluon.nn.Dense(1, in_units=1)
-    network.initialize()
-    stop, writer = Stop(), ModelWriter(network, tmp_path)
-    result = ResultFolder(tmp_path, None, read_card(finished_job / "model" / "model_card.json"), "", writer, stop)
-    result.begin({})
-    writer.on_epoch(EpochResult(0, 0.1, 1.0, 1.0, Confusion(np.eye(4, dtype=np.int64)), 1.0), True)
-    stop.request(signal.SIGTERM)
-    with stop.saving:
-        thread = threading.Thread(target=stop.conclude)
-        thread.start()
-        thread.join(0.5 if is_in_time else 20)
-        assert thread.is_alive() == is_in_time
-        assert (tmp_path / LAST).is_file(), "the model comes first"
-    thread.join(20)
-    words = "and is now" if is_in_time else "took too long to write, the one before stays"
-    assert "Stopped by SIGTERM after epoch 0" in caplog.text
-    assert f"{words}; the model is in" in caplog.text
-
-
-def test_a_stop_before_the_training_tells_of_the_model_that_is_there(
-    run_tiny: RunJob, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    model, stop = shutil.copytree(finished_job / "model", tmp_path / "model"), Stop()
-    with pytest.raises(UserError):
-        run_tiny({"num_classes": "wrong"}, stop=stop)
-    stop.request(signal.SIGTERM)
-    stop.conclude()
-    assert f"Stopped by SIGTERM before training had begun: the model in {model} is as it was" in caplog.text
 
 
 def test_nothing_is_pickled_or_unpickled(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -17,16 +16,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import mxnet as mx
+import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
 from gluonseg.cli import main
 from gluonseg.compare.child import Ended, Interrupted, StopSignals, run_child
-from gluonseg.compare.lock import LOCK_FILE, hold_lock
 from gluonseg.compare.plan import Run, read_comparison
 from gluonseg.compare.progress import Display, TrainingState, estimate_left, format_seconds
 from gluonseg.compare.record import FAILED, FINISHED, read_record
-from gluonseg.compare.runner import RunError, _Runner, find_reason
+from gluonseg.compare.runner import RunError, _Runner, find_reason, hold_comparison
 from gluonseg.errors import TrainingDivergedError, UserError
 from gluonseg.train.step import check_finite, check_finite_parameters
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
@@ -326,21 +325,20 @@ def test_folders_that_are_refused(channels: Path, tmp_path: Path, capsys: Captur
 
 
 def test_a_second_comparison_in_the_folder_is_refused(channels: Path, tmp_path: Path, capsys: Capture) -> None:
-    with hold_lock(tmp_path):
+    with hold_comparison(tmp_path):
         assert main(_build_command(channels, tmp_path)) == 2
-    check_one_line(capsys, f"{tmp_path} is in use: process {os.getpid()} writes")
-    with hold_lock(tmp_path):
+    check_one_line(capsys, f"another process writes a comparison to {tmp_path}; wait for its end")
+    with hold_comparison(tmp_path):
         pass
 
 
 def test_a_run_that_outlives_its_comparison_holds_the_lock(tmp_path: Path) -> None:
-    with hold_lock(tmp_path) as lock:
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock.descriptor])
-    (tmp_path / LOCK_FILE).write_text(f"999999999 {child.pid}")  # as when the comparison was killed
-    with pytest.raises(UserError, match=f"process {child.pid} writes"), hold_lock(tmp_path):
+    with hold_comparison(tmp_path) as descriptor:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])
+    with pytest.raises(UserError, match="another process writes"), hold_comparison(tmp_path):
         pass
     child.communicate(b"\n")
-    with hold_lock(tmp_path):
+    with hold_comparison(tmp_path):
         pass
 
 
@@ -351,7 +349,7 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
         for line in process.stderr:
             if "epoch 1/500" in line:
                 break
-        _, child = (int(word) for word in (tmp_path / "out" / LOCK_FILE).read_text().split())
+        (child,) = psutil.Process(process.pid).children()
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -360,8 +358,7 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     assert lines.count("stopping; once more stops at once") == 1
     assert lines[-1] == "gluonseg: stopped; the same command goes on after the last epoch that is finished"
     assert time.monotonic() - start < 20
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    assert not child.is_running()
     run = tmp_path / "out" / "runs" / RUN
     assert "Stopped by SIGTERM" in (run / "log.txt").read_text()
     assert (run / "model" / "model_best.params").is_file()
@@ -384,7 +381,6 @@ def _run_python(code: str, folder: Path, stop: StopSignals) -> tuple[int, float,
             folder / "log.txt",
             stop,
             keep_open=file.fileno(),
-            on_start=lambda _pid: None,
             on_lines=lines.extend,
             on_stop=lambda: lines.append("stopping"),
         )

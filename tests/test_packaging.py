@@ -1,4 +1,4 @@
-"""The locks hold what setup.py asks for, the Makefile's targets exist, and the doctor names the way out."""
+"""The locks hold what setup.py asks for, the Makefile's targets exist, and what the machine lacks is one line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from gluonseg import doctor
 from program import MAKE_VARIABLES, build_environment
 from repository import ROOT
 
@@ -26,22 +26,6 @@ LOCKS = (
     "local_mode/sdk_v3/requirements.txt",
 )
 SOURCE_ONLY = {"sagemaker-training", "inotify-simple"}
-
-GOOD = doctor.Machine(
-    executable="/usr/bin/python3",
-    implementation="cpython",
-    python=(3, 12),
-    other_python="",
-    system="Linux",
-    architecture="x86_64",
-    libc=("glibc", "2.36"),
-    lacks_venv=False,
-    lacks_compiler=False,
-    lacks_python_header=False,
-    lacks_libc_header=False,
-    missing_libraries=(),
-    is_root=False,
-)
 
 
 def read_lock(name: str) -> list[tuple[Requirement, list[str]]]:
@@ -167,61 +151,41 @@ def test_missing_python_is_one_line(tmp_path: Path) -> None:
     assert all(line.startswith("make") for line in rest)
 
 
-@pytest.mark.parametrize("minor", range(10, 15))
-def test_supported_python_is_not_blocked(minor: int) -> None:
-    assert doctor.find_blocker(GOOD._replace(python=(3, minor))) is None
+def test_machine_that_lacks_nothing() -> None:
+    done = run_make("-s", "check-machine", f"PYTHON={sys.executable}")
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("version", "change", "expected"),
     [
-        ({"python": (3, 9)}, ["3.10 to 3.14", "cpython 3.9", "/usr/bin/python3", "PYTHON=python3.12"]),
-        ({"python": (3, 15), "other_python": "/usr/bin/python3.13"}, ["cpython 3.15", "PYTHON=/usr/bin/python3.13"]),
-        ({"implementation": "pypy"}, ["CPython", "pypy 3.12"]),
-        ({"system": "Darwin", "architecture": "arm64", "libc": ("", "")}, ["x86_64 Linux", "Darwin on arm64"]),
-        ({"architecture": "aarch64"}, ["x86_64 Linux", "Linux on aarch64", "container"]),
-        ({"libc": ("", "")}, ["glibc 2.28", "no glibc"]),
-        ({"libc": ("glibc", "2.17")}, ["glibc 2.28 or newer", "glibc 2.17"]),
-        ({"lacks_venv": True}, ["venv", "sudo apt-get install -y python3.12-venv"]),
-        ({"lacks_venv": True, "is_root": True}, [": apt-get update && apt-get install -y python3.12-venv"]),
-        ({"lacks_compiler": True, "lacks_libc_header": True}, ["C compiler", "install -y gcc libc6-dev"]),
-        ({"lacks_python_header": True}, ["Python.h", "install -y python3.12-dev"]),
-        ({"missing_libraries": ("libgomp.so.1", "libquadmath.so.0")}, ["libgomp.so.1", "-y libgomp1 libquadmath0"]),
+        ("3.9.2", "", ["CPython 3.10 to 3.14", "is Python 3.9.2", "PYTHON=python3.12"]),
+        ("3.15.0", "", ["is Python 3.15.0"]),
+        ("3.12.1", "platform.machine = lambda: 'aarch64'", ["x86_64 Linux with glibc", "Linux aarch64", "Debian 12"]),
+        ("3.12.1", "platform.libc_ver = lambda: ('glibc', '2.17')", ["glibc 2.28 or newer", "Linux x86_64 glibc 2.17"]),
+        ("3.12.1", "shutil.which = str.isdigit", ["lacks a C compiler. ", "apt-get install -y gcc libc6-dev"]),
+        (
+            "3.12.1",
+            "sys.version_info = (3, 12); importlib.util.find_spec = os.path.isfile = str.isdigit; ctypes.CDLL = open",
+            ["venv module, Python.h, libgomp.so.1, libq", "-y python3.12-venv python3.12-dev libgomp1 libquadmath0"],
+        ),
     ],
 )
-def test_blocker_names_cause_and_way_out(change: dict[str, object], expected: list[str]) -> None:
-    blocker = doctor.find_blocker(GOOD._replace(**change))  # type: ignore[arg-type]
-    assert blocker is not None
-    assert "\n" not in blocker
-    assert [part for part in expected if part not in blocker] == []
+def test_what_the_machine_lacks_is_one_line(version: str, change: str, expected: list[str], tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    source = f"import ctypes, importlib.util, os, platform, shutil, sys; {change}; exec(sys.argv[3])"
+    run = f'[ "$1" = -V ] && echo Python {version} || exec {sys.executable} -c "{source}" "$@"'
+    python.write_text(f"#!/bin/sh\n{run}\n", encoding="utf-8")
+    python.chmod(0o755)
+    line, *rest = run_make("-s", "check-machine", f"PYTHON={python}", exit_code=2).stderr.splitlines()
+    assert [part for part in expected if part not in line] == []
+    assert all(text.startswith("make") for text in rest)
 
 
-def test_one_command_installs_all_that_is_missing() -> None:
-    nothing = GOOD._replace(
-        lacks_venv=True,
-        lacks_compiler=True,
-        lacks_libc_header=True,
-        lacks_python_header=True,
-        missing_libraries=tuple(name for name, _ in doctor.LIBRARY_PACKAGES),
-    )
-    packages = str(doctor.find_blocker(nothing)).split("install -y ")[1].split()
-    assert {"gcc", "libc6-dev", "python3.12-dev", "python3.12-venv", "libgomp1", "libquadmath0"} <= set(packages)
-
-
-def test_doctor_runs_without_any_package() -> None:
-    command = [sys.executable, "-I", "-S", str(ROOT / "src/gluonseg/doctor.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_doctor_is_readable_for_an_old_python() -> None:
-    tree = ast.parse((ROOT / "src/gluonseg/doctor.py").read_text("utf-8"), feature_version=(3, 7))
-    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.AnnAssign | ast.arg)]
-    evaluated = [node for node in annotations if isinstance(node, ast.Subscript | ast.BinOp)]
-    assert evaluated == [], "quote it: list[str] and X | None do not exist on an old Python"
-
-
-def test_doctor_agrees_with_metadata() -> None:
-    text = (ROOT / "setup.py").read_text("utf-8")
-    newest_minor = doctor.NEWEST_PYTHON[1] + 1
-    assert f'python_requires=">=3.{doctor.OLDEST_PYTHON[1]},<3.{newest_minor}"' in text
+def test_pythons_agree_with_metadata() -> None:
+    listed = re.search(r"^PYTHONS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
+    supported = re.search(r'python_requires="(.*)"', (ROOT / "setup.py").read_text("utf-8"))
+    assert listed
+    assert supported
+    pythons = [f"3.{minor}" for minor in range(30)]
+    assert listed[1].split() == list(SpecifierSet(supported[1]).filter(pythons))

@@ -52,6 +52,7 @@ def test_a_network_of_another_package_is_one_of_all(elsewhere: ModuleType) -> No
         ("fpn", "it is no gluonseg.models.registry.Network but a str"),
         (Network("fcn", "FCN", "elsewhere:FCN", RESNETS), "there is a network fcn already"),
         (Network("fpn", "FPN", "elsewhere:FPN", (Encoder("resnet-18", "x:y"),)), "there is another encoder resnet-18"),
+        (1, "it is no gluonseg.models.registry.Network but a int"),
     ],
 )
 def test_what_cannot_be_used_is_left_out(
@@ -81,7 +82,17 @@ class _Undeclared(SegmentationNetwork):
 )
 def test_a_network_that_is_not_as_declared(elsewhere: ModuleType, changes: dict[str, Any], words: str) -> None:
     declared = {"output_strides": (8,), "build": "elsewhere:FPN", **changes}
+    declared["class_heads"] = declared.get("heads", ("head.",))
     elsewhere.NETWORK = Network("fpn", "FPN", encoders=RESNETS, **declared)  # type: ignore[attr-defined]
     elsewhere.FPN = _Undeclared  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match=words):
         build_network("fpn", "resnet-18", 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"heads": "h."}, {"heads": ("head",)}, {"class_heads": ("other.",)}, {"output_strides": (3,)}, {"encoders": ()}],
+)
+def test_a_declaration_that_cannot_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Network("fpn", "FPN", "elsewhere:FPN", **{"encoders": RESNETS, **changes})

@@ -15,7 +15,7 @@ from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
-from gluonseg.models.registry import get_networks
+from gluonseg.models.registry import get_encoders, get_networks
 from gluonseg.parameter import format_value, parse_value
 from gluonseg.printable import escape_lines
 
@@ -177,7 +177,8 @@ def _add_tools(commands: Any) -> None:
     text = "Turn public backbone weights (safetensors) into .params."
     convert = _add_command(commands, "convert", command.run_convert, text)
     convert.add_argument("source", type=Path)
-    convert.add_argument("--backbone", required=True, choices=get_specs()["backbone"].list_choices())
+    backbones = [encoder.name for encoder in get_encoders().values() if encoder.gluoncv]
+    convert.add_argument("--backbone", required=True, choices=backbones)
     convert.add_argument("--output", type=Path, required=True)
     _add_command(commands, "doctor", command.run_doctor, "Print versions, cores and devices, for bug reports.")
     _add_command(commands, "hyperparameters", command.run_hyperparameters, "Print the table of all hyperparameters.")
@@ -185,7 +186,7 @@ def _add_tools(commands: Any) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command; built anew for every call."""
-    parser = argparse.ArgumentParser(prog="gluonseg", description="Semantic segmentation: FCN, PSP and DeepLab.")
+    parser = argparse.ArgumentParser(prog="gluonseg", description="Semantic segmentation, as SageMaker has it.")
     parser.add_argument("--version", action="version", version=f"gluonseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders: Iterable[Callable[[Any], None]] = (

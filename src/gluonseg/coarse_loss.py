@@ -160,8 +160,9 @@ class CoarseLoss:
         known_ids = np.minimum(class_ids, outputs[0].shape[1] - 1)
         for share, output in zip(self._loss.iter_shares(), outputs, strict=False):
             widths = output.shape[3], class_ids.shape[2]
-            columns = mx.nd.array(build_enlargement(*widths, self._align_corners)[1], ctx=output.context)
             is_wide = widths[0] == widths[1]
+            if not is_wide:
+                columns = mx.nd.array(build_enlargement(*widths, self._align_corners)[1], ctx=output.context)
             rows = output.detach().astype("float32", copy=False).transpose((0, 2, 1, 3))
             wide = (rows if is_wide else mx.nd.dot(rows, columns, transpose_b=True)).asnumpy()
             differentiate = partial(differentiate_photo, align_corners=self._align_corners)

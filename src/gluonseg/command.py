@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,9 @@ def run_train(arguments: argparse.Namespace) -> int:
         check_writable(arguments.output / name)
     configure_logging()
     stop = Stop()
-    try:
-        with stopping_job(stop, _get_stop_code, _report_failed_stop):
-            channels = find_channels(arguments.channels)
-            train_channels(given, channels, arguments.output, stop=stop, checkpoints=arguments.checkpoints)
-    except Stopped:
-        stop.conclude()
+    with suppress(Stopped), stopping_job(stop):
+        channels = find_channels(arguments.channels)
+        train_channels(given, channels, arguments.output, stop=stop, checkpoints=arguments.checkpoints)
     if stop.signal is not None:
         return _get_stop_code(stop.signal)
     print(f"the model is in {arguments.output / 'model'}")
@@ -169,11 +167,6 @@ def run_report(arguments: argparse.Namespace) -> int:
 def _get_stop_code(number: int) -> int:
     """What a shell reports of a command that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + number
-
-
-def _report_failed_stop(error: Exception) -> int:
-    print(f"gluonseg: {error}", file=sys.stderr)
-    return 1
 
 
 def _load(arguments: argparse.Namespace) -> Any:

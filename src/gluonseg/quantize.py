@@ -61,12 +61,12 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> OnnxFile:
     """The network of ``file`` in int8, calibrated on photos of ``training``."""
-    model = onnx.load_model_from_string(file.read())
-    properties = {prop.key: prop.value for prop in model.metadata_props}
+    properties = {prop.key: prop.value for prop in onnx.load_model_from_string(file.read()).metadata_props}
     with tempfile.TemporaryDirectory(prefix="gluonseg-int8-") as folder:
-        folded, target = (str(Path(folder) / name) for name in (ONNX_FILES[FLOAT32], ONNX_FILES[INT8]))
+        exact, folded, target = (Path(folder) / name for name in ("exact.onnx", "folded.onnx", ONNX_FILES[INT8]))
+        exact.write_bytes(file.read())
         # Folds the batch norms into the convolutions, which are what is quantized.
-        quant_pre_process(model, folded, skip_symbolic_shape=True)
+        quant_pre_process(exact, folded, skip_symbolic_shape=True)
         quantize_static(
             folded,
             target,

@@ -376,7 +376,6 @@ def test_children_of_a_comparison_do_not_look_where_they_are_started(
             cage.data / "log",
             StopSignals(),
             keep_open=lock.fileno(),
-            on_start=lambda _: None,
             on_lines=lambda _: None,
             on_stop=lambda: None,
         )

@@ -17,8 +17,8 @@ import gluonseg
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.2
-STOP_PATIENCE_S = 20.0
-"""A training that is asked to stop ends within 15 s."""
+STOP_PATIENCE_S = 120.0
+"""For a training that is asked to stop: as long as SageMaker gives it."""
 _MB = 1 << 20 if sys.platform == "darwin" else 1 << 10  # ru_maxrss is in bytes there, in KiB elsewhere
 
 
@@ -103,7 +103,6 @@ def run_child(
     stop: StopSignals,
     *,
     keep_open: int,
-    on_start: Callable[[int], None],
     on_lines: Callable[[Sequence[str]], None],
     on_stop: Callable[[], None],
 ) -> Ended:
@@ -111,7 +110,6 @@ def run_child(
 
     Args:
         keep_open: a file descriptor that the child keeps open.
-        on_start: called with the child's process id.
         on_lines: called several times a second with the new lines of the log, often none.
         on_stop: called once when the child is asked to stop.
 
@@ -133,7 +131,6 @@ def run_child(
             pass_fds=[keep_open],
         )
     try:
-        on_start(process.pid)
         return _wait(process, stop, lambda: on_lines(tail.read_lines()), on_stop)
     finally:
         tail.close()

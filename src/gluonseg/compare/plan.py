@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gluonseg.atomic import write_text
-from gluonseg.compare.lock import LOCK_FILE
 from gluonseg.compare.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
 from gluonseg.data.check import CheckReport
 from gluonseg.digest import hash_file
@@ -205,7 +204,7 @@ def check_folder(comparison: Comparison) -> None:
     remembered = read_comparison(folder)
     if remembered is not None:
         _check_settings(comparison, remembered["hyperparameters"])
-    elif folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--out {folder} is not empty and holds no comparison; name a new or empty folder")
 
 

@@ -8,13 +8,13 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from gluonseg.atomic import write_text
 from gluonseg.compare.child import Ended, StopSignals, run_child
 from gluonseg.compare.hardware import describe_hardware
-from gluonseg.compare.lock import Lock, check_free, hold_lock
 from gluonseg.compare.plan import Comparison, Run, check_data, check_folder, write_comparison
 from gluonseg.compare.progress import Display
 from gluonseg.compare.record import (
@@ -33,6 +33,7 @@ from gluonseg.errors import ModelError, UserError
 from gluonseg.json_object import parse_json_object
 from gluonseg.models.card import CARD_FILE, read_card
 from gluonseg.train.checkpoint_file import find_resumed
+from gluonseg.train.folder_lock import hold_folder
 
 LOG_FILE = "log.txt"
 CHECKPOINT_FOLDER = "checkpoints"
@@ -68,6 +69,11 @@ def find_reason(log: str, code: int) -> str:
     return lines[-1][:_MAX_REASON] if lines else f"the process ended with exit code {code}"
 
 
+def hold_comparison(folder: Path) -> AbstractContextManager[int]:
+    """Keep every other comparison out of ``folder``; UserError when there is one."""
+    return hold_folder(folder, "writes a comparison to")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Runner:
     """What the runs of a comparison share."""
@@ -75,7 +81,8 @@ class _Runner:
     comparison: Comparison
     display: Display
     stop: StopSignals
-    lock: Lock
+    descriptor: int
+    """Of the folder, which is locked: a run holds it, too, when this process is killed."""
 
     def make_run(self, run: Run) -> RunRecord:
         """Train and score; what went wrong is in the record, which is written in any case."""
@@ -162,8 +169,7 @@ class _Runner:
             ["-m", *arguments],
             log,
             self.stop,
-            keep_open=self.lock.descriptor,
-            on_start=self.lock.note,
+            keep_open=self.descriptor,
             on_lines=follow,
             on_stop=lambda: self.display.say("stopping; once more stops at once"),
         )
@@ -248,12 +254,13 @@ def run_comparison(
         Interrupted: a signal asked for the end; finished runs are kept.
     """
     check_folder(comparison)
-    check_free(comparison.folder)
+    with hold_comparison(comparison.folder) if comparison.folder.is_dir() else nullcontext():
+        pass  # free, or told before all photos are read
     check = check_data(comparison, progress)
     comparison.folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(comparison.folder) as lock, StopSignals() as stop:
+    with hold_comparison(comparison.folder) as descriptor, StopSignals() as stop:
         write_comparison(comparison, check, describe_hardware())
-        runner = _Runner(comparison, display, stop, lock)
+        runner = _Runner(comparison, display, stop, descriptor)
         try:
             records = _run_all(runner)
             return records, runner.write_report()

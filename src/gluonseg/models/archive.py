@@ -1,183 +1,81 @@
-"""Reading a model.tar.gz member by member: it comes from outside, so nothing in it chooses what is written where.
-
-Only members of known names are written, each under that name, and every byte that is decompressed on the way counts:
-an archive that grows out of proportion, or that holds what a model's archive never does, is refused where that shows.
-"""
+"""Reading a model.tar.gz: it comes from outside, so nothing in it chooses what is written where."""
 
 from __future__ import annotations
 
+import gzip
+import shutil
 import tarfile
-import unicodedata
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from gluonseg.disk_error import describe_refusal
 from gluonseg.errors import ModelError, StorageError
 from gluonseg.printable import shorten
 from gluonseg.regular_file import open_regular
 
-MAX_MEMBERS = 4096
 MAX_MEMBER_BYTES = 2 << 30
 MAX_TOTAL_BYTES = 4 << 30
 """Of all members together, those that are passed over included, as each has to be decompressed."""
-FREE_BYTES, MAX_RATIO = 32 << 20, 50
-"""Past so many bytes an archive may unpack to at most so many times its own length. Parameters shrink by a tenth."""
-MAX_STREAMS = 100_000
-"""Gzip files that may follow each other in one: programs that compress in parallel write one for each 64 kB or more."""
-_BLOCK = 1 << 16
-_HEADER = 512
-_MAX_HEADER, _MAX_LONG_HEADERS = 4096, 1 << 16
-"""Longest extended header, and all that are longer than usual together. The tar format lets them be of any length;
-tarfile reads each as a whole, and takes a time that grows with the square of it."""
-_GZIP = 31
-"""zlib's number for a gzip header and checksum around the data."""
+_MAX_READ = 1 << 16
+"""Bytes that are read at a time; more than a header, or the zeros behind the last member, ever has."""
 _MAX_SHOWN = 80
 
 
-class _Unzipped:
-    """The decompressed bytes of a gzip file, forwards only, as a file for :mod:`tarfile`."""
+class _Unzipped(gzip.GzipFile):
+    """Refuses headers that are too long: :mod:`tarfile` reads each as a whole, whatever length it claims."""
 
-    def __init__(self, stream: BinaryIO, archive: Path) -> None:
-        self._stream = stream
-        self._archive = archive
-        self._inflater = zlib.decompressobj(_GZIP)
-        self._packed = b""
-        self._buffer = b""
-        self._consumed = 0
-        self._produced = 0
-        self._position = 0
-        self._long_headers = 0
-        self._streams = 1
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int) -> None:
-        """Pass over what is before ``position``."""
-        if position < self._position:  # only a length below zero leads there
-            raise ValueError("a member has no length")
-        for _ in self.iter_blocks(position - self._position):
-            pass
-
-    def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes of headers; fewer at the end only."""
-        if size > _HEADER:
-            self._long_headers += size
-        if not 0 <= size <= _MAX_HEADER or self._long_headers > _MAX_LONG_HEADERS:
-            raise ValueError("its headers are too long")
-        return b"".join(self.iter_blocks(size))
-
-    def iter_blocks(self, size: int) -> Iterator[bytes]:
-        """The next ``size`` bytes, or as many as there are, piece by piece."""
-        while size > 0 and (self._buffer or self._fill()):
-            block, self._buffer = self._buffer[:size], self._buffer[size:]
-            size -= len(block)
-            self._position += len(block)
-            yield block
-
-    def check_end(self) -> None:
-        """Read what is left: only at its end does a compressed file tell whether it is undamaged."""
-        for _ in self.iter_blocks(MAX_TOTAL_BYTES):
-            pass
-
-    def _fill(self) -> bool:
-        """Decompress another block; False at the end of the file. Raises EOFError and zlib.error."""
-        while not self._buffer:
-            if self._inflater.eof:
-                rest = (self._inflater.unused_data or self._read_packed()).lstrip(b"\0")
-                if not rest:
-                    return False
-                self._streams += 1
-                if self._streams > MAX_STREAMS:
-                    raise ValueError("it has too many parts")
-                self._inflater, self._packed = zlib.decompressobj(_GZIP), rest
-            packed = self._packed or self._read_packed()
-            if not packed:
-                raise EOFError("it ends too early")
-            self._buffer = self._inflater.decompress(packed, _BLOCK)
-            self._packed = self._inflater.unconsumed_tail
-            self._produced += len(self._buffer)
-            self._check_proportion()
-        return True
-
-    def _read_packed(self) -> bytes:
-        try:
-            packed = self._stream.read(_BLOCK)
-        except OSError as error:
-            # Here, so that it is not taken for one of the disk that the members are written to.
-            raise ModelError(f"{self._archive} cannot be read: {error.strerror or error}") from None
-        self._consumed += len(packed)
-        return packed
-
-    def _check_proportion(self) -> None:
-        if self._produced > MAX_TOTAL_BYTES:
-            raise ModelError(f"{self._archive} unpacks to more than {MAX_TOTAL_BYTES} bytes; that is no model archive")
-        if self._produced > FREE_BYTES + MAX_RATIO * self._consumed:
-            raise ModelError(f"{self._archive} unpacks to over {MAX_RATIO} times its size; that is no model archive")
-
-
-class _Header(tarfile.TarInfo):
-    """A member's header, or zeros at the end of the archive; :mod:`tarfile` takes damage there for the end, too."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise EOFError(f"it ends too early, or a header is damaged ({error})") from None
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _MAX_READ:
+            raise tarfile.ReadError("its headers are too long")
+        return super().read(size)
 
 
 def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
     """Raise ModelError for a member that no archive of a model has."""
     shown = shorten(ascii(member.name), _MAX_SHOWN)
-    # NFKC turns letters that only look like dots and slashes into them.
-    name = unicodedata.normalize("NFKC", member.name).replace("\\", "/")
-    if name.startswith("/") or name[1:3] == ":/" or ".." in PurePosixPath(name).parts:
-        raise ModelError(f"{archive} holds {shown}, which leads out of it; nothing of it is read")
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ModelError(f"{archive} holds {shown}, which leads out of it")
     if member.issparse() or not (member.isreg() or member.isdir()):
-        raise ModelError(
-            f"{shown} in {archive} is not a regular file; links are not followed, and devices, pipes and sparse files "
-            "have no place in a model archive"
-        )
-    if member.size < 0:
-        raise ModelError(f"{shown} in {archive} has no length; the archive is damaged")
-    if member.isreg() and member.size > MAX_MEMBER_BYTES:
+        raise ModelError(f"{shown} in {archive} is not a regular file; links are not followed")
+    if not 0 <= member.size <= MAX_MEMBER_BYTES:
         raise ModelError(f"{shown} in {archive} has {member.size} bytes, the limit is {MAX_MEMBER_BYTES}")
 
 
-def _write(stream: _Unzipped, member: tarfile.TarInfo, path: Path) -> None:
-    stream.seek(member.offset_data)
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = tar.extractfile(member)
+    if source is None:
+        raise tarfile.ReadError(f"{path.name} is not a regular file")
     try:
-        with path.open("xb") as target:
-            for block in stream.iter_blocks(member.size):
-                target.write(block)
-            if target.tell() != member.size:
-                raise EOFError("it ends inside a member")
+        with source, path.open("xb") as target:
+            shutil.copyfileobj(source, target, _MAX_READ)
+    except gzip.BadGzipFile:
+        raise
     except OSError as error:
         raise StorageError(describe_refusal(path, error, member.size)) from None
 
 
-def _copy(stream: _Unzipped, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
-    names = []
-    with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:  # type: ignore[call-overload]  # all that it uses is there
-        for number, member in enumerate(tar):
-            if number >= MAX_MEMBERS:
-                raise ModelError(f"{archive} has more than {MAX_MEMBERS} members; that is no model archive")
+def _copy(unzipped: _Unzipped, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
+    names: list[str] = []
+    total = 0
+    with tarfile.open(fileobj=unzipped, mode="r:") as tar:
+        for member in tar:
             _check_member(member, archive)
+            total += member.size
+            if total > MAX_TOTAL_BYTES:
+                raise ModelError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES} bytes; that is no model archive")
             name = member.name.removeprefix("./")
             if name in wanted:
-                if not member.isreg():
-                    raise ModelError(f"{name} in {archive} is not a regular file")
                 if name in names:
                     raise ModelError(f"{archive} holds {name} twice; which one is meant, it does not tell")
-                _write(stream, member, folder / name)
+                _write(tar, member, folder / name)
             names.append(name)
-    stream.check_end()
+    # tarfile takes a missing or damaged header for the end, where there are two blocks of zeros. To read to the end of
+    # the file also compares the checksum.
+    rest = unzipped.read(_MAX_READ)
+    if not tarfile.BLOCKSIZE <= len(rest) < _MAX_READ or rest.strip(b"\0"):
+        raise EOFError("it ends too early, or a header is damaged")
     return names
 
 
@@ -191,18 +89,10 @@ def copy_members(archive: Path, wanted: Collection[str], folder: Path) -> list[s
             model does: links, devices, names that lead out, a file twice.
         StorageError: there is no room in ``folder``.
     """
-    with _opening(archive) as stream:
-        return _copy(_Unzipped(stream, archive), archive, wanted, folder)
-
-
-@contextmanager
-def _opening(archive: Path) -> Iterator[BinaryIO]:
     try:
-        with open_regular(archive, follow=False) as stream:
-            yield stream
-    except RecursionError:
-        raise ModelError(f"{archive} is not a usable model.tar.gz: its headers are too long") from None
-    # LookupError: tarfile takes it for granted that the header of a sparse file is whole.
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, LookupError) as error:
+        with open_regular(archive, follow=False) as stream, _Unzipped(fileobj=stream) as unzipped:
+            return _copy(unzipped, archive, wanted, folder)
+    # ValueError, LookupError and RecursionError: tarfile on the header of a sparse file, or on many headers in a row.
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, LookupError, RecursionError) as error:
         reason = (getattr(error, "strerror", None) or str(error) or "it is damaged").splitlines()[0]
         raise ModelError(f"{archive} is not a usable model.tar.gz: {reason}") from None

@@ -15,6 +15,7 @@ from typing import Any
 
 from gluonseg.errors import ModelError
 from gluonseg.labels import MAX_CLASSES, default_class_names, voc_colours
+from gluonseg.models.registry import STRIDES
 from gluonseg.printable import shorten
 from gluonseg.regular_file import read_regular
 
@@ -23,7 +24,6 @@ FORMAT_VERSION = 1
 _MAX_BYTES = 4 << 20
 MAX_SIDE = 1 << 20
 """No picture has a longer side, in pixels."""
-MAX_OUTPUT_STRIDE = 64
 MAX_SCALES, SMALLEST_SCALE, LARGEST_SCALE = 10, 0.1, 4.0
 """Limits of prediction_scales: every scale is a pass through the network, and costs by its square."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -129,7 +129,7 @@ def _is_colour(value: Any) -> bool:
 
 
 def _check_card(card: ModelCard, source: str) -> None:
-    # Algorithm and backbone are compared with the tensors where the card's model is read.
+    # Whether algorithm and backbone are those of the parameters is seen when the network is built.
     checks = {name: isinstance(getattr(card, name), str) for name in ("algorithm", "backbone")}
     checks |= {name: _is_size(getattr(card, name)) for name in ("base_size", "crop_size", "prediction_size")}
     checks |= {
@@ -138,7 +138,7 @@ def _check_card(card: ModelCard, source: str) -> None:
     checks |= {
         "num_classes": _is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
         "aux": isinstance(card.aux, bool),
-        "output_stride": _is_size(card.output_stride) and 1 <= card.output_stride <= MAX_OUTPUT_STRIDE,
+        "output_stride": card.output_stride in STRIDES,
         "align_corners": isinstance(card.align_corners, bool),
         "prediction_flip": isinstance(card.prediction_flip, bool),
         "prediction_scales": isinstance(card.prediction_scales, tuple)

@@ -18,8 +18,8 @@ import mxnet as mx
 from gluonseg.models.card import ModelCard
 from gluonseg.models.network import build_network
 
-_COUNTED = ("Convolution", "FullyConnected")
-_KEPT = ("Convolution", "Activation")
+_COUNTED = ("Convolution", "FullyConnected", "Deconvolution")
+_KEPT = ("Convolution", "Deconvolution", "Activation", "LeakyReLU", "relu", "clip")
 _INPUT = "data"
 
 
@@ -49,7 +49,9 @@ def _count_macs(symbol: Any, shape: Mapping[str, tuple[int, ...]]) -> int:
         if node["op"] in _COUNTED:
             # (filters, channels a group, kernel height, kernel width), or (units, inputs).
             weight = outputs[node["inputs"][1][0]]
-            macs += math.prod(output) * math.prod(weight[1:])
+            # A transposed convolution uses its weights once for each input.
+            places = outputs[node["inputs"][0][0]] if node["op"] == "Deconvolution" else output
+            macs += math.prod(places) * math.prod(weight[1:])
     return macs
 
 

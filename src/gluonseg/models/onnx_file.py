@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from gluonseg.errors import ModelError
-from gluonseg.models.onnx_structure import check_structure
-from gluonseg.regular_file import open_regular
+from gluonseg.printable import shorten
+from gluonseg.regular_file import read_regular
+
+if TYPE_CHECKING:
+    import onnx
 
 FLOAT32, INT8 = "float32", "int8"
 ONNX_FILE = "model.onnx"
@@ -21,6 +23,17 @@ INPUT, LOGITS, MASK = "image", "logits", "mask"
 """Names in the graph; :mod:`gluonseg.models.onnx_trace` says what they are."""
 WEIGHTS_KEY = "params_sha256"
 """Metadata of the graph: sha256 (hex) of the ``.params`` file that it was made of."""
+OPERATORS = frozenset(
+    (
+        "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
+        "DequantizeLinear", "Div", "Expand", "GlobalAveragePool", "GlobalMaxPool", "GreaterOrEqual", "Identity",
+        "LeakyRelu", "Less", "MatMul", "MaxPool", "Mul", "QuantizeLinear", "Range", "ReduceMean", "Relu",
+        "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Sum", "Tanh", "Transpose",
+    )
+)  # fmt: skip
+"""Those that :mod:`gluonseg.models.onnx_trace` and :mod:`gluonseg.quantize` write."""
+_VALUES = frozenset(("name", "type", "f", "i", "s", "floats", "ints", "doc_string"))
+"""Fields of an attribute that hold numbers and text, no tensor and no graph."""
 _MAX_BYTES = (2 << 30) - 1
 """Protobuf has no longer messages."""
 
@@ -42,16 +55,47 @@ class OnnxFile:
         return self.path.read_bytes()
 
 
+def _find_problem(model: onnx.ModelProto) -> str:
+    """What a parsed file has that ONNX Runtime would run or read and no exporter of ours writes; "" if nothing."""
+    graph = model.graph
+    if model.functions:
+        return "has functions, which are not read"
+    if graph.sparse_initializer:
+        return "has sparse tensors, which are not read"
+    if any(tensor.external_data or tensor.data_location for tensor in graph.initializer):
+        return "has tensors in other files, which are not read"
+    for node in graph.node:
+        if node.op_type not in OPERATORS:
+            return f"has the operator {shorten(ascii(node.op_type), 60)}"
+        if node.domain:
+            return f"has operators of the domain {shorten(ascii(node.domain), 60)}"
+        if not all(field.name in _VALUES for one in node.attribute for field, _ in one.ListFields()):
+            return "has a graph or a tensor inside an operator, which is not read"
+    return ""
+
+
+def check_structure(content: bytes, source: str) -> None:
+    """Raise ModelError, naming ``source``, when an ONNX file is not one that this program could have written.
+
+    ONNX Runtime opens more: tensors that lie in any other file or at an address of the process, functions, loops,
+    operators of other domains.
+    """
+    import onnx  # here: commands that open no model start without it
+    from google.protobuf.message import DecodeError
+
+    try:
+        problem = _find_problem(onnx.load_model_from_string(content))
+    except DecodeError:
+        problem = "is damaged, or no ONNX file at all"
+    if problem:
+        raise ModelError(f"{source} is no network of gluonseg: it {problem}; export it anew")
+
+
 def _check_file(path: Path) -> None:
-    with open_regular(path, follow=False) as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            raise ModelError(f"{path} is empty (0 bytes); export it anew")
-        if size > _MAX_BYTES:
-            raise ModelError(f"{path} cannot be read: it has {size} bytes, the limit is {_MAX_BYTES}")
-        # Mapped, not read: of the tensors nothing is looked at, and the engine reads the file itself.
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            check_structure(content, str(path))
+    content = read_regular(path, _MAX_BYTES, follow=False)
+    if not content:
+        raise ModelError(f"{path} is empty (0 bytes); export it anew")
+    check_structure(content, str(path))
 
 
 def find_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:

@@ -39,6 +39,8 @@ _AUXILIARY = "auxlayer."
 _IR_VERSION = 8
 """The oldest that knows the opset: readers refuse what is newer than they are."""
 Arrays = Mapping[str, npt.NDArray[Any]]
+Translation = Callable[["Operator"], str]
+"""Adds an operator to the graph; returns the name of its output."""
 
 
 @dataclass
@@ -61,15 +63,19 @@ class Graph:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name)
         return name
 
-    def keep_parameter(self, name: str, shape: tuple[int, ...]) -> str:
-        """A parameter; -1 in ``shape`` is any size."""
+    def keep_parameter(self, name: str) -> str:
+        """A parameter as it is."""
         if name not in self.arrays:
             raise ModelError(f"the parameter {name} is missing")
+        self.used.add(name)
+        return self.keep(name, self.arrays[name], np.float32)
+
+    def check_shape(self, name: str, shape: tuple[int, ...]) -> str:
+        """The parameter ``name``; ModelError when it has another shape. -1 in ``shape`` is any size."""
         found = self.arrays[name].shape
         if len(found) != len(shape) or any(size not in (-1, given) for size, given in zip(shape, found, strict=True)):
             raise ModelError(f"the parameter {name} has shape {found}, not {shape} (-1 is any)")
-        self.used.add(name)
-        return self.keep(name, self.arrays[name], np.float32)
+        return name
 
     def measure(self, x: str, start: int, end: int, name: str) -> str:
         """The sides ``start`` to ``end`` of ``x`` as int64 (end - start,)."""
@@ -86,9 +92,10 @@ class Graph:
 class Operator:
     """One node of a symbol on its way into ``graph``; ``inputs`` are names there."""
 
-    def __init__(self, graph: Graph, node: SymbolNode, inputs: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, node: SymbolNode, number: int, inputs: Sequence[str]) -> None:
         self.graph = graph
-        self.name = node.name
+        # A block that is called twice has one name in MXNet.
+        self.name = f"{node.name}.{number}"
         self.kind = node.kind
         self.inputs = list(inputs)
         self._attributes = node.attributes
@@ -127,27 +134,19 @@ class Operator:
 
 
 def _convolve(op: Operator) -> str:
-    kernel, groups, filters = op.read_pair("kernel", 1), op.read("num_group", 1), op.read("num_filter")
-    pads = op.read_pair("pad", 0)
-    inputs = [op.inputs[0], op.graph.keep_parameter(op.inputs[1], (filters, -1, *kernel))]
-    if not op.read("no_bias", False):
-        inputs.append(op.graph.keep_parameter(op.inputs[2], (filters,)))
-    return op.add(
-        "Conv", *inputs, kernel_shape=kernel, strides=op.read_pair("stride", 1), pads=pads + pads,
-        dilations=op.read_pair("dilate", 1), group=groups,
-    )  # fmt: skip
-
-
-def _deconvolve(op: Operator) -> str:
-    kernel, groups, filters = op.read_pair("kernel", 1), op.read("num_group", 1), op.read("num_filter")
-    pads = op.read_pair("pad", 0)
+    """A convolution or, for Deconvolution, its transpose."""
+    is_transposed = op.kind == "Deconvolution"
+    kernel, pads = op.read_pair("kernel", 1), op.read_pair("pad", 0)
+    groups, filters = op.read("num_group", 1), op.read("num_filter")
+    shape = (-1, filters // groups, *kernel) if is_transposed else (filters, -1, *kernel)
+    inputs = [op.inputs[0], op.graph.check_shape(op.inputs[1], shape)]
+    if len(op.inputs) > 2:
+        inputs.append(op.graph.check_shape(op.inputs[2], (filters,)))
     op.expect("target_shape", None)
-    inputs = [op.inputs[0], op.graph.keep_parameter(op.inputs[1], (-1, filters // groups, *kernel))]
-    if not op.read("no_bias", True):
-        inputs.append(op.graph.keep_parameter(op.inputs[2], (filters,)))
+    transposed: dict[str, Any] = {"output_padding": op.read_pair("adj", 0)} if is_transposed else {}
     return op.add(
-        "ConvTranspose", *inputs, kernel_shape=kernel, strides=op.read_pair("stride", 1), pads=pads + pads,
-        dilations=op.read_pair("dilate", 1), output_padding=op.read_pair("adj", 0), group=groups,
+        "ConvTranspose" if is_transposed else "Conv", *inputs, kernel_shape=kernel, strides=op.read_pair("stride", 1),
+        pads=pads + pads, dilations=op.read_pair("dilate", 1), group=groups, **transposed,
     )  # fmt: skip
 
 
@@ -155,7 +154,7 @@ def _normalise(op: Operator) -> str:
     op.expect("axis", 1)
     op.expect("output_mean_var", False)
     names = op.inputs[1:]
-    scale, *others = (op.graph.keep_parameter(name, (-1,)) for name in names)
+    scale, *others = (op.graph.check_shape(name, (-1,)) for name in names)
     if op.read("fix_gamma", True):
         scale = op.keep("ones", np.ones_like(op.graph.arrays[names[0]]), np.float32)
     return op.add("BatchNormalization", op.inputs[0], scale, *others, epsilon=float(op.read("eps", 1e-3)))
@@ -170,10 +169,6 @@ def _activate(op: Operator) -> str:
 
 
 def _leak(op: Operator) -> str:
-    if op.read("act_type", "leaky") == "prelu":
-        slope = op.graph.keep_parameter(op.inputs[1], (-1,))
-        shape = op.keep("shape", [-1, 1, 1])
-        return op.add("PRelu", op.inputs[0], op.add("Reshape", slope, shape, suffix="slope"))
     op.expect("act_type", "leaky")
     return op.add("LeakyRelu", alpha=float(op.read("slope", 0.25)))
 
@@ -184,7 +179,9 @@ def _pool(op: Operator) -> str:
     if op.read("global_pool", False):
         return op.add(f"Global{kind}")
     op.expect("pooling_convention", "valid", "full")
-    pads = op.read_pair("pad", 0)
+    pads, sides = op.read_pair("pad", 0), zip(*(op.read_pair(name, 1) for name in ("stride", "kernel")), strict=True)
+    if op.read("pooling_convention") == "full" and any(s > k - pad for (s, k), pad in zip(sides, pads, strict=True)):
+        raise ModelError(f"Pooling {op.name} has windows that begin in the padding, which are not translated")
     options: dict[str, Any] = {"ceil_mode": int(op.read("pooling_convention", "valid") == "full")}
     if kind == "AveragePool":
         options["count_include_pad"] = int(op.read("count_include_pad", True))
@@ -219,13 +216,6 @@ def _crop_like(op: Operator) -> str:
     return op.add("Slice", op.inputs[0], op.keep("starts", [0, 0]), ends, op.keep("axes", axes))
 
 
-def _crop_axis(op: Operator) -> str:
-    end = op.read("end")
-    ends = [np.iinfo(np.int64).max if end in (None, "None") else end]
-    limits = (op.keep("starts", [op.read("begin", 0)]), op.keep("ends", ends), op.keep("axes", [op.read("axis")]))
-    return op.add("Slice", op.inputs[0], *limits)
-
-
 def _spread_like(op: Operator) -> str:
     if op.read("lhs_axes") != (2, 3) or op.read("rhs_axes") != (2, 3):
         raise ModelError(f"broadcast_like {op.name} is translated for height and width only, axes (2, 3)")
@@ -243,10 +233,10 @@ def _build_pooling_matrix(op: Operator, x: str, axis: int, bins: int) -> str:
 
     scalar = add("Squeeze", length, suffix="scalar")
     places = add("Range", op.keep("zero", 0), scalar, op.keep("one", 1), suffix="places")
-    count = op.keep(f"bins{bins}", bins)
-    begin = add("Div", add("Mul", op.keep("first", numbers), length, suffix="b0"), count, suffix="begin")
-    upper = add("Mul", op.keep("after", numbers + 1), length, suffix="e0")
-    end = add("Div", add("Add", upper, op.keep("round_up", bins - 1), suffix="e1"), count, suffix="end")
+    count = op.keep(f"{axis}.bins", bins)
+    begin = add("Div", add("Mul", op.keep(f"{axis}.first", numbers), length, suffix="b0"), count, suffix="begin")
+    upper = add("Mul", op.keep(f"{axis}.after", numbers + 1), length, suffix="e0")
+    end = add("Div", add("Add", upper, op.keep(f"{axis}.round_up", bins - 1), suffix="e1"), count, suffix="end")
     limits = add("GreaterOrEqual", places, begin, suffix="from"), add("Less", places, end, suffix="to")
     marks = add("Cast", add("And", *limits, suffix="inside"), suffix="marks", to=TensorProto.FLOAT)
     width = add("Cast", add("Sub", end, begin, suffix="width"), suffix="w", to=TensorProto.FLOAT)
@@ -264,11 +254,8 @@ def _pool_bins(op: Operator) -> str:
     return op.add("MatMul", _build_pooling_matrix(op, x, 2, rows), op.add("MatMul", x, across, suffix="across"))
 
 
-def _concatenate(op: Operator) -> str:
-    return op.add("Concat", axis=op.read("dim", 1))
-
-
 def _pass_on(op: Operator) -> str:
+    op.expect("mode", "training")
     return op.inputs[0]
 
 
@@ -283,56 +270,41 @@ def _average(op: Operator) -> str:
     return op.add("ReduceMean", axes=[axes] if isinstance(axes, int) else list(axes), keepdims=keepdims)
 
 
-def _add_all(op: Operator) -> str:
-    return op.add("Sum")
-
-
-def _as_is(kind: str) -> Callable[[Operator], str]:
+def _as_is(kind: str) -> Translation:
     return lambda op: op.add(kind)
 
 
-def _with_scalar(kind: str, *, is_reverse: bool = False) -> Callable[[Operator], str]:
-    def translate(op: Operator) -> str:
-        scalar = op.keep("scalar", float(op.read("scalar")), np.float32)
-        return op.add(kind, *((scalar, op.inputs[0]) if is_reverse else (op.inputs[0], scalar)))
-
-    return translate
+def _with_scalar(kind: str) -> Translation:
+    return lambda op: op.add(kind, op.inputs[0], op.keep("scalar", float(op.read("scalar")), np.float32))
 
 
-TRANSLATIONS: Mapping[str, Callable[[Operator], str]] = MappingProxyType(
+TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
     {
-        "Activation": _activate,
-        "BatchNorm": _normalise,
-        "Concat": _concatenate,
-        "Convolution": _convolve,
-        "Deconvolution": _deconvolve,
+        **dict.fromkeys(("Convolution", "Deconvolution"), _convolve),
+        **dict.fromkeys(("BatchNorm", "_contrib_SyncBatchNorm"), _normalise),
+        "_copy": _pass_on,
         "Dropout": _pass_on,
+        **dict.fromkeys(("elemwise_add", "broadcast_add"), _as_is("Add")),
+        **dict.fromkeys(("elemwise_sub", "broadcast_sub"), _as_is("Sub")),
+        **dict.fromkeys(("elemwise_mul", "broadcast_mul"), _as_is("Mul")),
+        **dict.fromkeys(("elemwise_div", "broadcast_div"), _as_is("Div")),
+        "Activation": _activate,
+        "Concat": lambda op: op.add("Concat", axis=op.read("dim", 1)),
         "LeakyReLU": _leak,
         "Pooling": _pool,
         "UpSampling": _repeat,
         "_contrib_AdaptiveAvgPooling2D": _pool_bins,
         "_contrib_BilinearResize2D": _enlarge,
-        "_contrib_SyncBatchNorm": _normalise,
-        "_copy": _pass_on,
         "_div_scalar": _with_scalar("Div"),
         "_minus_scalar": _with_scalar("Sub"),
         "_mul_scalar": _with_scalar("Mul"),
         "_plus_scalar": _with_scalar("Add"),
-        "_rminus_scalar": _with_scalar("Sub", is_reverse=True),
-        "add_n": _add_all,
-        "broadcast_add": _as_is("Add"),
-        "broadcast_div": _as_is("Div"),
+        "add_n": _as_is("Sum"),
         "broadcast_like": _spread_like,
-        "broadcast_mul": _as_is("Mul"),
-        "broadcast_sub": _as_is("Sub"),
         "clip": _clip,
-        "elemwise_add": _as_is("Add"),
-        "elemwise_mul": _as_is("Mul"),
-        "elemwise_sub": _as_is("Sub"),
         "mean": _average,
         "relu": _as_is("Relu"),
         "sigmoid": _as_is("Sigmoid"),
-        "slice_axis": _crop_axis,
         "slice_like": _crop_like,
         "tanh": _as_is("Tanh"),
     }
@@ -355,7 +327,7 @@ def _add_network(graph: Graph, nodes: Sequence[SymbolNode], data: str) -> str:
     names: list[str] = []
     for number, node in enumerate(nodes):
         if node.kind == "null":
-            names.append(data if number == 0 else node.name)
+            names.append(data if number == 0 else graph.keep_parameter(node.name))
             continue
         if node.kind not in TRANSLATIONS:
             raise ModelError(
@@ -363,8 +335,8 @@ def _add_network(graph: Graph, nodes: Sequence[SymbolNode], data: str) -> str:
                 "docs/networks.md says how to add one"
             )
         try:
-            names.append(TRANSLATIONS[node.kind](Operator(graph, node, [names[one] for one in node.inputs])))
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+            names.append(TRANSLATIONS[node.kind](Operator(graph, node, number, [names[one] for one in node.inputs])))
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise ModelError(f"{node.kind} {node.name[:60]} has attributes that cannot be used: {error}") from None
     return names[-1]
 

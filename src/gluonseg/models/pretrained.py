@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
+import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from threading import Thread
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +31,8 @@ from gluonseg.regular_file import leads_out
 CHANNEL = "pretrained"
 FOLDER_VARIABLE = "GLUONSEG_PRETRAINED_DIR"
 IMAGE_FOLDER = Path("/usr/local/share/gluonseg/pretrained")
-MAX_DOWNLOAD_BYTES = 1 << 30
-"""The largest of the files has 240 MB."""
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 8.0
-ANSWER_TIMEOUT_S = 12.0
-"""From the request to the first bytes of the answer: name look-up, every address, redirects."""
 
 
 _STORE_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -91,49 +86,20 @@ def _describe_folder(title: str, folder: Path | None) -> str:
     return f"{title} ({folder}: {'only ' + ', '.join(names[:3]) if names else 'no files'})"
 
 
-def _request(url: str) -> Any:
-    """Send one request and return the streaming response, within ANSWER_TIMEOUT_S whatever the network does."""
-    import requests
-
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def send() -> None:
-        try:
-            answers.put(requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)))
-        except (requests.RequestException, OSError, ValueError) as error:
-            answers.put(error)
-
-    # In a thread, as no timeout of a socket covers the name look-up, which alone can take 30 s.
-    Thread(target=send, daemon=True).start()
-    try:
-        answer = answers.get(timeout=ANSWER_TIMEOUT_S)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    answer.raise_for_status()
-    return answer
-
-
-def _write_limited(chunks: Iterable[bytes], stream: BinaryIO, source: str) -> None:
-    for chunk in chunks:
-        if stream.tell() + len(chunk) > MAX_DOWNLOAD_BYTES:
-            raise ValueError(f"{source} has more than {MAX_DOWNLOAD_BYTES} bytes")
-        stream.write(chunk)
-
-
 def _download(url: str, member: str, sha1: str, target: Path) -> None:
     """Fetch the zip at ``url`` and put its file ``member`` at ``target`` once its sha1 has been checked."""
+    import requests
     from gluoncv.utils import check_sha1
 
-    with _request(url) as response:
+    with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)) as response:
+        response.raise_for_status()
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             archive, weights = Path(folder, "weights.zip"), Path(folder, member)
             with archive.open("wb") as stream:
-                _write_limited(response.iter_content(chunk_size=2**20), stream, url)
+                stream.writelines(response.iter_content(chunk_size=2**20))
             with zipfile.ZipFile(archive) as bundle, bundle.open(member) as inside, weights.open("wb") as stream:
-                _write_limited(iter(lambda: inside.read(2**20), b""), stream, member)
+                shutil.copyfileobj(inside, stream)
             if not check_sha1(str(weights), sha1):
                 raise ValueError(f"{member} arrived with another sha1 than GluonCV states")
             weights.replace(target)
@@ -191,7 +157,7 @@ def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | N
     Looks in ``channel`` (the folder of the channel ``pretrained``, or None), the folder that
     GLUONSEG_PRETRAINED_DIR names, the image's folder, then GluonCV's store in ``root`` (default
     ``~/.mxnet/models``), which downloads. File names: :func:`compute_file_patterns`; folders inside are
-    not entered. Raises ModelError with the places and the ways out, without a network within about 15 s.
+    not entered. Raises ModelError with the places and the ways out.
     """
     if not find_encoder(backbone).gluoncv:
         raise ModelError(f"there are no ImageNet weights for {backbone}; set use_pretrained_model to False")

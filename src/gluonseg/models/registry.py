@@ -19,6 +19,7 @@ from typing import Any
 from gluonseg.errors import ModelError, find_nearest, join_names
 
 ENTRY_POINTS = "gluonseg.networks"
+STRIDES = (1, 2, 4, 8, 16, 32, 64)
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +68,14 @@ class Network:
     has_auxiliary: bool = True
     heads: tuple[str, ...] = ("head.", "auxlayer.")
     class_heads: tuple[str, ...] = ("head.", "auxlayer.")
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(one, tuple) and one for one in (self.encoders, self.output_strides, self.heads)):
+            raise ValueError("encoders, output_strides and heads must be tuples, as (8,)")
+        if not all(stride in STRIDES for stride in self.output_strides):
+            raise ValueError(f"output_strides must be of {STRIDES}, not {self.output_strides}")
+        if not all(head.endswith(".") for head in self.heads) or not set(self.class_heads) <= set(self.heads):
+            raise ValueError("heads must end in a dot, and class_heads must be some of them")
 
     def describe(self, *, aux: bool = True, output_stride: int | None = None) -> dict[str, Any]:
         """What a model's card says of the network: the fields of :class:`gluonseg.models.card.ModelCard`."""
@@ -129,10 +138,9 @@ def get_networks() -> Mapping[str, Network]:
         was_loaded = "mxnet" in sys.modules
         try:
             network = entry.load()
-        except Exception as error:  # another package's code may raise anything; the other networks can be used
-            problem: str | None = f"it cannot be loaded: {error}"
-        else:
             problem = _find_problem(network, networks)
+        except Exception as error:  # another package's code may raise anything; the other networks can be used
+            problem = f"it cannot be loaded: {error}"
         if "mxnet" in sys.modules and not was_loaded:
             problem = "its declaration imports MXNet; put the network into another module and name it in build"
         if problem:

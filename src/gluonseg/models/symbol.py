@@ -40,7 +40,8 @@ def describe_symbol(network: Any) -> str:
     """The JSON of ``network``'s head, without auxiliary head and enlargement, with structural parameter names."""
     import mxnet as mx
 
-    content = json.loads(network.predict_coarse(mx.sym.var(_DATA)).tojson())
+    with network.name_scope():  # where operators of the network's own get names that do not depend on what ran before
+        content = json.loads(network.predict_coarse(mx.sym.var(_DATA)).tojson())
     structural = {one.name: name for name, one in network._collect_params_with_prefix().items()}
     for node in content["nodes"]:
         # Without the prefix, which counts the networks that a process has built.
@@ -54,10 +55,9 @@ def parse_symbol(data: bytes, source: str) -> list[SymbolNode]:
         content = parse_json_object(data)
         nodes = [_parse_node(node, number) for number, node in enumerate(content["nodes"][: MAX_NODES + 1])]
         heads = [head[:2] for head in content["heads"]]
-    except KeyError as error:
-        raise ModelError(f"{source} is damaged: it has no {error}; export or train the model anew") from None
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{source} is damaged: {error}; export or train the model anew") from None
+    except (KeyError, ValueError, TypeError) as error:
+        problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelError(f"{source} is damaged or no network of gluonseg: {problem}") from None
     if len(nodes) > MAX_NODES:
         raise ModelError(f"{source} has more than {MAX_NODES} operators, which is no network of gluonseg")
     if not nodes or (nodes[0].kind, nodes[0].name) != ("null", _DATA) or heads != [[len(nodes) - 1, 0]]:

@@ -87,7 +87,7 @@ def compute_mask_of_bands(
 @np.errstate(invalid="ignore", over="ignore")
 def _compute_part(logits_chw: Float32Array, rows: _Axis, columns: _Axis) -> UInt8Array:
     """The pixels of ``rows`` and ``columns``, which lie between the logits' places."""
-    greatest = logits_chw.argmax(axis=0).astype(np.uint8)
+    greatest = _find_greatest(logits_chw)
     mask: UInt8Array = greatest[rows.cell][:, columns.cell]
     if not (rows.beyond.any() or columns.beyond.any()):
         return mask  # every pixel is a place of the logits
@@ -97,6 +97,15 @@ def _compute_part(logits_chw: Float32Array, rows: _Axis, columns: _Axis) -> UInt
         is_mixed |= greatest != other
     _fill_mixed(mask, logits_chw, np.nonzero(is_mixed), rows, columns)
     return mask
+
+
+def _find_greatest(logits_chw: Float32Array) -> UInt8Array:
+    """The class of each place; numpy's argmax over the first axis would copy all logits."""
+    best, found = logits_chw[0].copy(), np.zeros(logits_chw.shape[1:], dtype=np.uint8)
+    for class_id in range(1, len(logits_chw)):
+        found[logits_chw[class_id] > best] = class_id
+        np.maximum(best, logits_chw[class_id], out=best)
+    return found
 
 
 def _fill_mixed(

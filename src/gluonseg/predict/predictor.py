@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gluonseg.atomic import write_bytes
 from gluonseg.data.transforms import compute_long_side_size, resize_image
-from gluonseg.errors import ModelError
+from gluonseg.errors import ModelError, StorageError
 from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
 from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
 from gluonseg.models.card import CARD_FILE, ModelCard, read_card
@@ -111,7 +111,7 @@ class Predictor:
                 f"the network gives logits {logits.shape} for {height}x{width} pixels, its model card says {expected}: "
                 "num_classes and output_stride of the card must be those of the network"
             )
-        # Both are not finite when any value is not; a mask of all values would take a quarter of their memory.
+        # One of the two is not finite when any value is not; a mask of all values would take a quarter of their memory.
         if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
             # The largest of them would be a class like any other.
             raise ModelError("the network gives values that are no numbers: its weights are damaged, or overflow")
@@ -143,10 +143,10 @@ def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | 
     """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
     from gluonseg.predict.onnx_engine import OnnxEngine
 
-    file = find_onnx(folder, precision) if (folder / CARD_FILE).is_file() else None
+    file = find_onnx(folder, precision)
     if file is None:
         return None
-    card = read_card(folder / CARD_FILE)
+    card = read_card(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else read_folder(folder).card
     weights = find_weights(folder)
     engine = OnnxEngine(file, card)
     if weights is not None and engine.read_metadata().get(WEIGHTS_KEY) != find_digest(weights):
@@ -183,12 +183,12 @@ def _convert_by_mxnet(folder: Path) -> tuple[Engine, ModelCard]:
     """A model without a symbol, as those of the built-in algorithm.
 
     MXNet is imported in a process of its own, whose memory is free again after it. The ONNX file is kept in the model's
-    folder if that can be written.
+    folder if that can be written and has none.
     """
     with tempfile.TemporaryDirectory(prefix="gluonseg-onnx-") as name:
-        target = folder if os.access(folder, os.W_OK) else Path(name)
-        _log.info("Converting the model in %s to %s, once", folder, target / ONNX_FILE)
-        command = [sys.executable, "-m", "gluonseg", "export", str(folder.resolve()), "--output", str(target.resolve())]
+        _log.info("Converting the model in %s to %s", folder, ONNX_FILE)
+        target = Path(name).resolve()
+        command = [sys.executable, "-m", "gluonseg", "export", str(folder.resolve()), "--output", str(target)]
         # Python looks for modules where it is started, and the folder of whoever called may hold others.
         home = Path(__file__).resolve().parents[2]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
@@ -196,6 +196,9 @@ def _convert_by_mxnet(folder: Path) -> tuple[Engine, ModelCard]:
             reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
             raise ModelError(f"the model in {folder} cannot be converted: {reason.removeprefix('gluonseg: ')}")
         found = _open_onnx_file(target, FLOAT32)
+        if not (folder / ONNX_FILE).exists():
+            with suppress(OSError, StorageError):
+                write_bytes(folder / ONNX_FILE, (target / ONNX_FILE).read_bytes())
     assert found is not None  # it was made of these parameters just now
     return found
 

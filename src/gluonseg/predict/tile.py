@@ -1,6 +1,7 @@
 """Large pictures in tiles, so that memory depends on the tile and not on the picture.
 
-Tiles begin at multiples of the network's stride, so that the places of their logits are those of the whole picture's.
+Tiles begin at multiples of the network's stride, so that the places of their logits are those of the whole picture's;
+where that is below 8, at multiples of 32, the stride of the encoder.
 Where tiles overlap they are blended, each with a weight that falls towards its border, where it knows least of what is
 around it. Rows of tiles follow one another from top to bottom, and what no later row changes is handed out at once: of
 150 classes at stride 1 the logits of 4 million pixels would take 2.4 GB.
@@ -19,24 +20,26 @@ MAX_NETWORK_PIXELS = 4_000_000
 """Larger pictures are shrunk to this for the network, which takes seconds a million pixels, unless told otherwise."""
 MAX_WHOLE_PIXELS = 1 << 20
 """Up to this a picture goes through the network as one, unless its logits take more than MAX_BAND_BYTES."""
-MAX_BAND_BYTES = 192 << 20
+MAX_BAND_BYTES = 128 << 20
 """Logits of one row of tiles; where they would take more, the tiles are less high."""
 TILE = 768
 OVERLAP = 128
-"""Pixels a side, multiples of every stride."""
+"""Pixels a side."""
+ENCODER_STRIDE = 32
 _UNIT = 64
-"""Heights of tiles are multiples of this."""
+"""Heights of tiles are multiples of this, the largest stride."""
 
 ComputeLogits = Callable[[UInt8Array], Float32Array]
 
 
 def find_spans(length: int, tile: int = TILE, overlap: int = OVERLAP, stride: int = 8) -> list[tuple[int, int]]:
-    """(start, end) in pixels of the tiles along a side of ``length``; neighbours share at least ``overlap``."""
+    """(start, end) in pixels of the tiles along a side of ``length``; neighbours share about ``overlap`` or more."""
     if length <= tile:
         return [(0, length)]
-    last = -(-(length - tile) // stride) * stride
+    step = stride if stride >= 8 else ENCODER_STRIDE
+    last = -(-(length - tile) // step) * step
     count = -(-last // (tile - overlap)) + 1
-    starts = [round(last * number / (count - 1) / stride) * stride for number in range(count)]
+    starts = [round(last * number / (count - 1) / step) * step for number in range(count)]
     return [(start, min(start + tile, length)) for start in starts]
 
 

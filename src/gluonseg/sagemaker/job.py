@@ -12,8 +12,8 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +132,8 @@ def train_channels(
 ) -> None:
     """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``.
 
-    ``stop`` lets another thread end the training early; Stopped is raised when that is before there is a model. With
-    ``checkpoints``, a folder, the training goes on from the last checkpoint there.
+    ``stop`` lets a signal handler or another thread end the training early; Stopped is raised when that is before there
+    is a model. With ``checkpoints``, a folder, the training goes on from the last checkpoint there.
     """
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
@@ -181,8 +181,8 @@ def _report_failure(base: Path, error: Exception) -> int:
 def run_training(base: Path, *, owns_process: bool = False) -> int:
     """Run the job in ``base`` and return the exit code: 0, 2 for what the user can fix, 1 for the rest.
 
-    In the main thread SIGTERM and SIGINT stop the job: also 0. Afterwards they mean what they meant before, or, when
-    the process is there for this job only (``owns_process``), nothing: how it ends is settled.
+    In the main thread SIGTERM, SIGINT and SIGHUP stop the job: also 0. Afterwards they mean what they meant before, or,
+    when the process is there for this job only (``owns_process``), nothing: how it ends is settled.
     """
     stop = Stop()
     try:
@@ -191,12 +191,9 @@ def run_training(base: Path, *, owns_process: bool = False) -> int:
         contract = read_contract(base)
         if contract.has_user_script:
             return _run_user_script(base, owns_process=owns_process)
-        fail = partial(_report_failure, base)
-        with stopping_job(stop, lambda _signal: 0, fail, owns_process=owns_process):
+        with suppress(Stopped), stopping_job(stop, owns_process=owns_process):
             hyperparameters, channels = contract.hyperparameters, contract.channels
             train_channels(hyperparameters, channels, base, contract.host, stop, contract.checkpoints)
-    except Stopped:
-        stop.conclude()
     except Exception as error:
         return _report_failure(base, error)
     return 0

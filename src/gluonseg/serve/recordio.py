@@ -23,8 +23,6 @@ Chunk = bytes | memoryview
 MAGIC = b"\x0a\x23\xd7\xce"
 PART_LIMIT = (1 << 29) - 1
 """The length field of a RecordIO part has 29 bits."""
-MESSAGE_LIMIT = (1 << 31) - 1
-"""Protobuf readers refuse messages larger than this."""
 FRAMING = 128
 """More than all bytes of framing in a part, so that ``values + FRAMING`` bounds its length."""
 
@@ -98,7 +96,7 @@ def encode_probabilities(probabilities_chw: Float32Array, part_limit: int = PART
     """Encode probabilities (num_classes, H, W) as one RecordIO record.
 
     Up to ``part_limit`` bytes the record has a single part, as the simplest readers expect; a longer one is
-    divided into several. The caller keeps the message below :data:`MESSAGE_LIMIT`.
+    divided into several. The caller keeps the message below 2 GiB, as protobuf asks.
     """
     values = np.ascontiguousarray(probabilities_chw, dtype="<f4").reshape(-1).view(np.uint8).data
     run_bytes = (part_limit - FRAMING) // 4 * 4

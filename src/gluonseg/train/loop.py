@@ -63,8 +63,7 @@ class Loop:
     def save(self) -> None:
         """Save what there is, if there is a place for it and if it is not there already."""
         if self.checkpoint:
-            with self.stop.saving:
-                self.checkpoint.save(self.results, self.part)
+            self.checkpoint.save(self.results, self.part)
 
     def run(self) -> list[EpochResult]:
         """Train, and return the results.
@@ -123,8 +122,7 @@ class Loop:
             loss = self._update(batch, epoch, iteration, earlier + iteration - 1)
             seconds = part.seconds + time.perf_counter() - start
             self.part = EpochPart(iteration, self.part.loss + loss, self.part.samples + len(batch.images), seconds)
-            # A job that is to end writes its model first.
-            if self.checkpoint and self.checkpoint.is_due() and not self.stop.is_requested:
+            if self.checkpoint and self.checkpoint.is_due():
                 # A good checkpoint must not give way to one of a network that is lost.
                 check_finite_parameters(self.network, self.device, epoch, iteration)
                 self.save()

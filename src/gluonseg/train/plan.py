@@ -52,6 +52,8 @@ def plan_job(
     check_precision(hp.precision_dtype, found)
     check_syncbn(hp.syncbn, found)
     artifact = read_artifact(channels["model"]) if "model" in channels else None
+    if artifact and hp.output_stride is None:
+        hp = dataclasses.replace(hp, output_stride=artifact.card.output_stride)
     weights = None
     if artifact is None and hp.use_pretrained_model:
         weights = find_backbone_weights(hp.backbone, channel=channels.get("pretrained"))

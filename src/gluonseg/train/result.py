@@ -1,4 +1,4 @@
-"""The model folder of a job: complete at its end, and made complete when it is stopped before that."""
+"""The model folder of a job: complete at its end, also when it is stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gluonseg.models.symbol import SYMBOL_FILE
 from gluonseg.report.curves import draw_curves
 from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener
-from gluonseg.train.stop import SAVE_PATIENCE_S, Stop
+from gluonseg.train.stop import Stop
 from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, write_json
 
 _log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ _FILES = (MANIFEST_FILE, *(name for name in MODEL_FILES if name not in _PARAMETE
 class ResultFolder(Listener):
     """Writes all that a job leaves. ``card`` is the card as last written, ``symbol`` the JSON of the network's symbol.
 
-    ``writer`` holds the parameters, and the lock under which every file of the folder is written: whoever ends the
-    process takes it and keeps it.
+    ``writer`` holds the parameters.
     """
 
     def __init__(
@@ -53,29 +52,24 @@ class ResultFolder(Listener):
         self._curve_folders = [path for path in (folder, output_folder) if path]
         self._writer = writer
         self._stop = stop
-        self._is_complete = False
-        self._is_told = False
 
     def begin(self, best: Mapping[str, Any]) -> None:
         """Remove what an earlier job left in the folder: its parameters must not be taken for those of this one.
 
-        A job that goes on from a checkpoint has a ``best`` model already, others have none: an empty mapping. From here
-        on a stop leaves a model.
+        A job that goes on from a checkpoint has a ``best`` model already, others have none: an empty mapping.
         """
-        with self._writer.lock:
-            self._stop.begin(self.conclude)
-            files = [(folder, name) for folder in self._curve_folders for name in REPORT_FILES]
-            # Parameters last: when the disk refuses in between, what is left is a model, or none.
-            files += [(self._folder, name) for name in (*_FILES, *_PARAMETERS)]
-            for folder, name in files:
-                # A job that was killed while it wrote a file leaves the part it had written.
-                for path in folder.glob(f".{name}.*.partial"):
-                    path.unlink(missing_ok=True)
-                if not best or name != BEST_FILE:  # which is replaced in one step
-                    (folder / name).unlink(missing_ok=True)
-            if best:
-                self._writer.write_best(best)
-                self._write_card()
+        files = [(folder, name) for folder in self._curve_folders for name in REPORT_FILES]
+        # Parameters last: when the disk refuses in between, what is left is a model, or none.
+        files += [(self._folder, name) for name in (*_FILES, *_PARAMETERS)]
+        for folder, name in files:
+            # A job that was killed while it wrote a file leaves the part it had written.
+            for path in folder.glob(f".{name}.*.partial"):
+                path.unlink(missing_ok=True)
+            if not best or name != BEST_FILE:  # which is replaced in one step
+                (folder / name).unlink(missing_ok=True)
+        if best:
+            self._writer.write_best(best)
+            self._write_card()
 
     def holds_scored(self, best: Mapping[str, Any]) -> bool:
         """Whether the folders have all that the training in the writer leaves, scored and with its report.
@@ -104,67 +98,40 @@ class ResultFolder(Listener):
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         """Put hyperparameters and card beside each best model, so that a job that is killed leaves a usable one."""
         if is_best:
-            with self._writer.lock:
-                self._write_card()
+            self._write_card()
 
     def complete(self) -> None:
         """Write everything, with the parameters as they are; at the end of training, or of as much as there was."""
-        # Waits for what is still being computed, which can take long: not under the lock.
-        parameters = self._writer.copy_parameters()
-        with self._writer.lock:
-            self._write(parameters)
-            self._draw_curves()
-            # As the card has it: a stop that came since then finds a model that is complete.
-            if "stopped_by" in self.card.metrics:
-                self._tell("the parameters as they were")
-
-    def conclude(self) -> None:
-        """Make the folder complete from the last parameters kept, while the job computes something; see Stop.
-
-        Only the picture of the curves is left out: on cores that are busy it takes longer than all the rest. A
-        checkpoint that is being written gets some time, once the model is safe. Keeps the locks: the process is about
-        to end, and nothing may be written any more.
-        """
-        is_saving = self._stop.saving.locked()
-        self._writer.lock.acquire()
-        if self._is_complete:
-            # The job has come round to the stop, and may be writing the checkpoint of it.
-            self._stop.wait_for_end(SAVE_PATIENCE_S)
-            self.tell_unscored()
-            return
-        self._write(self._writer.last)
-        is_saved = self._stop.saving.acquire(timeout=SAVE_PATIENCE_S)
-        if not is_saving:
-            self._tell("the last parameters kept, because what was being computed took too long")
-        elif is_saved:
-            self._tell("the last parameters kept; a checkpoint was still being written, and is now")
-        else:
-            self._tell("the last parameters kept; a checkpoint took too long to write, the one before stays")
+        self._write()
+        self._draw_curves()
+        if self._is_stop_in_card:
+            self._tell()
 
     def add_scores(self, confusion: Confusion) -> None:
         """Add the whole-image scores of the best epoch to the card."""
         scores = describe_confusion(confusion, self.card.class_names)
-        with self._writer.lock, listing_files(self._folder, HYPERPARAMETERS_FILE, CARD_FILE):
+        with listing_files(self._folder, HYPERPARAMETERS_FILE, CARD_FILE):
             self.card = dataclasses.replace(self.card, metrics={**self.card.metrics, "whole_image": scores})
             self._write_card()
-            self._is_told = True  # stopped or not, there is nothing left to say
 
     def tell_unscored(self) -> None:
         """Log that the stop came after training and before the scores, unless the log says already what it did."""
         template = "Stopped by %s: the model in %s is complete, but not scored on whole images; try gluonseg evaluate"
-        with self._writer.lock:
-            if not self._is_told:
-                _log.info(template, self._stop.name, self._folder)
-            self._is_told = True
+        if not self._is_stop_in_card:
+            _log.info(template, self._stop.name, self._folder)
 
-    def _write(self, parameters: Mapping[str, Any]) -> None:
+    @property
+    def _is_stop_in_card(self) -> bool:
+        """Whether the stop came before the end of training: a later one finds a complete model."""
+        return "stopped_by" in self.card.metrics
+
+    def _write(self) -> None:
         # Not before: whoever is killed during the training leaves a model without a manifest, not with an old one.
         with listing_files(self._folder, *MODEL_FILES):
-            self._writer.write_last(parameters)
+            self._writer.write_last()
             self.card = dataclasses.replace(self.card, metrics=self._describe())
             self._write_card()
         self._write_curves()
-        self._is_complete = True
 
     def _describe(self) -> dict[str, Any]:
         results = self._writer.results
@@ -197,10 +164,9 @@ class ResultFolder(Listener):
             except Exception:
                 _log.exception("The curves could not be drawn")
 
-    def _tell(self, last: str) -> None:
-        """Log what the stop made of the model; ``last`` is what the file of the last parameters has."""
-        self._is_told = True
-        results = self._writer.results
+    def _tell(self) -> None:
+        """Log what the stop made of the model."""
+        last, results = "the parameters as they were", self._writer.results
         if results:
             best = self.card.metrics["best_epoch"]
             text = f"after epoch {results[-1].epoch}: {BEST_FILE} is of epoch {best}, {LAST_FILE} has {last}"

@@ -43,8 +43,8 @@ BuildListeners = Callable[[Hyperparameters, ModelWriter], Sequence[Listener]]
 class JobSettings:
     """What a job is given: raw hyperparameters, channel folders, where its results go, who is told (done, total).
 
-    ``stop`` lets another thread end the job early. With ``checkpoint_folder`` the job goes on from the last checkpoint
-    there, and leaves one after each epoch.
+    ``stop`` lets a signal handler or another thread end the job early. With ``checkpoint_folder`` the job goes on from
+    the last checkpoint there, and leaves one after each epoch.
     """
 
     hyperparameters: Mapping[str, Any]
@@ -79,16 +79,21 @@ def run_job(settings: JobSettings, build_listeners: BuildListeners) -> JobOutcom
 
     Raises:
         UserError: and its kin, for everything the caller can fix.
+        Stopped: before training had begun; everything is as it was.
     """
     folder = settings.checkpoint_folder
     if folder and folder.resolve() == settings.model_folder.resolve():
         raise UserError(f"{folder} is the folder of the model; name another one for the checkpoints")
-    if (settings.model_folder / BEST_FILE).is_file():
-        settings.stop.earlier_model = settings.model_folder
     with open_checkpoints(folder) as checkpoints:
-        if checkpoints and checkpoints.find_files():
-            settings.stop.checkpoints = folder
-        return _run(settings, build_listeners, checkpoints)
+        try:
+            return _run(settings, build_listeners, checkpoints)
+        except Stopped:
+            has_model = (settings.model_folder / BEST_FILE).is_file()
+            kept = f"the model in {settings.model_folder} is as it was" if has_model else "there is no model"
+            if checkpoints and checkpoints.find_files():
+                kept += f"; the next run goes on from the checkpoints in {folder}"
+            _log.info("Stopped by %s before training had begun: %s", settings.stop.name, kept)
+            raise
 
 
 def _hold_model(folder: Path) -> AbstractContextManager[int]:
@@ -96,7 +101,13 @@ def _hold_model(folder: Path) -> AbstractContextManager[int]:
 
 
 def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: CheckpointFolder | None) -> JobOutcome:
-    plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, settings.check_progress)
+    def follow_check(done: int, total: int) -> None:
+        if settings.check_progress:
+            settings.check_progress(done, total)
+        settings.stop.check()
+
+    settings.stop.check()  # for a stop that came while MXNet was loaded
+    plan = plan_job(settings.hyperparameters, settings.channels, settings.devices, follow_check)
     hp = plan.hyperparameters
     curves = _build_curves(plan, settings.output_folder)
     training = open_dataset(settings.channels, "train", plan)
@@ -115,9 +126,10 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         if loop.is_finished and folder.holds_scored(checkpoint.best):
             if not (settings.model_folder / ONNX_FILE).is_file():  # the disk was full then, perhaps
                 with _hold_model(settings.model_folder):
-                    _export(settings, writer.lock)
+                    _export(settings)
             _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
             return JobOutcome(folder.card, tuple(loop.results), None)
+    settings.stop.check()
     settings.model_folder.mkdir(parents=True, exist_ok=True)
     with _hold_model(settings.model_folder):
         # Only now: up to here a job can still be refused, and then nothing is lost.
@@ -131,8 +143,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         finally:
             # Even when there is no room for the model: the checkpoint may be on another disk.
             loop.save()
-        settings.stop.end()
-        _export(settings, writer.lock)
+        _export(settings)
         confusion = _score(settings, plan, folder, validation, report)
         report.write(folder.card, loop.results, confusion)
     return JobOutcome(folder.card, tuple(loop.results), confusion)
@@ -174,15 +185,13 @@ def _get_gpu(plan: Plan) -> Any:
     return plan.devices[0] if plan.devices[0].device_type == "gpu" else None
 
 
-def _export(settings: JobSettings, lock: AbstractContextManager[Any]) -> None:
+def _export(settings: JobSettings) -> None:
     """Write the ONNX file, unless the job was stopped; what is trained is kept, whatever happens here."""
     if settings.stop.is_requested:
         return
     try:
         file = build_checked_file(read_folder(settings.model_folder))
-        # Whoever ends the process waits for the lock, and leaves no part of a file behind.
-        with lock:
-            write_onnx(file, settings.model_folder / ONNX_FILE)
+        write_onnx(file, settings.model_folder / ONNX_FILE)
     except UserError as error:
         _log.error("The model is complete, but without %s: %s; try gluonseg export", ONNX_FILE, error)
     except Exception:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,36 +30,30 @@ class ModelWriter(Listener):
     """Writes ``model_best.params`` whenever an epoch is the best so far, and ``model_algo-1`` at the end.
 
     ``last`` is a copy, in the host's memory, of the parameters after the last epoch (of what the job began with before
-    the first one's end), and ``results`` are the epochs up to it. Both change under ``lock``, as do the files.
+    the first one's end), and ``results`` are the epochs up to it.
     """
 
     def __init__(self, network: Any, folder: Path, dtype: str = "float32") -> None:
         self._network = network
         self._folder = folder
         self._dtype = dtype
-        self.lock = threading.RLock()
         self.results: list[EpochResult] = []
         self.last = self.copy_parameters()
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        parameters = self.copy_parameters()
-        with self.lock:
-            self.last = parameters
-            self.results.append(result)
-            if is_best:
-                self._write(BEST_FILE, parameters)
+        self.last = self.copy_parameters()
+        self.results.append(result)
+        if is_best:
+            self._write(BEST_FILE, self.last)
 
     def resume(self, results: Sequence[EpochResult]) -> None:
         """Take over the epochs that a checkpoint has brought; the network has the parameters after the last one."""
-        parameters = self.copy_parameters()
-        with self.lock:
-            self.last = parameters
-            self.results = list(results)
+        self.last = self.copy_parameters()
+        self.results = list(results)
 
     def write_best(self, parameters: Mapping[str, Any]) -> None:
         """Write the best epoch's parameters."""
-        with self.lock:
-            self._write(BEST_FILE, parameters)
+        self._write(BEST_FILE, parameters)
 
     def copy_parameters(self) -> dict[str, Any]:
         """The network's parameters in float32 on the CPU, by structural name; waits until they are computed."""
@@ -72,12 +65,12 @@ class ModelWriter(Listener):
             copy.wait_to_read()
         return copies
 
-    def write_last(self, parameters: Mapping[str, Any]) -> None:
-        """Write ``parameters`` under the last epoch's name; when no epoch was complete, as the best ones, too."""
-        with self.lock:
-            if not self.results:
-                self._write(BEST_FILE, parameters)
-            self._write(LAST_FILE, parameters)
+    def write_last(self) -> None:
+        """Write the parameters as they are under the last epoch's name; as the best ones, too, if no epoch is whole."""
+        parameters = self.copy_parameters()
+        if not self.results:
+            self._write(BEST_FILE, parameters)
+        self._write(LAST_FILE, parameters)
 
     def _write(self, name: str, parameters: Mapping[str, Any]) -> None:
         """The file is replaced in one step."""
