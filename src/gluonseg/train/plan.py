@@ -15,6 +15,7 @@ from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.artifact import ModelArtifact, read_artifact
 from gluonseg.models.pretrained import find_backbone_weights
+from gluonseg.models.registry import find_network
 from gluonseg.train.data import check_job_data, read_maps
 from gluonseg.train.memory import check_memory
 
@@ -52,8 +53,9 @@ def plan_job(
     check_precision(hp.precision_dtype, found)
     check_syncbn(hp.syncbn, found)
     artifact = read_artifact(channels["model"]) if "model" in channels else None
-    if artifact and hp.output_stride is None:
-        hp = dataclasses.replace(hp, output_stride=artifact.card.output_stride)
+    stride = artifact.card.output_stride if artifact else None
+    if hp.output_stride is None and stride != find_network(hp.algorithm).output_strides[0]:
+        hp = dataclasses.replace(hp, output_stride=stride)
     weights = None
     if artifact is None and hp.use_pretrained_model:
         weights = find_backbone_weights(hp.backbone, channel=channels.get("pretrained"))
