@@ -383,7 +383,7 @@ def test_the_model_channel_of_a_job(run_tiny: RunJob, trained_model: Path) -> No
     assert started.results[0].train_loss < scratch[0]["train_loss"]
 
 
-@pytest.mark.parametrize("changes", [{"backbone": "resnet-34"}, {"algorithm": "psp"}])
+@pytest.mark.parametrize("changes", [{"backbone": "resnet-34"}, {"algorithm": "psp"}, {"algorithm": "unet"}])
 def test_another_network_is_refused(
     run_tiny: RunJob, trained_model: Path, tmp_path: Path, changes: dict[str, str]
 ) -> None:

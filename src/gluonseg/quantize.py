@@ -61,10 +61,11 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> OnnxFile:
     """The network of ``file`` in int8, calibrated on photos of ``training``."""
-    properties = {prop.key: prop.value for prop in onnx.load_model_from_string(file.read()).metadata_props}
+    content = file.read()
+    properties = {prop.key: prop.value for prop in onnx.load_model_from_string(content).metadata_props}
     with tempfile.TemporaryDirectory(prefix="gluonseg-int8-") as folder:
         exact, folded, target = (Path(folder) / name for name in ("exact.onnx", "folded.onnx", ONNX_FILES[INT8]))
-        exact.write_bytes(file.read())
+        exact.write_bytes(content)
         # Folds the batch norms into the convolutions, which are what is quantized.
         quant_pre_process(exact, folded, skip_symbolic_shape=True)
         quantize_static(

@@ -53,9 +53,9 @@ def plan_job(
     check_precision(hp.precision_dtype, found)
     check_syncbn(hp.syncbn, found)
     artifact = read_artifact(channels["model"]) if "model" in channels else None
-    stride = artifact.card.output_stride if artifact else None
-    if hp.output_stride is None and stride != find_network(hp.algorithm).output_strides[0]:
-        hp = dataclasses.replace(hp, output_stride=stride)
+    inherited = artifact.card.output_stride if artifact and artifact.card.algorithm == hp.algorithm else None
+    if hp.output_stride is None and inherited not in (None, find_network(hp.algorithm).output_strides[0]):
+        hp = dataclasses.replace(hp, output_stride=inherited)
     weights = None
     if artifact is None and hp.use_pretrained_model:
         weights = find_backbone_weights(hp.backbone, channel=channels.get("pretrained"))
