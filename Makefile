@@ -7,10 +7,10 @@ VERSION := $(lastword $(shell { $(PYTHON) -V || true; } 2>&1))
 RUNTIME := $(VENV)/requirements.$(VERSION)
 TESTING := $(VENV)/requirements-test.$(VERSION)
 PIP := -m pip install --disable-pip-version-check --no-deps
-# As python_requires in setup.py has it.
+# What the wheels of MXNet and its neighbours were tried with; python_requires in setup.py has the oldest.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 
-.PHONY: help demo test lint bench faults fault-table image image-gpu sdk-v2 sdk-v3 clean check-machine
+.PHONY: help demo test lint bench faults fault-table image image-gpu image-serve sdk-v2 sdk-v3 clean check-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile
@@ -40,6 +40,9 @@ image: ## build the Docker image gluonseg; BASE=gluonseg-base takes another base
 
 image-gpu: ## build gluonseg:gpu, which runs on NVIDIA GPUs and without one
 	docker/build.sh --gpu $(if $(BASE),--base $(BASE))
+
+image-serve: ## build gluonseg:serve, the small image that uses a model and cannot train
+	docker/build.sh --serve $(if $(BASE),--base $(BASE))
 
 sdk-v2: .venv-sdk-v2/requirements.$(VERSION) ## SageMaker's SDK v2 for local mode, in .venv-sdk-v2
 

@@ -1,10 +1,32 @@
-"""Package metadata. The documented install goes through the lock in docker/ (see README.md)."""
+"""Package metadata. The documented install of training goes through the lock in docker/ (see docs/install.md)."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SERVE = ["flask>=3.0", "gunicorn>=23", "werkzeug>=3.0"]
+USE = [
+    "flask>=3.0",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
+    "numpy>=1.24",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
+    "opencv-python-headless>=4.12",
+    "pillow>=12.1",
+    "protobuf>=5",
+    "tqdm>=4.66",
+    "waitress>=3.0",
+    "werkzeug>=3.0",
+]
+TRAIN = [
+    "gluoncv==0.10.5.post0",
+    "mxnet==1.9.1",
+    "requests>=2.31",
+    "sagemaker-training>=5.1.4",
+    "safetensors>=0.4",
+    # mxnet and gluoncv import distutils, which setuptools carried until release 81.
+    "setuptools<81",
+]
 TENSORBOARD = ["tensorboardX>=2.6.5"]
 TEST = [
     "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -22,29 +44,11 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.15",
+    python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={"gluonseg": ["py.typed", "report/template/*", "sagemaker/user_site/*.py"]},
-    install_requires=[
-        "gluoncv==0.10.5.post0",
-        "jinja2>=3.1",
-        "mxnet==1.9.1",
-        "numpy>=1.24",
-        # Serving: the network is exported to ONNX, and runs there without MXNet.
-        "onnx>=1.17",
-        "onnxruntime>=1.20",
-        "matplotlib>=3.8",
-        "opencv-python-headless>=4.10",
-        "pillow>=12.1",
-        "requests>=2.31",
-        "sagemaker-training>=5.1.4",
-        "safetensors>=0.4",
-        # mxnet and gluoncv import distutils, which setuptools carried until release 81.
-        "setuptools<81",
-        "tqdm>=4.66",
-        *SERVE,
-    ],
-    extras_require={"tensorboard": TENSORBOARD, "test": [*TEST, *TENSORBOARD]},
+    install_requires=USE,
+    extras_require={"train": TRAIN, "tensorboard": TENSORBOARD, "test": [*TRAIN, *TENSORBOARD, *TEST]},
     entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},
 )

@@ -61,10 +61,9 @@ def _measure_serving(model: Path) -> Figures:
 
 
 def _measure_cost(model: Path) -> Figures:
-    from gluonseg.models.card import CARD_FILE, read_card
-    from gluonseg.models.cost import compute_served_cost
+    from gluonseg.predict.predictor import load_predictor
 
-    cost = compute_served_cost(read_card(model / CARD_FILE), HEIGHT, WIDTH)
+    cost = load_predictor(model, search_gpu=False).engine.compute_cost(HEIGHT, WIDTH)
     return {"parameters": cost.parameters / 1e6, "gmacs": cost.macs / 1e9}
 
 

@@ -23,7 +23,7 @@ from benchmarks.variant import Variant
 from gluonseg.labels import voc_colours
 from gluonseg.models.artifact import BEST_FILE
 from gluonseg.models.params_file import read_arrays
-from gluonseg.png import encode_png
+from gluonseg.predict.formats import encode_png
 from gluonseg.serve.settings import Settings
 
 MODEL = ("fcn", "resnet-50", 21)

@@ -4,9 +4,10 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-docker/build.sh [--gpu] [--tag NAME] [--base IMAGE] [--ca FILE] [--pretrained FOLDER] [docker build's own options]
+docker/build.sh [--gpu | --serve] [--tag NAME] [--base IMAGE] [--ca FILE] [--pretrained FOLDER] [docker build's own options]
 
   --gpu                build for NVIDIA GPUs (runs without one too); the tag is then gluonseg:gpu
+  --serve              build the small image that uses a model and cannot train; the tag is then gluonseg:serve
   --tag NAME           name of the image; gluonseg unless given
   --base IMAGE         base image; python:3.13-slim unless given (docker/offline-base.sh makes one where no registry is)
   --ca FILE            certificates (PEM) that pip trusts during the build, for networks with a proxy of their own
@@ -21,14 +22,16 @@ fail() {
     exit 2
 }
 
-device=cpu tag='' base='' ca='' pretrained=''
+suffix='' tag='' base='' ca='' pretrained=''
 options=()
 while [ $# -gt 0 ]; do
     # --name=value is --name value.
     case "$1" in --tag=* | --base=* | --ca=* | --pretrained=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
     case "$1" in
         -t) set -- --tag "${@:2}"; continue ;;
-        --gpu) device=gpu ;;
+        --gpu | --serve)
+            [ -z "$suffix" ] || fail "--gpu and --serve exclude one another"
+            suffix=:${1#--} ;;
         --tag | --base | --ca | --pretrained)
             [ $# -gt 1 ] || fail "$1 needs a value"
             declare "${1#--}=$2"
@@ -38,7 +41,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ -n "$tag" ] || tag=$([ "$device" = cpu ] && echo gluonseg || echo gluonseg:gpu)
+[ -n "$tag" ] || tag=gluonseg$suffix
 
 # read_pip_setting NAME: what pip uses on this machine, from its environment or its files; nothing when unset.
 read_pip_setting() {
@@ -68,6 +71,10 @@ if [ -n "$pretrained" ]; then
         -exec cp -L {} "$context/docker/extra/pretrained/" ';'
 fi
 
+case "$suffix" in
+    :gpu) options+=(--build-arg DEVICE=gpu) ;;
+    :serve) options+=(--target serve) ;;
+esac
 [ -z "$base" ] || options+=(--build-arg "BASE=$base")
 for name in index-url extra-index-url; do
     value=$(read_pip_setting "$name")
@@ -75,4 +82,4 @@ for name in index-url extra-index-url; do
 done
 # SageMaker takes no image whose manifest is the index that BuildKit writes for its attestations.
 export BUILDX_NO_DEFAULT_ATTESTATIONS=1
-docker build --build-arg "DEVICE=$device" --tag "$tag" "${options[@]}" --file "$context/docker/Dockerfile" "$context"
+docker build --tag "$tag" "${options[@]}" --file "$context/docker/Dockerfile" "$context"

@@ -29,11 +29,13 @@ compile() {
 }
 
 override=(--override docker/overrides.txt)
-# The test lock holds everything; the next two are cut from it.
+# The test lock holds everything; the next three are cut from it.
+cut=(--constraint docker/requirements-test.txt --no-annotate)
 compile docker/requirements-test.txt setup.py "${override[@]}" --extra test "$@"
-compile docker/requirements.txt setup.py "${override[@]}" --constraint docker/requirements-test.txt --no-annotate
+compile docker/requirements.txt setup.py "${override[@]}" --extra train "${cut[@]}"
+compile docker/requirements-serve.txt setup.py "${cut[@]}"
 printf 'pip\nsetuptools\n' > "$scratch/build.in"
-compile docker/requirements-build.txt "$scratch/build.in" --constraint docker/requirements-test.txt --no-annotate
+compile docker/requirements-build.txt "$scratch/build.in" "${cut[@]}"
 # MXNet for GPUs and the CUDA libraries it needs; everything else is as in requirements.txt.
 compile docker/requirements-gpu.txt docker/requirements-gpu.in --no-deps --no-annotate "$@"
 # What is measured beside gluonseg, in its own environment.

@@ -1,7 +1,7 @@
 """The image in a real Docker engine: what the tests marked ``docker`` share.
 
 They skip, with the reason, where there is no engine or no image. GLUONSEG_REQUIRE_DOCKER=1 makes that a failure;
-GLUONSEG_IMAGE and GLUONSEG_GPU_IMAGE name the images.
+GLUONSEG_IMAGE, GLUONSEG_GPU_IMAGE and GLUONSEG_SERVE_IMAGE name the images.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ def image() -> str:
 def gpu_image() -> str:
     """The name of the image for GPUs."""
     return _find_image(os.environ.get("GLUONSEG_GPU_IMAGE", "gluonseg:gpu"), "image-gpu")
+
+
+@pytest.fixture(scope="session")
+def serve_image() -> str:
+    """The name of the image that only uses models."""
+    return _find_image(os.environ.get("GLUONSEG_SERVE_IMAGE", "gluonseg:serve"), "image-serve")
 
 
 @pytest.fixture(scope="session")

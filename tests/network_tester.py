@@ -27,7 +27,6 @@ from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.labels import default_label_map
 from gluonseg.models.artifact import read_artifact
 from gluonseg.models.card import ModelCard, build_card
-from gluonseg.models.cost import compute_served_cost
 from gluonseg.models.network import SegmentationNetwork, build_network, load_params
 from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile, find_onnx
 from gluonseg.models.onnx_trace import build_graph
@@ -43,6 +42,7 @@ from gluonseg.serve.settings import Settings
 from gluonseg.train.freeze import Freeze
 from gluonseg.train.run import JobSettings, run_job
 from gluonseg.train.start import build_start_network, load_artifact
+from local_model import LocalModel
 from picture import draw_noise, encode_picture
 
 CLASSES = 5
@@ -188,7 +188,7 @@ class NetworkTester:
         assert [output.shape for output in network(draw_batch(16, 24))] == [(1, 2, 16, 24)]
 
     def test_the_graph_gives_what_mxnet_gives(self) -> None:
-        """At three sizes, at every output stride, and on the other backbones at the first one."""
+        """At three sizes, at every output stride, and on the other backbones at the first one; its cost, too."""
         strides = find_network(self.algorithm).output_strides
         pairs = [(self.backbones[0], stride) for stride in strides]
         for backbone, stride in [*pairs, *((backbone, strides[0]) for backbone in self.backbones[1:])]:
@@ -199,7 +199,9 @@ class NetworkTester:
             assert [one.name for one in graph.graph.input] == ["image"]
             assert not [one for one in graph.graph.initializer if one.name.startswith("auxlayer")]
             sizes = [(8, 8), (50, 23), (64, 96)]
-            assert compute_difference(engine, MXNetEngine(network, card), sizes) < TOLERANCE, (backbone, stride)
+            reference = MXNetEngine(network, card)
+            assert compute_difference(engine, reference, sizes) < TOLERANCE, (backbone, stride)
+            assert engine.compute_cost(97, 131) == reference.compute_cost(97, 131), (backbone, stride)
 
     def test_the_mask_inside_the_graph_is_the_servers(self, network: SegmentationNetwork, card: ModelCard) -> None:
         import onnxruntime
@@ -211,8 +213,9 @@ class NetworkTester:
         # Two of ten thousand places are as good as equal.
         assert (mask[0] == Predictor(engine, card).predict_mask(picture)).mean() > 0.999
 
-    def test_cost(self, card: ModelCard) -> None:
-        small, large = (compute_served_cost(card, *size) for size in ((64, 64), (128, 128)))
+    def test_cost(self, network: SegmentationNetwork, card: ModelCard) -> None:
+        engine = MXNetEngine(network, card)
+        small, large = (engine.compute_cost(*size) for size in ((64, 64), (128, 128)))
         assert small.parameters == large.parameters == self.parameters
         assert 3.5 * small.macs < large.macs < 4.5 * small.macs
 
@@ -221,7 +224,7 @@ class NetworkTester:
         model = job[0] / "model"
         assert (model / ONNX_FILE).is_file()
         predictor, picture = load_predictor(model), draw_noise(37, 50)
-        client = create_app(lambda: predictor, Settings()).test_client()
+        client = create_app(Settings(), LocalModel(predictor, Settings())).test_client()
         answer = client.post("/invocations", data=encode_picture(picture), headers={"Accept": "image/png"})
         assert answer.status_code == 200, answer.data
         mask = np.asarray(Image.open(io.BytesIO(answer.data)))

@@ -30,14 +30,10 @@ def iter_tree(pid: int) -> Iterator[int]:
             yield from iter_tree(int(child))
 
 
-def find_backends(pid: int) -> list[int]:
-    """The processes that have the model: children of gunicorn's worker."""
-    return list(iter_tree(pid))[2:]
-
-
-def find_worker(pid: int) -> int:
-    """gunicorn's worker, which has the clients' connections; ``pid`` is the master."""
-    return list(iter_tree(pid))[1]
+def find_model_processes(pid: int) -> list[int]:
+    """The children of a server that have the model; another one cleans up after them."""
+    commands = {child: Path(f"/proc/{child}/cmdline") for child in list(iter_tree(pid))[1:]}
+    return [child for child, command in commands.items() if b"spawn_main" in command.read_bytes()]
 
 
 def is_running(pid: int) -> bool:

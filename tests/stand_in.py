@@ -1,11 +1,10 @@
 """A model for tests of the server: it computes nothing, takes the time it is told to, and fails on demand.
 
-Backend processes load it by name (``stand_in:load``). Environment variables tell it what to do: ``STAND_IN_SECONDS``
-each prediction sleeps (the cores are free meanwhile), ``STAND_IN_LEAK`` bytes each leaves behind,
-``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning and the sum of the picture,
-``STAND_IN_AUDIT`` one that gets a line for every connection, program or class that Python is asked for,
-``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading, ``STAND_IN_FOR_REAL`` to leave the
-prediction to the real model.
+Environment variables tell it what to do: ``STAND_IN_SECONDS`` each prediction sleeps (the cores are free meanwhile),
+``STAND_IN_LEAK`` bytes each leaves behind, ``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning
+and the sum of the picture, ``STAND_IN_AUDIT`` one that gets a line for every connection, program or class that Python
+is asked for, ``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading, ``STAND_IN_FOR_REAL`` to
+leave the prediction to the real model.
 """
 
 from __future__ import annotations
@@ -16,21 +15,20 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from gluonseg.png import encode_png
-from gluonseg.serve import backend
+from gluonseg.models.card import build_card
+from gluonseg.predict.formats import encode_png
+from gluonseg.predict.recordio import Float32Array
 from gluonseg.serve.codec import MaskPredictor, UInt8Array
-from gluonseg.serve.recordio import Float32Array
+from gluonseg.serve.model import load_model
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings, read_settings
 
 NAMES = ("pet", "background", "border")
-CARD = SimpleNamespace(num_classes=3, class_names=NAMES, colours=((0, 0, 0), (255, 0, 0), (0, 255, 0)))
+CARD = build_card("fcn", "resnet-18", 3, class_names=NAMES)
 KILLS, HANGS = (3, 111), (3, 112)
 """Size of a picture that ends the process, and of one that is never done."""
 AUDITED = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class")
@@ -63,10 +61,7 @@ class StandIn:
 
     card = CARD
 
-    def __init__(
-        self, turn: AbstractContextManager[None], environ: Mapping[str, str], real: MaskPredictor | None = None
-    ) -> None:
-        self._turn = turn
+    def __init__(self, environ: Mapping[str, str], real: MaskPredictor | None = None) -> None:
         self._real = real
         self._seconds = float(environ.get("STAND_IN_SECONDS", "0"))
         self._leak = int(environ.get("STAND_IN_LEAK", "0"))
@@ -79,8 +74,7 @@ class StandIn:
         if self._real:
             self._leaked.append(bytes(self._leak))
             return self._real.predict_mask(image_hwc)
-        with self._turn:
-            self._work(image_hwc)
+        self._work(image_hwc)
         return compute_mask(image_hwc)
 
     def _work(self, image_hwc: UInt8Array) -> None:
@@ -100,16 +94,16 @@ class StandIn:
         return probabilities
 
 
-def load(settings: Settings, turn: AbstractContextManager[None]) -> StandIn:
-    """What a backend process calls."""
+def load(settings: Settings) -> StandIn:
+    """What the process with the model calls."""
     if "STAND_IN_AUDIT" in os.environ:
         _audit(Path(os.environ["STAND_IN_AUDIT"]))
     time.sleep(float(os.environ.get("STAND_IN_LOADING", "0")))
     if os.environ.get("STAND_IN_END"):
         os.kill(os.getpid(), signal.SIGKILL)
-    real = backend.load(settings, turn) if os.environ.get("STAND_IN_FOR_REAL") else None
-    return StandIn(turn, os.environ, real)
+    real = load_model(settings) if os.environ.get("STAND_IN_FOR_REAL") else None
+    return StandIn(os.environ, real)
 
 
 if __name__ == "__main__":
-    sys.exit(run_server(read_settings(os.environ), "stand_in:load"))
+    sys.exit(run_server(read_settings(os.environ), load))

@@ -16,13 +16,6 @@ from raw_client import Reply, build_request, exchange
 from repository import ROOT
 
 STAND_IN = str(ROOT / "tests" / "stand_in.py")
-CHANGED = (
-    "import dataclasses, os, sys; from gluonseg.serve import server, settings; "
-    "changed = dataclasses.replace(settings.read_settings(os.environ), {}); "
-    "sys.exit(server.run_server(changed, 'stand_in:load'))"
-)
-"""Program for settings that no environment variable changes: ``CHANGED.format("max_connections=20")``."""
-
 PNG = encode_picture(draw_noise(20, 30))
 PING = build_request(b"", "/ping", "GET")
 AT_ONCE_S = 0.5

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from gluoncv.model_zoo import get_model
 from mxnet.gluon import nn
+from onnx import TensorProto, helper, numpy_helper
 
-from gluonseg.models.card import build_card, read_card
-from gluonseg.models.cost import Cost, compute_cost, compute_served_cost
+from gluonseg.errors import ModelError
+from gluonseg.models.cost import Cost, compute_cost, compute_graph_cost
+from gluonseg.models.network import build_network
 from gluonseg.models.params_file import read_params
+from gluonseg.predict.predictor import load_predictor
 
 
 def test_a_small_network_by_hand() -> None:
@@ -34,6 +39,42 @@ def test_a_block_used_twice_counts_twice_but_is_stored_once() -> None:
     assert compute_cost(lambda x: convolution(convolution(x)), 6, 5) == Cost(81, 2 * 6 * 5 * 81)
 
 
+def _build_graph(sizes: str) -> bytes:
+    """A small graph whose last convolution is on an array of the size ``sizes``, an array of the graph."""
+    shapes = {"w": (8, 3, 3, 3), "scale": (8,), "mean": (8,), "t": (8, 2, 2, 2), "bias": (4,), "v": (5, 4, 1, 1)}
+    arrays: dict[str, Any] = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    arrays |= {"zeros": np.array([0, 0]), "axes": np.array([2, 3])}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "w"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1]),  # 10x14 -> 5x7
+        helper.make_node("BatchNormalization", ["a", "scale", "scale", "mean", "mean"], ["b"]),
+        helper.make_node("ConvTranspose", ["b", "t", "bias"], ["c"], group=2, strides=[2, 2]),
+        helper.make_node("Shape", ["x"], ["measured"], start=2),
+        helper.make_node("Slice", ["c", "zeros", sizes, "axes"], ["d"]),
+        helper.make_node("Conv", ["d", "v"], ["e"], name="last"),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3]),
+        helper.make_tensor_value_info("other", TensorProto.INT64, [2]),
+    ]
+    constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "small", inputs, [], constants)
+    model: bytes = helper.make_model(graph).SerializeToString()
+    return model
+
+
+def test_a_graph_by_hand() -> None:
+    parameters = 8 * 3 * 9 + 8 + (8 * 2 * 4 + 4) + 5 * 4
+    macs = 5 * 7 * 8 * 3 * 9 + 5 * 7 * 8 * 2 * 4 + 10 * 14 * 5 * 4
+    assert compute_graph_cost(_build_graph("measured"), 10, 14) == Cost(parameters, macs)
+
+
+def test_a_size_that_is_not_known_is_told() -> None:
+    with pytest.raises(ModelError, match="cannot be counted: the size in last is not known"):
+        compute_graph_cost(_build_graph("other"), 10, 14)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"), [("resnet18_v1b", 11_689_512, 1.81), ("resnet50_v1b", 25_557_032, 4.09)]
 )
@@ -51,12 +92,13 @@ def test_parameters_are_those_of_the_file_without_auxiliary_head_and_statistics(
         for name, array in params.items()
         if not name.startswith("auxlayer.") and not name.endswith(("running_mean", "running_var"))
     ]
-    cost = compute_served_cost(read_card(trained_model / "model_card.json"), 40, 56)
+    cost = load_predictor(trained_model).engine.compute_cost(40, 56)
     assert cost.parameters == sum(math.prod(shape) for shape in served)
 
 
 @pytest.mark.parametrize(("algorithm", "channels"), [("fcn", 128), ("psp", 128), ("deeplab", 256)])
 def test_a_further_class_is_one_filter_at_an_eighth_of_the_size(algorithm: str, channels: int) -> None:
-    few, more = (compute_served_cost(build_card(algorithm, "resnet-18", classes), 97, 160) for classes in (3, 4))
+    networks = (build_network(algorithm, "resnet-18", classes, aux=False) for classes in (3, 4))
+    few, more = (compute_cost(network.predict_coarse, 97, 160) for network in networks)
     assert more.parameters - few.parameters == channels + 1
     assert more.macs - few.macs == channels * 13 * 20

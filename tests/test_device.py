@@ -165,7 +165,7 @@ def test_gpu_beside_a_build_without_cuda(tmp_path: Path) -> None:
     build_driver(tmp_path, [T4])
     source = TRAIN.format(count=0, strict=True).replace("device._has_cuda", "unused")
     lines = run_python(source, tmp_path).splitlines()
-    assert lines == ["INFO Number of GPUs being used: 0: this build of MXNet has no CUDA", "[cpu(0)]"]
+    assert lines == ["INFO Number of GPUs being used: 0: MXNet for CUDA is not installed", "[cpu(0)]"]
 
 
 def test_error_of_the_cuda_runtime(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -209,7 +209,7 @@ def test_code_for_a_generation(capability: tuple[int, int], runs: bool) -> None:
 @pytest.mark.parametrize(
     ("is_cuda", "report", "lines"),
     [
-        (False, GpuReport(note="no driver"), ["Number of GPUs being used: 0: this build of MXNet has no CUDA"]),
+        (False, GpuReport(note="no driver"), ["Number of GPUs being used: 0: MXNet for CUDA is not installed"]),
         (True, GpuReport(note="no driver"), ["Number of GPUs being used: 0: no driver"]),
         (
             True,

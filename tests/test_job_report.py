@@ -79,7 +79,12 @@ def test_refused_job_leaves_the_earlier_report(run_tiny: RunJob, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "step", ["train.job_report.write_model_report", "train.job_report._encode_mask", "models.cost.compute_served_cost"]
+    "step",
+    [
+        "train.job_report.write_model_report",
+        "train.job_report._encode_mask",
+        "predict.onnx_engine.compute_graph_cost",
+    ],
 )
 def test_report_that_fails_does_not_fail_the_job(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str

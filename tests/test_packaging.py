@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from program import MAKE_VARIABLES, build_environment
 from repository import ROOT
 
+SERVE_LOCK = "docker/requirements-serve.txt"
 LOCKS = (
     "docker/requirements.txt",
     "docker/requirements-test.txt",
     "docker/requirements-build.txt",
     "docker/requirements-gpu.txt",
+    SERVE_LOCK,
     "local_mode/sdk_v2/requirements.txt",
     "local_mode/sdk_v3/requirements.txt",
 )
@@ -43,34 +44,32 @@ def read_names(name: str) -> set[str]:
     return {canonicalize_name(requirement.name) for requirement, _ in read_lock(name)}
 
 
-def read_metadata(field: str) -> list[Requirement]:
-    """Return install_requires or the test extra as setup.py writes it, without running it."""
+def read_metadata(name: str) -> list[Requirement]:
+    """Return one of the lists of packages in setup.py, without running it."""
     tree = ast.parse((ROOT / "setup.py").read_text("utf-8"))
-    lists = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
-    if field in lists:
-        return [Requirement(text) for text in lists[field]]
-    value = next(node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == field)
-    assert isinstance(value, ast.List)
-    constants = [element.value for element in value.elts if isinstance(element, ast.Constant)]
-    starred = [element.value.id for element in value.elts if isinstance(element, ast.Starred)]  # type: ignore[attr-defined]
-    return [Requirement(str(text)) for text in [*constants, *(text for name in starred for text in lists[name])]]
+    lists = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    return [Requirement(text) for text in ast.literal_eval(lists[name])]
 
 
-@pytest.mark.parametrize(("field", "lock"), [("install_requires", LOCKS[0]), ("TEST", LOCKS[1])])
-def test_lock_fits_metadata(field: str, lock: str) -> None:
+@pytest.mark.parametrize(
+    ("packages", "lock"), [("USE", SERVE_LOCK), ("USE", LOCKS[0]), ("TRAIN", LOCKS[0]), ("TEST", LOCKS[1])]
+)
+def test_lock_fits_metadata(packages: str, lock: str) -> None:
     pins = [requirement for requirement, _ in read_lock(lock)]
-    for wanted in read_metadata(field):
+    for wanted in read_metadata(packages):
         found = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
         assert found, wanted
         versions = [next(iter(pin.specifier)).version for pin in found]
         assert [version for version in versions if version not in wanted.specifier] == []
 
 
-@pytest.mark.parametrize("lock", [LOCKS[0], LOCKS[2]])
+def test_serving_lock_has_nothing_of_training_and_is_bound_to_no_machine() -> None:
+    training = {canonicalize_name(requirement.name) for requirement in read_metadata("TRAIN")}
+    assert (training | {"scipy"}) & read_names(SERVE_LOCK) == set()
+    assert "platform_machine" not in (ROOT / SERVE_LOCK).read_text("utf-8")
+
+
+@pytest.mark.parametrize("lock", [LOCKS[0], LOCKS[2], SERVE_LOCK])
 def test_smaller_lock_is_part_of_test_lock(lock: str) -> None:
     assert read_pins(lock) - read_pins(LOCKS[1]) == set()
 
@@ -182,10 +181,7 @@ def test_what_the_machine_lacks_is_one_line(version: str, change: str, expected:
     assert all(text.startswith("make") for text in rest)
 
 
-def test_pythons_agree_with_metadata() -> None:
-    listed = re.search(r"^PYTHONS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
-    supported = re.search(r'python_requires="(.*)"', (ROOT / "setup.py").read_text("utf-8"))
-    assert listed
-    assert supported
-    pythons = [f"3.{minor}" for minor in range(30)]
-    assert listed[1].split() == list(SpecifierSet(supported[1]).filter(pythons))
+def test_oldest_python_is_that_of_the_metadata() -> None:
+    oldest = re.search(r"^PYTHONS := (\S+)", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
+    assert oldest
+    assert f'python_requires=">={oldest[1]}"' in (ROOT / "setup.py").read_text("utf-8")

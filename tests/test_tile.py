@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gluonseg.errors import ModelError, UserError
+from gluonseg.models.cost import Cost
 from gluonseg.predict.engine import Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_mask_of_bands
 from gluonseg.predict.predictor import Predictor, load_predictor
@@ -38,6 +39,9 @@ class LocalEngine:
     def __init__(self, stride: int = 8) -> None:
         self.largest = 0
         self.stride = stride
+
+    def compute_cost(self, height: int, width: int) -> Cost:
+        raise NotImplementedError
 
     def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:
         self.largest = max(self.largest, images_nhwc.size)

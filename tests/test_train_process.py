@@ -124,7 +124,7 @@ def test_every_line_has_the_prefix_and_an_epoch_has_its_lines_in_order(trained: 
             assert re.fullmatch(pattern, line)
     assert bare[0] == "Docker entrypoint called with argument(s): train"
     for line in (
-        "Number of GPUs being used: 0: this build of MXNet has no CUDA",
+        "Number of GPUs being used: 0: MXNet for CUDA is not installed",
         "Test data is not provided.",
         "#label_map train :{'scale': 1}",
         "#label_map validation :{'scale': 1}",

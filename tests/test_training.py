@@ -129,7 +129,7 @@ def test_log_lines_in_the_builtins_order(run_tiny: RunJob, caplog: pytest.LogCap
     scores = [result.miou for result in outcome.results]
     best = [epoch for epoch, score in enumerate(scores) if all(score > earlier for earlier in scores[:epoch])]
     expected = [
-        "Number of GPUs being used: 0: this build of MXNet has no CUDA",
+        "Number of GPUs being used: 0: MXNet for CUDA is not installed",
         r"#label_map train :\{'scale': 1\}",
         r"#label_map validation :\{'scale': 1\}",
         r"Final configuration: .*",

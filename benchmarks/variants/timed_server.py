@@ -10,16 +10,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from gluonseg.serve.codec import Card, MaskPredictor, UInt8Array
-from gluonseg.serve.recordio import Float32Array
+from gluonseg.models.card import ModelCard
+from gluonseg.predict.recordio import Float32Array
+from gluonseg.serve.codec import MaskPredictor, UInt8Array
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings
 
 _TIMES = "GLUONSEG_BENCH_TIMES"
-"""Tells the backend, a process of its own, the file."""
+"""Tells the process with the model the file."""
 
 
 class TimedPredictor:
@@ -30,7 +30,7 @@ class TimedPredictor:
         self._times = times.open("w", buffering=1, encoding="ascii")
 
     @property
-    def card(self) -> Card:
+    def card(self) -> ModelCard:
         return self._predictor.card
 
     def predict_mask(self, image_hwc: UInt8Array, /) -> UInt8Array:
@@ -43,11 +43,11 @@ class TimedPredictor:
         return self._predictor.predict_probabilities(image_hwc)
 
 
-def load_timed(settings: Settings, turn: AbstractContextManager[None]) -> MaskPredictor:
-    """What a backend process calls."""
+def load_timed(settings: Settings) -> MaskPredictor:
+    """What the process with the model calls."""
     from gluonseg.predict.predictor import load_predictor
 
-    return TimedPredictor(load_predictor(settings.model_path, turn=turn), Path(os.environ[_TIMES]))
+    return TimedPredictor(load_predictor(settings.model_path), Path(os.environ[_TIMES]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     model, port, times = arguments
     os.environ[_TIMES] = times
     settings = Settings(model_path=Path(model), host="127.0.0.1", port=int(port))
-    return run_server(settings, "benchmarks.variants.timed_server:load_timed")
+    return run_server(settings, load_timed)
 
 
 if __name__ == "__main__":

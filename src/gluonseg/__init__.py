@@ -8,6 +8,7 @@ seconds to import, and the number of its threads has to be settled before that (
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from gluonseg import compat as compat  # puts back, for MXNet, the names that numpy has removed
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from gluonseg.predict.predictor import Predictor as Predictor
     from gluonseg.predict.predictor import load_predictor as load_predictor
     from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS as METRIC_DEFINITIONS
+
+# ONNX Runtime since 1.29 sends its maker what it runs, and keeps a number of this machine in the home folder, unless
+# this is set before it is imported. Whoever wants that sets 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

@@ -20,6 +20,8 @@ from gluonseg.parameter import format_value, parse_value
 from gluonseg.printable import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
+TRAINING_MODULES = ("mxnet", "gluoncv", "scipy", "sagemaker_training", "safetensors", "requests")
+"""What the extra "train" brings; a model is used without."""
 
 
 def _add_command(commands: Any, name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
@@ -188,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command; built anew for every call."""
     parser = argparse.ArgumentParser(prog="gluonseg", description="Semantic segmentation, as SageMaker has it.")
     parser.add_argument("--version", action="version", version=f"gluonseg {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     adders: Iterable[Callable[[Any], None]] = (
         _add_prepare,
         _add_check,
@@ -225,6 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"gluonseg: {escape_lines(str(error))}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_MODULES:
+            raise
+        needs = f'"{parsed.command}" needs {error.name}, which is not installed'
+        print(f'gluonseg: {needs}: it comes with the extra "train", see docs/install.md', file=sys.stderr)
+        return UserError.exit_code
     except BrokenPipeError:  # the reader has seen enough: gluonseg hyperparameters | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

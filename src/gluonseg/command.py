@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,8 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from gluonseg.compare.runner import LOG_FILE, run_comparison
     from gluonseg.report.page import PAGE_FILE
 
+    if importlib.util.find_spec("mxnet") is None:  # else its runs would fail, one after the other
+        raise ModuleNotFoundError(name="mxnet")
     lists = {option: getattr(arguments, option) for option in VARIED}
     given = {name: value for name in get_specs() if (value := getattr(arguments, name, None)) is not None}
     channels = find_channels(arguments.channels)
@@ -282,13 +285,18 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
 def run_doctor(_arguments: argparse.Namespace) -> int:
     from gluonseg.cores import count_usable_cores
-    from gluonseg.device import find_devices
-    from gluonseg.train.writer import describe_versions
+    from gluonseg.train.writer import NOT_INSTALLED, describe_versions
 
-    for name, version in describe_versions().items():
+    versions = describe_versions()
+    for name, version in versions.items():
         print(f"{name:<10} {version}")
     print(f"{'cores':<10} {count_usable_cores()}")
-    print(f"{'devices':<10} {', '.join(str(device) for device in find_devices())}")
+    devices: Iterable[Any] = ["cpu"]
+    if versions["mxnet"] != NOT_INSTALLED:
+        from gluonseg.device import find_devices
+
+        devices = find_devices()
+    print(f"{'devices':<10} {', '.join(map(str, devices))}")
     return 0
 
 

@@ -79,12 +79,6 @@ class PayloadTooLargeError(RequestError):
     status = 413
 
 
-class HeadTooLargeError(RequestError):
-    """The request line or the headers are longer than the server takes."""
-
-    status = 431
-
-
 class BusyError(RequestError):
     """The server has as many requests as it takes; the caller can ask again."""
 

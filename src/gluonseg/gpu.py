@@ -18,7 +18,7 @@ from gluonseg.cuda_library import open_driver, read_driver_version
 _log = logging.getLogger(__name__)
 COUNT_LINE = "Number of GPUs being used: "
 """How the built-in's line begins."""
-NO_CUDA = "this build of MXNet has no CUDA"
+NO_CUDA = "MXNet for CUDA is not installed"
 CODE_FOR = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 """Compute capabilities of the machine code in mxnet-cu112 1.9.1; it has no PTX, which newer GPUs could compile."""
 OLDEST_DRIVER = 11000

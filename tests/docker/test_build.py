@@ -63,6 +63,7 @@ def test_weights_in_the_image(
         (["--pretrained", "/nowhere"], "--pretrained /nowhere: there is no such folder"),
         (["--pretrained=/etc"], "--pretrained /etc: no .params or .safetensors file is in this folder"),
         (["-t"], "--tag needs a value"),
+        (["--gpu", "--serve"], "--gpu and --serve exclude one another"),
     ],
 )
 def test_wrong_options(arguments: list[str], text: str) -> None:

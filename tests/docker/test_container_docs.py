@@ -17,27 +17,28 @@ from repository import read_blocks
 pytestmark = pytest.mark.docker
 
 
-def test_every_block_runs(image: str, tmp_path: Path) -> None:
-    """With one epoch, a free port, and the image under test, which exists already."""
-    name = name_container()
+def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
+    """With one epoch, a free port, and the images under test, which exist already."""
+    name, port = name_container(), find_free_port()
     changes = [
-        (r"^make image\n", ""),
+        (r"^make image(-serve)?\n", ""),
+        (r"\bgluonseg:serve\b", serve_image),
         (r" gluonseg (gluonseg|train|serve)\b", rf" {image} \1"),
         (r'"epochs": "16"', '"epochs": "1"'),
-        (r"\b8080:8080", f"{find_free_port()}:8080"),
+        (r"\b8080:8080", f"{port}:8080"),
         (r"\bpets\b", name),
     ]
     text = "\n".join(read_blocks("docs/container.md"))
     for pattern, replacement in changes:
         text, count = re.subn(pattern, replacement, text, flags=re.M)
         assert count, f"docs/container.md has nothing that matches {pattern}"
-    port = changes[3][1].split(":")[0]
     text = text.replace("localhost:8080", f"localhost:{port}")
     try:
         done = run_program(["bash", "-euxc", text], build_environment(OMP_NUM_THREADS="1"), cwd=tmp_path)
     finally:
-        for container in (name, f"{name}-locked"):
+        for container in (name, f"{name}-locked", f"{name}-baked"):
             call_docker("rm", "--force", container)
+        call_docker("rmi", f"{name}-model")
     assert done.returncode == 0, done.stdout
     photo = tmp_path / "job/input/data/validation/disc_1.jpg"
     assert read_label(tmp_path / "mask.png").shape == read_image(photo).shape[:2]

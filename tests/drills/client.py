@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_HOST = "127.0.0.1"
-REFUSED, LOST = "refused", "lost"
-PING = b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+import numpy as np
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request and the answer that it must have."""
+    """A request that closes its connection, and the answer that it must have; any body if ``body`` is None."""
 
     data: bytes
     status: int = 200
     body: bytes | None = None
-    """None: any."""
+
+
+PING = Question(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
 
 @dataclass(frozen=True)
@@ -29,56 +30,56 @@ class Outcome:
     """What became of a request; the times are monotonic. ``status`` 0: there was no answer, and ``error`` says why."""
 
     begun: float
+    sent: float
+    """When its first byte was sent; infinite when there was no connection."""
     ended: float
-    status: int
+    status: int = 0
+    is_right: bool = False
+    """Whether it has the status and the body that it must have, or is a 503 that says when to try again."""
     error: str = ""
-    is_right: bool = True
-    """Whether an answer with the status that was asked for has the right body; or it is a 503 as it should be."""
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.begun
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bool, bytes]:
-    """Status, whether the client is told when to try again, and the body."""
+async def _read_answer(reader: asyncio.StreamReader, question: Question) -> tuple[int, bool]:
+    """Status, and whether the answer is right."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    size = int(head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
-    return int(head[9:12]), b"\r\nretry-after: " in head, await reader.readexactly(size)
+    body = await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0]))
+    status = int(head[9:12])
+    if status == 503:
+        return status, b"\r\nretry-after: " in head
+    return status, status == question.status and question.body in (None, body)
 
 
 async def ask(port: int, question: Question) -> Outcome:
     """Send one request over a connection of its own."""
-    begun = time.monotonic()
+    begun, sent = time.monotonic(), math.inf
     try:
-        reader, writer = await asyncio.open_connection(_HOST, port)
-    except OSError as error:
-        return Outcome(begun, time.monotonic(), 0, f"{REFUSED}: {error}")
-    try:
-        # A server may answer, and stop to read, before it has all.
-        with contextlib.suppress(ConnectionError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(writer):
             writer.write(question.data)
-            await writer.drain()
-        status, has_retry, body = await _read_answer(reader)
-    except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-        return Outcome(begun, time.monotonic(), 0, f"{LOST}: {error!r}")
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    is_right = has_retry if status == 503 else status == question.status and question.body in (None, body)
-    return Outcome(begun, time.monotonic(), status, "", is_right)
+            sent = time.monotonic()
+            status, is_right = await _read_answer(reader, question)
+    except (OSError, asyncio.IncompleteReadError) as error:
+        return Outcome(begun, sent, time.monotonic(), error=type(error).__name__)
+    return Outcome(begun, sent, time.monotonic(), status, is_right)
 
 
-async def run_closed(port: int, questions: Sequence[Question], clients: int, seconds: float) -> list[Outcome]:
-    """Each client sends its next request when it has an answer."""
+def lasting(seconds: float) -> Callable[[], bool]:
+    """Says, for :func:`run_closed`, whether so many seconds are over."""
     until = time.monotonic() + seconds
+    return lambda: time.monotonic() >= until
+
+
+async def run_closed(
+    port: int, questions: Sequence[Question], clients: int, is_over: Callable[[], bool], retry_s: float = 0.0
+) -> list[Outcome]:
+    """Each client sends its next request when it has an answer, or ``retry_s`` after it had none or a refusal."""
     outcomes: list[Outcome] = []
 
     async def run_client(number: int) -> None:
-        while time.monotonic() < until:
+        while not is_over():
             outcomes.append(await ask(port, questions[number % len(questions)]))
-            number += clients
+            if outcomes[-1].status != 200:
+                await asyncio.sleep(retry_s)
 
     await asyncio.gather(*(run_client(number) for number in range(clients)))
     return outcomes
@@ -97,27 +98,17 @@ async def run_open(
     return list(await asyncio.gather(*tasks))
 
 
-async def run_pings(port: int, is_over: Callable[[], bool], interval_s: float = 0.05) -> list[Outcome]:
-    """Ask /ping again and again."""
-    outcomes = []
-    while not is_over():
-        outcomes.append(await ask(port, Question(PING)))
-        await asyncio.sleep(interval_s)
-    return outcomes
+def find_failures(outcomes: Sequence[Outcome], *, may_refuse: bool = False) -> list[Outcome]:
+    """Those that are not the right answer, nor a 503 as it should be where the server may refuse."""
+    return [one for one in outcomes if not one.is_right or (one.status == 503 and not may_refuse)]
 
 
-def pick(outcomes: Sequence[Outcome], *statuses: int) -> list[Outcome]:
-    """Those with one of these statuses."""
-    return [one for one in outcomes if one.status in statuses]
+def compute_p99_ms(outcomes: Sequence[Outcome]) -> float:
+    """Of a hundred, 99 did not take longer."""
+    return 1e3 * float(np.percentile([one.ended - one.begun for one in outcomes], 99)) if outcomes else math.nan
 
 
-def compute_percentile(outcomes: Sequence[Outcome], percent: float) -> float:
-    """Of the seconds; nan without outcomes."""
-    ordered = sorted(one.seconds for one in outcomes)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
-
-
-def describe_errors(outcomes: Sequence[Outcome]) -> str:
-    """Each kind of failure, with its count."""
-    texts = [one.error for one in outcomes if one.error]
-    return "; ".join(f"{texts.count(text)} x {text}" for text in sorted(set(texts))) or "none"
+def describe(outcomes: Sequence[Outcome]) -> str:
+    """Each status or error, with its count."""
+    texts = [one.error or str(one.status) for one in outcomes]
+    return ", ".join(f"{texts.count(text)} x {text}" for text in sorted(set(texts))) or "none"

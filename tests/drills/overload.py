@@ -1,156 +1,105 @@
-"""Ten times as many requests as the server can answer, by chance, for minutes; then none any more.
+"""More clients than there are places, with /ping beside them; then ten times as many requests as can be answered.
 
-``python -m tests.drills.overload [--minutes 10] [--factor 10] [--stand-in SECONDS]``
+``python -m tests.drills.overload [--minutes 2] [--stand-in SECONDS]``
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from drills.client import (
-    Outcome,
-    Question,
-    compute_percentile,
-    describe_errors,
-    pick,
-    run_closed,
-    run_open,
-    run_pings,
-)
-from drills.verdict import Verdict, conclude, judge, judge_all, judge_none
-from gluonseg.serve.settings import Settings
+from drills.client import PING, Question, compute_p99_ms, describe, find_failures, lasting, run_closed, run_open
+from drills.verdict import Verdict, judge, judge_none, run_drill
 from local_server import ServerProcess, serving
 from picture import draw_noise, encode_picture
-from process_tree import read_usage
+from process_tree import Usage, read_usage
 from raw_client import build_request, exchange
 from served_model import prepare_base
-from stand_in_server import stand_in
+from stand_in_server import starting
 
-PEAK_CLIENTS = 4
+PEAK_CLIENTS, CROWD = 4, 32
+FACTOR = 10
+PING_RATE = 20.0
 _SIZES = ((120, 160), (140, 140), (110, 180))
-_ACCEPT_S = 0.05
-
-
-def add_stand_in(parser: argparse.ArgumentParser) -> None:
-    """The option of drills that go with both kinds of :func:`open_server`."""
-    parser.add_argument("--stand-in", type=float, metavar="SECONDS", help="a stand-in for the network, not a real one")
 
 
 @contextmanager
-def open_server(folder: Path, seconds: float | None) -> Iterator[ServerProcess]:
-    """The server as shipped with a real network, or with a stand-in that takes ``seconds`` for a prediction."""
-    if seconds is None:
-        with serving(prepare_base(folder / "ml"), folder / "serve.log") as server:
-            server.wait_until_served()
-            yield server
+def open_server(folder: Path, stand_in: float = 0.0, leak: int = 0) -> Iterator[ServerProcess]:
+    """The server with a real network, or with a stand-in that takes so many seconds and loses so many bytes each time."""
+    if stand_in:
+        opened = starting(folder, STAND_IN_SECONDS=str(stand_in), STAND_IN_LEAK=str(leak))
     else:
-        with stand_in(folder, STAND_IN_SECONDS=str(seconds)) as server:
-            yield server
+        opened = serving(prepare_base(folder / "ml"), folder / "serve.log")
+    with opened as server:
+        server.wait_until_served()
+        yield server
 
 
 def draw_questions(server: ServerProcess) -> list[Question]:
-    """Pictures of several sizes, with the masks that the server gives for them when it has nothing else to do."""
-    questions = []
-    for number, size in enumerate(_SIZES):
-        data = build_request(encode_picture(draw_noise(*size, seed=number), "JPEG"), Connection="close")
-        questions.append(Question(data, body=exchange(server.port, data).body))
-    return questions
+    """Photos of several sizes, with the masks that the server gives for them when it has nothing else to do."""
+    photos = [encode_picture(draw_noise(*size, seed=number), "JPEG") for number, size in enumerate(_SIZES)]
+    requests = [build_request(photo, Connection="close") for photo in photos]
+    return [Question(request, body=exchange(server.port, request).body) for request in requests]
 
 
-@dataclass(frozen=True)
-class Overload:
-    """What was seen; ``memory`` are bytes, one a second."""
-
-    peak: float
-    alone: list[Outcome]
-    outcomes: list[Outcome]
-    pings: list[Outcome]
-    memory: list[int]
-    seconds: float
-    stopped: float
-    after: list[Outcome]
+async def measure_peak(server: ServerProcess, questions: list[Question], seconds: float) -> float:
+    """Answers a second to a few clients, of whom none is refused."""
+    await run_closed(server.port, questions, PEAK_CLIENTS, lasting(seconds / 4))
+    return len(await run_closed(server.port, questions, PEAK_CLIENTS, lasting(seconds))) / seconds
 
 
-async def _watch_memory(server: ServerProcess, is_over: asyncio.Event) -> list[int]:
-    values = []
-    while not is_over.is_set():
-        values.append(read_usage(server.process.pid).memory)
-        await asyncio.sleep(1.0)
-    return values
-
-
-async def run_overload(server: ServerProcess, seconds: float, factor: float, peak_s: float) -> Overload:
-    """Measure the peak, overload, let it recover."""
-    questions = draw_questions(server)
-    await run_closed(server.port, questions, PEAK_CLIENTS, peak_s / 4)
-    alone = await run_closed(server.port, questions, 1, peak_s / 2)
-    peak = len(pick(await run_closed(server.port, questions, PEAK_CLIENTS, peak_s), 200)) / peak_s
-    is_over = asyncio.Event()
-    memory = asyncio.create_task(_watch_memory(server, is_over))
-    pings = asyncio.create_task(run_pings(server.port, is_over.is_set))
+async def watch(server: ServerProcess, seconds: float, interval_s: float = 1.0) -> list[tuple[float, Usage]]:
+    """What the server uses, with the seconds since the beginning."""
     start = time.monotonic()
-    outcomes = await run_open(server.port, questions, factor * peak, seconds)
-    after = await run_closed(server.port, questions, 1, peak_s / 2)
-    is_over.set()
-    return Overload(peak, alone, outcomes, await pings, await memory, seconds, start + seconds, after)
+    samples = []
+    while (now := time.monotonic() - start) < seconds:
+        samples.append((now, read_usage(server.process.pid)))
+        await asyncio.sleep(interval_s)
+    return samples
 
 
-def judge_overload(seen: Overload) -> list[Verdict]:
-    """What was promised, and what was seen."""
-    service_s = 1 / seen.peak
-    good, refused = pick(seen.outcomes, 200), pick(seen.outcomes, 503)
-    others = [one for one in seen.outcomes if one.status not in (200, 503) or not one.is_right]
-    goodput = sum(one.ended <= seen.stopped for one in good) / seen.seconds
-    half = len(seen.memory) // 2
-    growth = max(seen.memory[half:]) / max(seen.memory[: max(1, half)]) - 1
-    depth = Settings.max_requests
-    alone = compute_percentile(seen.alone, 50)
+async def run_overload(server: ServerProcess, seconds: float, peak_s: float) -> list[Verdict]:
+    """Measure the peak; let a crowd come; overload."""
+    port, questions = server.port, draw_questions(server)
+    peak = await measure_peak(server, questions, peak_s)
+    crowd, crowd_pings = await asyncio.gather(
+        run_closed(port, questions, CROWD, lasting(2 * peak_s)), run_open(port, [PING], PING_RATE, 2 * peak_s)
+    )
+    until = time.monotonic() + seconds
+    outcomes, pings, samples = await asyncio.gather(
+        run_open(port, questions, FACTOR * peak, seconds),
+        run_open(port, [PING], PING_RATE, seconds, seed=1),
+        watch(server, seconds),
+    )
+    answers, all_pings = [*crowd, *outcomes], [*crowd_pings, *pings]
+    good, refused = ([one for one in outcomes if one.status == status] for status in (200, 503))
+    p99s = [f"{compute_p99_ms(some):.0f} ms" for some in (good, refused, pings)]
+    goodput = sum(one.ended <= until for one in good) / seconds
+    memory = [usage.memory for _, usage in samples]
+    growth = max(memory[len(memory) // 2 :]) / max(memory[: len(memory) // 2]) - 1
     return [
-        judge("goodput over the peak", goodput / seen.peak, 0.95, at_least=True),
-        judge("accepted, p99", compute_percentile(good, 99), round(2 * (depth + 1) * service_s, 3), "s"),
-        judge("refused, p99", 1e3 * compute_percentile(refused, 99), 50, "ms"),
-        judge_none(
-            "not the right 200, nor 503 with Retry-After", len(others), len(seen.outcomes), describe_errors(others)
-        ),
-        judge_all("/ping says 200", len(pick(seen.pings, 200)), len(seen.pings)),
-        judge("/ping, p99", 1e3 * compute_percentile(seen.pings, 99), 200, "ms"),
+        judge(f"/ping beside {CROWD} clients, p99", compute_p99_ms(crowd_pings), 100, "ms"),
+        judge(f"answers under {FACTOR} times the load, over the peak", goodput / peak, 0.95, at_least=True),
+        judge_none("neither right nor 503 with Retry-After", find_failures(answers, may_refuse=True), answers),
+        judge_none("/ping does not say 200", find_failures(all_pings), all_pings),
         judge("memory, second half over the first", 100 * growth, 3, "%"),
-        judge("first after the queue, beyond one alone", seen.after[0].seconds - alone, round(service_s, 3), "s"),
+        Verdict(f"answers a second: peak, {FACTOR} times the load", f"{peak:.1f}, {goodput:.1f}"),
+        Verdict(f"{CROWD} clients", describe(crowd)),
+        Verdict(f"{FACTOR} times the load", describe(outcomes)),
+        Verdict("p99 of answer, refusal, /ping", ", ".join(p99s)),
+        Verdict("memory at most", f"{max(memory) / 1e6:.0f} MB"),
     ]
 
 
-def describe_overload(seen: Overload) -> list[str]:
-    """Figures without a promise."""
-    drained = max(one.ended for one in pick(seen.outcomes, 200)) - seen.stopped
-    return [
-        f"peak {seen.peak:.2f} a second with {PEAK_CLIENTS} clients; in {seen.seconds:.0f} s "
-        f"{len(pick(seen.outcomes, 200))} x 200 and {len(pick(seen.outcomes, 503))} x 503",
-        f"accepted: p50 {compute_percentile(pick(seen.outcomes, 200), 50):.2f} s; refused: p50 "
-        f"{1e3 * compute_percentile(pick(seen.outcomes, 503), 50):.1f} ms; /ping: p50 "
-        f"{1e3 * compute_percentile(seen.pings, 50):.1f} ms, worst {1e3 * compute_percentile(seen.pings, 100):.0f} ms",
-        f"the queue was empty {drained:.2f} s after the load ended; one alone takes "
-        f"{1e3 * compute_percentile(seen.alone, 50):.0f} ms; memory {max(seen.memory) / 1e6:.0f} MB at most",
-    ]
-
-
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.drills.overload", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--factor", type=float, default=10)
-    add_stand_in(parser)
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, open_server(Path(folder), options.stand_in) as server:
-        seen = asyncio.run(run_overload(server, 60 * options.minutes, options.factor, 15))
-    return conclude("overload", judge_overload(seen), describe_overload(seen))
+def drill(folder: Path, minutes: float, stand_in: float) -> list[Verdict]:
+    """The drill with a server of its own."""
+    with open_server(folder, stand_in) as server:
+        return asyncio.run(run_overload(server, 60 * minutes, 15))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_drill("overload", __doc__, drill, minutes=2.0, stand_in=0.0))

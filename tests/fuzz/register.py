@@ -10,10 +10,8 @@ from .target import Target
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
-        "http": from_request.HTTP,
         "request": from_request.REQUEST,
         "label_map": from_job.LABEL_MAP,
-        "recordio": from_request.RECORDIO,
         "hyperparameters": from_job.HYPERPARAMETERS,
         "checkpoint": from_job.CHECKPOINT,
         "params": from_model.PARAMS,

@@ -54,13 +54,10 @@ def build_score(
     ``gmacs`` is what the photo of median area takes in all views, ``gmacs_size`` the size of scale 1. Photos without
     a scored pixel are not in ``photos``, but count for the times.
     """
-    # MXNet loads here: who starts a comparison never needs it.
-    from gluonseg.models.cost import compute_served_cost
-
     card = predictor.card
     typical = sorted((photo.size for photo in photos), key=lambda size: (size[0] * size[1], size))[len(photos) // 2]
     height, width = predictor.compute_input_size(*typical)
-    costs = [compute_served_cost(card, *size) for size in predictor.compute_pass_sizes(*typical)]
+    costs = [predictor.engine.compute_cost(*size) for size in predictor.compute_pass_sizes(*typical)]
     seconds = [photo.seconds for photo in photos]
     return Score(
         class_names=list(card.class_names),

@@ -3,6 +3,8 @@
 Counted from the network's graph and the shapes in it; nothing is computed. As is usual, one multiply-accumulate is
 one multiplication with its addition in a convolution or dense layer; norms, activations, pooling and resizing are
 not counted. Parameters are those that training changes, not the running means and variances of the batch norms.
+
+A model that runs in ONNX Runtime is counted from its ONNX graph, which needs no MXNet, with the same numbers.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mxnet as mx
+import numpy as np
 
-from gluonseg.models.card import ModelCard
-from gluonseg.models.network import build_network
+from gluonseg.errors import ModelError
 
 _COUNTED = ("Convolution", "FullyConnected", "Deconvolution")
 _KEPT = ("Convolution", "Deconvolution", "Activation", "LeakyReLU", "relu", "clip")
 _INPUT = "data"
+_ONNX_COUNTED = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Cost:
 
 def compute_cost(run: Callable[[Any], Any], height: int, width: int) -> Cost:
     """Cost of ``run``, a hybrid block or one of its methods, for one picture (1, 3, height, width)."""
+    import mxnet as mx
+
     symbol = run(mx.sym.var(_INPUT))
     shape = {_INPUT: (1, 3, height, width)}
     arguments, _, _ = symbol.infer_shape(**shape)
@@ -55,12 +59,48 @@ def _count_macs(symbol: Any, shape: Mapping[str, tuple[int, ...]]) -> int:
     return macs
 
 
-def compute_served_cost(card: ModelCard, height: int, width: int) -> Cost:
-    """Cost of a model as it is served, without its auxiliary head, for a network input of (height, width) pixels."""
-    network = build_network(
-        card.algorithm, card.backbone, card.num_classes, aux=False, output_stride=card.output_stride
-    )
-    return compute_cost(network.predict_coarse, height, width)
+def compute_graph_cost(outline: bytes, height: int, width: int) -> Cost:
+    """Cost of an ONNX model in float32 for a network input of (height, width) pixels.
+
+    ``outline`` is the model as :mod:`gluonseg.models.onnx_trace` writes it, perhaps without the values of its weights.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(outline)
+    for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, (1, height, width, 3), strict=True):
+        dimension.dim_value = size
+    shapes = _infer_shapes(model)
+    parameters, macs = set(), 0
+    for node in model.graph.node:
+        if node.op_type in (*_ONNX_COUNTED, "BatchNormalization"):
+            parameters.update(node.input[1:3])  # weight and bias, or scale and shift
+        if node.op_type in _ONNX_COUNTED:
+            places = shapes.get(node.input[0] if node.op_type == "ConvTranspose" else node.output[0], (0,))
+            if not all(places):
+                raise ModelError(f"the cost of the network cannot be counted: the size in {node.name} is not known")
+            macs += math.prod(places) * math.prod(shapes[node.input[1]][1:])
+    return Cost(sum(math.prod(shapes[name]) for name in parameters), macs)
+
+
+def _infer_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of all arrays in an ONNX model of fixed input size; 0 for a side that is not known."""
+    from onnx import numpy_helper, shape_inference
+
+    graph = model.graph
+    while True:
+        found = shape_inference.infer_shapes(model, data_prop=True).graph
+        shapes = {one.name: tuple(one.dims) for one in graph.initializer}
+        for one in (*found.input, *found.value_info, *found.output):
+            shapes[one.name] = tuple(side.dim_value for side in one.type.tensor_type.shape.dim)
+        known = [node for node in graph.node if node.op_type == "Shape" and all(shapes.get(node.input[0], (0,)))]
+        if not known:
+            return shapes
+        # ONNX does not follow every size that is measured inside the graph: those known by now become constants.
+        for node in known:
+            limits = {one.name: one.i for one in node.attribute}
+            sides = shapes[node.input[0]][limits.get("start") : limits.get("end")]
+            graph.initializer.append(numpy_helper.from_array(np.array(sides, dtype=np.int64), node.output[0]))
+            graph.node.remove(node)
 
 
 def compute_kept_bytes(run: Callable[[Any], Any], height: int, width: int) -> int:
@@ -69,6 +109,8 @@ def compute_kept_bytes(run: Callable[[Any], Any], height: int, width: int) -> in
     The backward pass needs what goes into each batch norm, which convolutions give, and what goes into each
     convolution, which activations give; float32. Parameters are not counted.
     """
+    import mxnet as mx
+
     symbol = run(mx.sym.var(_INPUT))
     symbol = mx.sym.Group(list(symbol)) if isinstance(symbol, tuple | list) else symbol
     nodes = json.loads(symbol.tojson())["nodes"]

@@ -36,16 +36,22 @@ _VALUES = frozenset(("name", "type", "f", "i", "s", "floats", "ints", "doc_strin
 """Fields of an attribute that hold numbers and text, no tensor and no graph."""
 _MAX_BYTES = (2 << 30) - 1
 """Protobuf has no longer messages."""
+_MAX_KEPT_BYTES = 64
+"""Of a tensor in an outline: sizes and scales that give other arrays their shapes are smaller."""
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX model: in memory, or the file at ``path``. ``source`` tells people where it comes from."""
+    """An ONNX model: in memory, or the file at ``path``. ``source`` tells people where it comes from.
+
+    ``outline`` is what :meth:`read_outline` gives, where whoever made this has read the file already.
+    """
 
     source: str
     content: bytes | None = field(default=None, repr=False)
     path: Path | None = None
     precision: str = FLOAT32
+    outline: bytes = field(default=b"", repr=False)
 
     def read(self) -> bytes:
         """The model's bytes."""
@@ -53,6 +59,20 @@ class OnnxFile:
             return self.content
         assert self.path is not None
         return self.path.read_bytes()
+
+    def read_outline(self) -> bytes:
+        """The model without the values of its weights: about 100 kB, from which its cost is counted."""
+        import onnx
+
+        return self.outline or _strip_weights(onnx.load_model_from_string(self.read()))
+
+
+def _strip_weights(model: onnx.ModelProto) -> bytes:
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > _MAX_KEPT_BYTES:
+            tensor.ClearField("raw_data")
+    outline: bytes = model.SerializeToString()
+    return outline
 
 
 def _find_problem(model: onnx.ModelProto) -> str:
@@ -74,8 +94,10 @@ def _find_problem(model: onnx.ModelProto) -> str:
     return ""
 
 
-def check_structure(content: bytes, source: str) -> None:
+def check_structure(content: bytes, source: str) -> bytes:
     """Raise ModelError, naming ``source``, when an ONNX file is not one that this program could have written.
+
+    Returns its outline, see :meth:`OnnxFile.read_outline`.
 
     ONNX Runtime opens more: tensors that lie in any other file or at an address of the process, functions, loops,
     operators of other domains.
@@ -84,18 +106,20 @@ def check_structure(content: bytes, source: str) -> None:
     from google.protobuf.message import DecodeError
 
     try:
-        problem = _find_problem(onnx.load_model_from_string(content))
+        model = onnx.load_model_from_string(content)
+        problem = _find_problem(model)
     except DecodeError:
         problem = "is damaged, or no ONNX file at all"
     if problem:
         raise ModelError(f"{source} is no network of gluonseg: it {problem}; export it anew")
+    return _strip_weights(model)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path) -> bytes:
     content = read_regular(path, _MAX_BYTES, follow=False)
     if not content:
         raise ModelError(f"{path} is empty (0 bytes); export it anew")
-    check_structure(content, str(path))
+    return check_structure(content, str(path))
 
 
 def find_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:
@@ -108,7 +132,7 @@ def find_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:
     if not path.is_file():
         return None
     try:
-        _check_file(path)
+        outline = _check_file(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    return OnnxFile(str(path), path=path, precision=precision)
+    return OnnxFile(str(path), path=path, precision=precision, outline=outline)

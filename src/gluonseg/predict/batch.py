@@ -14,8 +14,8 @@ from gluonseg.atomic import write_bytes
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError, join_names
-from gluonseg.png import encode_png
 from gluonseg.predict.evaluation import MaskPredictor
+from gluonseg.predict.formats import encode_png
 from gluonseg.report.overlay import choose_colours, draw_overlay
 
 UInt8Array = npt.NDArray[np.uint8]

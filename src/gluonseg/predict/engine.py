@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gluonseg.models.cost import Cost
+
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
@@ -24,4 +26,8 @@ class Engine(Protocol):
 
         s is the network's output stride.
         """
+        ...
+
+    def compute_cost(self, height: int, width: int) -> Cost:
+        """Cost of one picture of that size in pixels, without an auxiliary head."""
         ...

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gluonseg.errors import ModelError
 from gluonseg.models.artifact import ModelArtifact
 from gluonseg.models.card import CARD_FILE, ModelCard
+from gluonseg.models.cost import Cost, compute_cost
 from gluonseg.models.network import build_network, load_params
 from gluonseg.predict.preprocess import normalise_images
 
@@ -31,6 +32,10 @@ class MXNetEngine:
         logits = self.network.predict_coarse(mx.nd.array(values, ctx=self._device))
         found: npt.NDArray[np.float32] = logits.asnumpy()
         return found
+
+    def compute_cost(self, height: int, width: int) -> Cost:
+        """See :class:`gluonseg.predict.engine.Engine`."""
+        return compute_cost(self.network.predict_coarse, height, width)
 
 
 def build_mxnet_engine(artifact: ModelArtifact, device: Any) -> MXNetEngine:

@@ -7,6 +7,7 @@ import onnxruntime
 from gluonseg.cores import count_usable_cores, read_thread_count
 from gluonseg.errors import ModelError
 from gluonseg.models.card import ModelCard
+from gluonseg.models.cost import Cost, compute_graph_cost
 from gluonseg.models.onnx_file import INPUT, LOGITS, OnnxFile
 from gluonseg.predict.engine import Float32Array, UInt8Array
 
@@ -35,6 +36,7 @@ class OnnxEngine:
         except _get_load_errors() as error:
             raise ModelError(f"{file.source} cannot be used: {str(error).splitlines()[0]}") from None
         self._source = file.source
+        self._outline = file.read_outline()
         self._check(file, card)
         # The mask is computed from the logits outside: the graph's own enlarges all of them.
         self._run_options = onnxruntime.RunOptions()
@@ -59,6 +61,10 @@ class OnnxEngine:
         except _get_load_errors() as error:
             raise ModelError(f"{self._source} cannot be run: {str(error).splitlines()[0]}") from None
         return found
+
+    def compute_cost(self, height: int, width: int) -> Cost:
+        """See :class:`gluonseg.predict.engine.Engine`."""
+        return compute_graph_cost(self._outline, height, width)
 
     def read_metadata(self) -> dict[str, str]:
         """What the file says of itself."""

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,12 @@ class Predictor:
         *,
         views: Views | None = None,
         max_network_pixels: int = MAX_NETWORK_PIXELS,
-        turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.card = card
         self.engine = engine
         self._views = views or build_views(card)
         self._max_network_pixels = max_network_pixels
-        self._turn = turn or threading.Lock()
+        self._turn = threading.Lock()
 
     def compute_input_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) at which a picture of that size goes through the network."""
@@ -194,7 +193,8 @@ def _convert_by_mxnet(folder: Path) -> tuple[Engine, ModelCard]:
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-            raise ModelError(f"the model in {folder} cannot be converted: {reason.removeprefix('gluonseg: ')}")
+            reason = reason.removeprefix("gluonseg: ")
+            raise ModelError(f"the model in {folder} has no usable {ONNX_FILE} and cannot be converted: {reason}")
         found = _open_onnx_file(target, FLOAT32)
         if not (folder / ONNX_FILE).exists():
             with suppress(OSError, StorageError):
@@ -231,7 +231,6 @@ def load_predictor(
     scales: tuple[float, ...] | None = None,
     flip: bool | None = None,
     max_network_pixels: int = MAX_NETWORK_PIXELS,
-    turn: AbstractContextManager[Any] | None = None,
 ) -> Predictor:
     """Load a model folder or a model.tar.gz (ours, or the built-in's).
 
@@ -241,7 +240,6 @@ def load_predictor(
     ``scales`` and ``flip`` take the place of the card's, see :class:`gluonseg.predict.view.Views`. ``precision`` is
     ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
-    A call holds ``turn`` while it is on the engine, by default a lock; what it raises on entry ends the call.
 
     Raises:
         ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
@@ -253,4 +251,4 @@ def load_predictor(
         engine, card = _load_on_cpu(folder, precision) if device is None else _load_in_mxnet(folder, device)
     _log.info("Predicting with %s", engine.name if device is None else f"{engine.name} on {device}")
     views = build_views(card, scales, flip)
-    return Predictor(engine, card, views=views, max_network_pixels=max_network_pixels, turn=turn)
+    return Predictor(engine, card, views=views, max_network_pixels=max_network_pixels)

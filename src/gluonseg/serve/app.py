@@ -1,93 +1,85 @@
 """The Flask application: /ping, /invocations and /execution-parameters of SageMaker hosting.
 
-It runs in a backend process, behind the frontend, which has limited the size of the body and the number of
-requests, and answers /ping itself, so that it is fast whatever is being computed.
+``create_app()`` runs under any WSGI server that has threads, :mod:`gluonseg.serve.server` is the one that is shipped.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
-from flask import Flask, Response, abort, g, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from gluonseg.errors import ImageError, RequestError, UserError
-from gluonseg.serve.answer import ARRIVAL, INTERNAL, LOGGER, build_error, log_request
-from gluonseg.serve.codec import MaskPredictor, check_response_size, decode_request, encode_answer
+from gluonseg.errors import BusyError, ImageError, RequestError
+from gluonseg.serve.answer import INTERNAL, LOGGER, STOPPING, encode_error, log_request
 from gluonseg.serve.media import check_content_type, negotiate_accept
-from gluonseg.serve.settings import BATCH_BUDGET_MB, Settings
+from gluonseg.serve.model import Model
+from gluonseg.serve.settings import BATCH_BUDGET_MB, Settings, read_settings
 
-_REQUEST_ERRORS = (RequestError, ImageError)
-_STATUS_TEXTS: Mapping[int, str] = MappingProxyType(
-    {
-        404: "there is no such address: use POST /invocations, GET /ping or GET /execution-parameters",
-        405: "this method is not for this address: use POST /invocations, GET /ping or GET /execution-parameters",
+_WRONG = "use POST /invocations, GET /ping or GET /execution-parameters"
+
+
+def describe_http_error(status: int, name: str, max_payload_mb: int) -> str:
+    """The text of an error of HTTP, for the client."""
+    texts = {
+        404: f"there is no such address: {_WRONG}",
+        405: f"this method is not for this address: {_WRONG}",
+        413: f"the body is larger than {max_payload_mb} MB: send a smaller or more compressed picture",
+        431: "the head of the request is larger than 64 kB: send fewer and shorter headers",
     }
-)
+    return texts.get(status, name)
 
 
-def _build_error(status: int, text: str) -> Response:
+def _handle_error(error: Exception) -> Response:
+    """Any error becomes one line of JSON; what it tells of the server's inside is in the log only."""
+    allowed = None
+    if isinstance(error, RequestError | ImageError):
+        status, text = error.status, str(error)
+    elif isinstance(error, HTTPException):
+        status, allowed = error.code or 500, dict(error.get_headers()).get("Allow")
+        text = describe_http_error(status, error.name.lower(), (request.max_content_length or 0) >> 20)
+    else:
+        LOGGER.exception("a request failed through a fault of the server")
+        status, text = 500, INTERNAL
     g.note = text
-    answer = build_error(status, text)
-    return Response(answer.body, answer.status, answer.headers)
+    body, headers = encode_error(status, text)
+    return Response(body, status, [*headers, *([("Allow", allowed)] if allowed else [])])
 
 
-def _handle_user_error(error: UserError) -> Response:
-    return _build_error(error.status, str(error))
+def _start_request() -> None:
+    g.begun, g.note = time.monotonic(), ""
 
 
-def _handle_http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    response = _build_error(status, _STATUS_TEXTS.get(status, error.name.lower()))
-    allowed = dict(error.get_headers()).get("Allow")
-    if allowed:
-        response.headers["Allow"] = allowed
+def _finish_request(response: Response) -> Response:
+    sizes = request.content_length or 0, response.content_length or 0
+    log_request(request.method, request.path, response.status_code, *sizes, g.begun, g.note)
     return response
 
 
-def _handle_bug(_error: Exception) -> Response:
-    LOGGER.exception("a request failed through a fault of the server")
-    return _build_error(500, INTERNAL)
-
-
-def _add_hooks(app: Flask) -> None:
-    for kind in _REQUEST_ERRORS:
-        app.register_error_handler(kind, _handle_user_error)
-    app.register_error_handler(HTTPException, _handle_http_error)
-    app.register_error_handler(Exception, _handle_bug)
-
-    @app.before_request
-    def start_request() -> None:
-        g.start, g.note = request.environ.get(ARRIVAL) or time.monotonic(), ""
-        if request.environ["PATH_INFO"].startswith("//"):  # which werkzeug takes for one
-            abort(404)
-
-    @app.after_request
-    def finish_request(response: Response) -> Response:
-        sizes = request.content_length or 0, response.content_length or 0
-        log_request(request.method, request.path, response.status_code, *sizes, g.start, g.note)
-        return response
-
-
-def create_app(get_predictor: Callable[[], MaskPredictor], settings: Settings) -> Flask:
-    """Build the application. It gets requests only once there is a model, which ``get_predictor`` returns."""
+def create_app(settings: Settings | None = None, model: Model | None = None) -> Flask:
+    """Build the application; what is not given is read from SageMaker's variables, and loaded in the background."""
+    settings = settings or read_settings(os.environ)
+    model = model or Model(settings)
     app = Flask("gluonseg", static_folder=None)
-    _add_hooks(app)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb << 20
+    app.register_error_handler(Exception, _handle_error)
+    app.before_request(_start_request)
+    app.after_request(_finish_request)
 
     @app.get("/ping")
     def ping() -> Response:
+        model.check_ready()
+        if model.is_stopping:
+            raise BusyError(STOPPING)
         return Response(status=200)
 
     @app.post("/invocations")
     def invoke() -> Response:
-        predictor = get_predictor()
+        model.check_ready()
         check_content_type(request.headers.get("Content-Type"))
         g.note = media_type = negotiate_accept(request.headers.get("Accept"), settings.default_accept)
-        image = decode_request(request.get_data(cache=False), settings.max_pixels)
-        check_response_size(media_type, image, predictor.card.num_classes, settings.max_response_mb)
-        return Response(encode_answer(media_type, predictor, image), content_type=media_type)
+        return Response(model.predict(request.get_data(cache=False), media_type), content_type=media_type)
 
     @app.get("/execution-parameters")
     def describe_execution() -> dict[str, int]:

@@ -1,176 +1,195 @@
-"""The server as gunicorn starts and supervises it: one worker, which starts the backends that have the model.
+"""The server as it is shipped: waitress with our limits, and an orderly end.
 
-There is neither a gunicorn.conf.py nor a wsgi.py: the settings come from SageMaker's environment variables,
-not from gunicorn's own files, and ``gluonseg serve`` runs the same server where no container/ folder exists.
+Waitress reads whole requests and sends answers in one loop, beside its threads: a slow client holds a connection and
+nothing else. What is added: errors as JSON, and the end after SIGTERM.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import os
+import resource
 import signal
+import socket
+import time
+from dataclasses import replace
+from typing import Any
 
-import gunicorn.workers.base
-from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
-from gunicorn.errors import HaltServer
+import waitress
+from flask import Flask
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.task import ErrorTask, WSGITask
 
 from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.sagemaker.contract import find_temporary_folder
-from gluonseg.serve.answer import configure_log
-from gluonseg.serve.frontend import Frontend
-from gluonseg.serve.request import HEADER_LIMIT
+from gluonseg.serve.answer import LOGGER, configure_log, encode_error, log_request
+from gluonseg.serve.app import create_app, describe_http_error
+from gluonseg.serve.model import Load, Model, load_model
 from gluonseg.serve.settings import Settings, read_settings
-from gluonseg.serve.standstill import Standstill
-from gluonseg.serve.strike import Strikes
 
-LOGGER = logging.getLogger("gluonseg.serve")
-_GRACE_S = 25
-"""SageMaker kills a container 30 seconds after SIGTERM. The worker ends by itself before this."""
+DRAIN_S = 22.0
+"""SageMaker kills a container 30 seconds after SIGTERM; by 25 the server is to have ended."""
+_FAREWELL_S = 1.0
+_TICK_S = 0.1
+_KEEP_ALIVE_S = 75
+"""Longer than clients and proxies keep an idle connection, so that none is closed while a request is on its way."""
+_MAX_CONNECTIONS = 1000
+_HEAD_LIMIT = 64 * 1024
+_IN_MEMORY = 256 * 1024
+"""Of a body or an answer that is longer, a connection keeps all in a temporary file."""
+_MORE_THREADS = 8
+"""For /ping and refusals, while all other threads wait for the model."""
 
-# A worker that ends with one of gunicorn's two codes stops the master, too, instead of being started again.
-_STOP_CODES = {2: Arbiter.APP_LOAD_ERROR, 1: Arbiter.WORKER_BOOT_ERROR}
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+    """A request, as far as it has come."""
+
+    def received(self, data: bytes) -> int:
+        """Called by waitress with what has come; returns how much of it belongs to this request."""
+        size = int(super().received(data))
+        if self.error:  # waitress would tell the client to go on with a body that is refused
+            self.expect_continue = False
+        return size
 
 
-class Worker(gunicorn.workers.base.Worker):  # type: ignore[misc]  # gunicorn has no types
-    """A process of gunicorn with our event loop in it.
+class _Task(WSGITask):  # type: ignore[misc]
+    """A request for the application."""
 
-    gunicorn's own workers read a request in the thread, or with the greenlet, that answers it: slow clients take
-    the threads, and a refusal waits for one. Here the network is in other processes.
+    def build_response_header(self) -> bytes:
+        """Called by waitress once there is an answer."""
+        if self.channel.server.is_stopping:
+            self.set_close_on_finish()
+        return bytes(super().build_response_header())
+
+
+class _ErrorTask(ErrorTask):  # type: ignore[misc]
+    """A request that waitress refuses before the application sees it."""
+
+    def execute(self) -> None:
+        """Called by waitress to write the answer."""
+        error, request = self.request.error, self.request
+        text = f"this is not a valid HTTP/1.1 request: {error.body}"
+        text = describe_http_error(error.code, text, self.channel.adj.max_request_body_size >> 20)
+        body, headers = encode_error(error.code, text)
+        self.status, self.content_length = f"{error.code} {error.reason}", len(body)
+        self.response_headers.extend(headers)
+        self.set_close_on_finish()
+        self.channel.is_refused = True
+        path = getattr(request, "path", "-")  # of a request that could be parsed so far
+        log_request(getattr(request, "command", "-"), path, error.code, 0, len(body), time.monotonic(), text)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection. When a request was refused, its client may still be sending it.
+
+    Closed with unread bytes, the connection would be reset, and the client would see that in place of the answer. So
+    what comes after a refusal is thrown away until the client has had enough.
     """
 
-    def init_signals(self) -> None:
-        """Called by gunicorn: SIGHUP, which a closed terminal sends to all processes, would end this one."""
-        super().init_signals()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    parser_class, task_class, error_task_class = _Parser, _Task, _ErrorTask
+    is_refused = is_leaving = False
 
-    def load_wsgi(self) -> None:
-        """The application runs in the backends."""
+    def received(self, data: bytes) -> bool:
+        """Called by waitress with what has come."""
+        return not self.is_leaving and bool(super().received(data))
 
-    def run(self) -> None:
-        """Called by gunicorn: serve until SIGTERM."""
-        exit_code = asyncio.run(self._serve())
-        if exit_code:
-            # No SystemExit: it would be taken for the master's, whose call of gunicorn this process is in, too.
-            os._exit(_STOP_CODES[exit_code])
-
-    async def _serve(self) -> int:
-        server = self.app
-        frontend = Frontend(server.settings, server.load_model, self.sockets, self.cfg, self.notify)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, frontend.drain)
-        if not self.alive:  # gunicorn's own handler has heard of it before
-            frontend.drain()
-        return await frontend.run()
+    def handle_close(self) -> None:
+        """Called by waitress when everything is sent, when the client has left, and when it was silent for too long."""
+        if self.is_refused and not self.is_leaving:
+            self.is_leaving, self.will_close = True, False
+            with contextlib.suppress(OSError):  # the client has left
+                self.socket.shutdown(socket.SHUT_WR)
+                return
+        super().handle_close()
 
 
-class Supervisor(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, for the one worker that has the clients' connections.
+class _Server:
+    """The listening socket and all connections."""
 
-    It starts another when that ends. What it does on the signals below would be with several workers.
-    """
+    def __init__(self, app: Flask, settings: Settings, listening: socket.socket) -> None:
+        self._sockets: dict[int, Any] = {}
+        self._listener = waitress.create_server(
+            app,
+            map=self._sockets,
+            sockets=[listening],
+            threads=settings.max_requests * settings.workers + _MORE_THREADS,
+            connection_limit=_MAX_CONNECTIONS,
+            backlog=_MAX_CONNECTIONS,
+            channel_timeout=_KEEP_ALIVE_S,
+            max_request_header_size=_HEAD_LIMIT,
+            max_request_body_size=(settings.max_payload_mb << 20) + 1,
+            inbuf_overflow=_IN_MEMORY,
+            outbuf_overflow=_IN_MEMORY,
+            outbuf_high_watermark=1 << 40,  # no thread ever waits for a client that reads slowly
+            asyncore_use_poll=True,
+            ident=None,  # answers do not tell what the server is made of
+        )
+        self._listener.channel_class, self._listener.is_stopping = _Channel, False
 
-    def __init__(self, app: BaseApplication) -> None:
-        super().__init__(app)
-        self._standstill = Standstill()
+    def run(self, model: Model, signals: list[int]) -> int:
+        """Serve until there is a signal in ``signals``, or no model any more; returns the exit code."""
+        while model.exit_code is None and not signals:
+            self._run_once()
+        model.is_stopping = True
+        self._close_listener()
+        LOGGER.info("stopping: %d clients are still to be answered", self._count_busy())
+        limit = time.monotonic() + DRAIN_S
+        while model.exit_code is None and self._count_busy() and time.monotonic() < limit:
+            self._run_once()
+        model.close()
+        limit = time.monotonic() + _FAREWELL_S
+        while self._count_busy() and time.monotonic() < limit:
+            self._run_once()
+        return model.exit_code or 0
 
-    def murder_workers(self) -> None:
-        """Called by gunicorn, each second or sooner: end a worker that hangs, but not one that was paused with us."""
-        self._standstill.look()
-        if self._standstill.looked - self._standstill.went_on > self.timeout:
-            super().murder_workers()
+    def _run_once(self) -> None:
+        """Wait a moment for what comes next, and handle it."""
+        wasyncore.loop(_TICK_S, use_poll=True, map=self._sockets, count=1)
 
-    def signal(self, sig: int, frame: object) -> None:
-        """Called by Python: the worker is told to stop at once, not when the master has come to it."""
-        if sig == signal.SIGTERM:
-            if os.getpid() != self.pid:
-                # A worker that has just been forked, and still has this handler: it has taken nothing.
-                os._exit(0)
-            for pid in self.WORKERS:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sig)
-        super().signal(sig, frame)
+    def _close_listener(self) -> None:
+        """Take the clients that have connected already, and no more; each connection ends with its next answer."""
+        wasyncore.loop(0, use_poll=True, map=self._sockets, count=100)
+        self._listener.is_stopping = True
+        wasyncore.dispatcher.close(self._listener)
 
-    def _ignore(self) -> None:
-        LOGGER.info("this signal does nothing here")
-
-    handle_hup = handle_ttin = handle_ttou = handle_usr2 = handle_winch = _ignore
-
-
-class Ends:
-    """Counts how often a worker has ended, for gunicorn's hook ``child_exit``."""
-
-    def __init__(self) -> None:
-        self._strikes = Strikes()
-
-    def count(self, arbiter: Arbiter, _worker: Worker) -> None:
-        """Raises gunicorn's HaltServer when it was too often."""
-        # While the server is being stopped it has no listeners any more.
-        if self._strikes.count() and arbiter.LISTENERS:
-            raise HaltServer("The worker has ended too often.", Arbiter.WORKER_BOOT_ERROR)
-
-
-def _find_writable_folder() -> str:
-    """Return a folder for the workers' heartbeat files, in memory if possible (a slow disk would stall them)."""
-    shared_memory = "/dev/shm"
-    return shared_memory if os.access(shared_memory, os.W_OK | os.X_OK) else find_temporary_folder()
-
-
-class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn with our settings; ``load_model`` names the function that each backend process calls."""
-
-    def __init__(self, settings: Settings, load_model: str) -> None:
-        self.settings = settings
-        self.load_model = load_model
-        super().__init__()
-
-    def load_config(self) -> None:
-        """Called by gunicorn: fill in its configuration."""
-        settings = self.settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        values = {
-            "bind": f"{host}:{settings.port}",
-            # It has the connections; the settings' workers are the backends that it starts.
-            "workers": 1,
-            "worker_class": Worker,
-            "timeout": max(2, settings.timeout_s),
-            "limit_request_field_size": HEADER_LIMIT,
-            "graceful_timeout": _GRACE_S,
-            "child_exit": Ends().count,
-            "worker_tmp_dir": _find_writable_folder(),
-            # It would be created in the home folder, which may be read-only, and nobody needs it.
-            "control_socket_disable": True,
-        }
-        for name, value in values.items():
-            if name in self.cfg.settings:  # gunicorn before 25 has no control socket
-                self.cfg.set(name, value)
-
-    def run(self) -> None:
-        """Run until the server has ended; raises SystemExit."""
-        Supervisor(self).run()
+    def _count_busy(self) -> int:
+        """Connections on which a request comes in or is computed, or an answer goes out."""
+        channels = [one for one in list(self._sockets.values()) if isinstance(one, HTTPChannel)]
+        return sum(bool(one.request or one.requests or one.total_outbufs_len) for one in channels)
 
 
-def run_server(settings: Settings, load_model: str = "gluonseg.serve.backend:load") -> int:
+def run_server(settings: Settings, load: Load = load_model) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
-    ``load_model`` names a function, ``module:function``, of the kind of ``gluonseg.serve.backend.Load``.
-
-    0 after a stop, 2 when the model cannot be used, 1 when the port is taken or something else failed.
-    Must run before MXNet is imported, and in the main thread. UserError is raised when there is no folder for
-    temporary files.
+    ``load``, a function of a module, loads the model in its process. 0 after a stop, 2 when the model cannot be used,
+    1 when the port is taken or something else failed. Must run in the main thread. UserError is raised when there is
+    no folder for temporary files.
     """
     configure_log()
-    set_thread_count(max(1, count_usable_cores() // settings.workers))
-    # The model's libraries need it in any case, and gunicorn turns an error in its configuration into one of its own.
     find_temporary_folder()
+    signals: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: signals.append(number))
+    # The process with the model inherits it.
+    set_thread_count(max(1, count_usable_cores() // settings.workers))
+    with contextlib.suppress(ValueError, OSError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    settings = replace(settings, model_path=settings.model_path.resolve())
+    os.chdir("/")  # the process with the model looks for Python's own modules where it is started
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        Server(settings, load_model).run()
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-        return {Arbiter.APP_LOAD_ERROR: 2, 0: 0}.get(code, 1)
-    return 0
+        listening = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        LOGGER.error("the server cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
+        return 1
+    LOGGER.info("listening on %s:%d", settings.host, settings.port)
+    model = Model(settings, load)
+    return _Server(create_app(settings, model), settings, listening).run(model, signals)
 
 
 def main() -> int:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import cv2
-import gluoncv
-import mxnet as mx
-import numpy as np
-import PIL
 
 from gluonseg import __version__
 from gluonseg.atomic import write_pieces, write_text
@@ -24,6 +19,7 @@ from gluonseg.train.listener import EpochResult, Listener
 
 _log = logging.getLogger(__name__)
 CURVES_FILE = "curves.json"
+NOT_INSTALLED = "not installed"
 
 
 class ModelWriter(Listener):
@@ -80,16 +76,17 @@ class ModelWriter(Listener):
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "gluonseg": __version__,
-        "python": platform.python_version(),
-        "mxnet": mx.__version__,
-        "gluoncv": gluoncv.__version__,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "opencv": cv2.__version__,
-    }
+    """Versions of what a result depends on; "not installed" for what only training needs and is missing."""
+    modules = {name: name for name in ("mxnet", "gluoncv", "numpy")} | {"pillow": "PIL", "opencv": "cv2"}
+    versions = {name: _read_version(module) for name, module in modules.items()}
+    return {"gluonseg": __version__, "python": platform.python_version(), **versions}
+
+
+def _read_version(module: str) -> str:
+    try:
+        return str(importlib.import_module(module).__version__)
+    except ModuleNotFoundError:
+        return NOT_INSTALLED
 
 
 def describe_epochs(results: Sequence[EpochResult], class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from gluonseg.labels import voc_colours
-from gluonseg.png import encode_png
+from gluonseg.predict.formats import encode_png
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -1,0 +1,23 @@
+"""A model of the server without a process: for tests of what is before and behind it."""
+
+from __future__ import annotations
+
+from gluonseg.serve.codec import MaskPredictor, decode_request, encode_answer
+from gluonseg.serve.model import Model
+from gluonseg.serve.settings import Settings
+
+
+class LocalModel(Model):
+    """Answers at once, in the thread that asks."""
+
+    def __init__(self, predictor: MaskPredictor, settings: Settings) -> None:
+        self.exit_code = None
+        self.is_stopping = False
+        self._predictor, self._given = predictor, settings
+
+    def check_ready(self) -> None:
+        """It always is."""
+
+    def predict(self, body: bytes, media_type: str) -> bytes:
+        image_hwc = decode_request(body, self._given.max_pixels)
+        return encode_answer(media_type, self._predictor, image_hwc, self._given.max_response_mb)
