@@ -15,7 +15,7 @@ USE = [
     "pillow>=12.1",
     "protobuf>=5",
     "tqdm>=4.66",
-    "waitress>=3.0",
+    "waitress>=3.0.1",
     "werkzeug>=3.0",
 ]
 TRAIN = [

@@ -102,7 +102,7 @@ class Canaries:
         source, shell = self.build_source(name).encode(), self.build_shell(name)
         modules = (
             "sitecustomize", "usercustomize", "conftest", "inference", "model_handler", "service", "handler", "wsgi",
-            "setup", "train", "serve", "numpy", "json", "mxnet", "gluoncv", "onnxruntime", "PIL",
+            "waitress", "werkzeug", "setup", "train", "serve", "numpy", "json", "mxnet", "gluoncv", "onnxruntime", "PIL",
             "__init__", "__main__", "predictor", "transformer", "hubconf",
         )  # fmt: skip
         package = f"--index-url http://127.0.0.1:9/{TOKEN}\n-e .\n{TOKEN} @ file://{self._marks}\n"
@@ -186,7 +186,7 @@ def build_bodies(canaries: Canaries) -> Mapping[str, tuple[bytes, str]]:
 def plant_around(canaries: Canaries, folder: Path, name: str) -> Path:
     """A folder to start programs in, full of files that they would take for their own."""
     canaries.plant_scripts(folder, name)
-    for module in ("os", "logging", "encodings", "site", "gluonseg", "flask", "gunicorn"):
+    for module in ("os", "logging", "encodings", "site", "gluonseg", "flask", "waitress"):
         (folder / f"{module}.py").write_text(canaries.build_source(name), encoding="utf-8")
     os.symlink("inference.py", folder / "linked.py")
     return folder

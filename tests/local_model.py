@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gluonseg.serve.codec import MaskPredictor, decode_request, encode_answer
 from gluonseg.serve.model import Model
 from gluonseg.serve.settings import Settings
@@ -18,6 +20,6 @@ class LocalModel(Model):
     def check_ready(self) -> None:
         """It always is."""
 
-    def predict(self, body: bytes, media_type: str) -> bytes:
-        image_hwc = decode_request(body, self._given.max_pixels)
+    def predict(self, read_body: Callable[[], bytes], media_type: str) -> bytes:
+        image_hwc = decode_request(read_body(), self._given.max_pixels)
         return encode_answer(media_type, self._predictor, image_hwc, self._given.max_response_mb)

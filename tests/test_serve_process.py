@@ -165,6 +165,18 @@ def test_answers_tell_nothing_of_the_servers_inside(server: ServerProcess) -> No
     assert set(reply.headers) == {"content-type", "content-length", "date"}
 
 
+@pytest.mark.fault(family=45, outcome="an answer that has no room on the disk is cut, and told so in the log")
+def test_an_answer_that_has_no_room_ends_its_connection_alone(tmp_path: Path) -> None:
+    limit = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
+    program = f"{limit}runpy.run_path({STAND_IN!r}, run_name='__main__')"
+    large = build_request(encode_picture(np.full((700, 700, 3), 9, np.uint8)), Accept="application/x-recordio-protobuf")
+    with stand_in(tmp_path, "-c", program) as server:
+        with pytest.raises(ConnectionError):
+            exchange(server.port, large)
+        assert exchange(server.port, build_request(PNG)).status == 200
+        assert server.stop() == 0
+
+
 @pytest.mark.fault(family=60, outcome="nothing is kept for clients that leave", inputs=12)
 def test_clients_that_leave_at_any_moment(server: ServerProcess) -> None:
     data = build_request(PNG, Accept="application/x-recordio-protobuf")
@@ -187,7 +199,10 @@ def test_a_signal_finishes_what_was_begun(tmp_path: Path, number: int) -> None:
         stand_in(tmp_path, STAND_IN_SECONDS="0.4") as server,
         connect(server.port) as pinging,
         connect(server.port) as half,
+        connect(server.port) as refused,
     ):
+        refused.sendall(build_request(b"", Content_Length=str(LIMIT << 10)) + b"the first bytes")
+        assert read_reply(refused).status == 413
         processes = list(iter_tree(server.process.pid))
         half.sendall(data[:-9])
         taken = post_all(server, [PNG] * 4)
@@ -275,6 +290,7 @@ def test_an_answer_that_is_not_read_holds_nobody_up(server: ServerProcess) -> No
         idler.sendall(large)
         reply = exchange(server.port, large)
         assert (reply.status, len(reply.body) > 5_000_000) == (200, True)
+        assert reply.headers["connection"] == "close"  # with it goes the file of the answer
         assert _post(server, PNG)[0] == 200
         assert idler.recv(12) == b"HTTP/1.1 200"
 

@@ -85,6 +85,12 @@ class BusyError(RequestError):
     status = 503
 
 
+class FatalPictureError(RequestError):
+    """The picture ends the process that computes it."""
+
+    status = 500
+
+
 class UnsupportedMediaTypeError(RequestError):
     """The Content-Type is not one of an image."""
 

@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from gluonseg.errors import BusyError, ImageError, RequestError
-from gluonseg.serve.answer import INTERNAL, LOGGER, STOPPING, encode_error, log_request
+from gluonseg.serve.answer import INTERNAL, LOGGER, STOPPING, configure_log, encode_error, log_request
 from gluonseg.serve.media import check_content_type, negotiate_accept
 from gluonseg.serve.model import Model
 from gluonseg.serve.settings import BATCH_BUDGET_MB, Settings, read_settings
@@ -59,6 +59,7 @@ def _finish_request(response: Response) -> Response:
 
 def create_app(settings: Settings | None = None, model: Model | None = None) -> Flask:
     """Build the application; what is not given is read from SageMaker's variables, and loaded in the background."""
+    configure_log()
     settings = settings or read_settings(os.environ)
     model = model or Model(settings)
     app = Flask("gluonseg", static_folder=None)
@@ -79,7 +80,7 @@ def create_app(settings: Settings | None = None, model: Model | None = None) -> 
         model.check_ready()
         check_content_type(request.headers.get("Content-Type"))
         g.note = media_type = negotiate_accept(request.headers.get("Accept"), settings.default_accept)
-        return Response(model.predict(request.get_data(cache=False), media_type), content_type=media_type)
+        return Response(model.predict(request.get_data, media_type), content_type=media_type)
 
     @app.get("/execution-parameters")
     def describe_execution() -> dict[str, int]:

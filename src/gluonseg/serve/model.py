@@ -1,28 +1,24 @@
 """The model, in a process of its own: a picture that ends that process ends no connection.
 
-Requests wait in one queue, first come, first served. Each process has a thread here, which gives it one at a time.
+Each process has a thread here that starts it, and starts another one when it has ended. A request takes a process that
+is free and talks to it by a pipe. A pool of ``concurrent.futures`` would need /dev/shm, which not every container has.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import multiprocessing
-import os
 import queue
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError  # the built-in one from Python 3.11 on
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from gluonseg.errors import BusyError, describe_failure
+from gluonseg.errors import BusyError, FatalPictureError, UserError, describe_failure
 from gluonseg.serve.answer import LOGGER, NOT_READY, STOPPING, configure_log
 from gluonseg.serve.settings import Settings
 
@@ -39,9 +35,13 @@ _WARM_UP_SHAPE = (32, 32, 3)
 Load = Callable[[Settings], "MaskPredictor"]
 
 
+class _EndedError(Exception):
+    """The process has ended."""
+
+
 def load_model(settings: Settings) -> MaskPredictor:
     """Load the model of the settings."""
-    # Here and not at the top: the process that has the connections has no use for the engines.
+    # Here: the process that has the connections has no use for the engines.
     from gluonseg.predict.predictor import load_predictor
 
     return load_predictor(
@@ -49,77 +49,78 @@ def load_model(settings: Settings) -> MaskPredictor:
     )
 
 
-# What the process with the model runs.
-
-
-def _set_up() -> None:
-    """End with the server, but not by a signal that a terminal sends to both: the server finishes what it has."""
+def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
+    """Load the model, send an exit code, 0 once it is warm, and answer requests until the server is gone."""
     configure_log()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent() -> None:
-        wait([parent.sentinel] if parent else [])
-        os._exit(0)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@functools.cache
-def _get_predictor(load: Load, settings: Settings) -> MaskPredictor:
-    """The model, which is loaded by the first call."""
-    return load(settings)
-
-
-def _warm_up(load: Load, settings: Settings) -> int:
-    """Load the model and make the first prediction, which takes longest of all; returns the number of the process."""
+    # A terminal sends it to both processes, and the server finishes what it has.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import numpy as np
 
-    _get_predictor(load, settings).predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))
+    from gluonseg.serve.codec import decode_request, encode_answer
+
+    start = time.monotonic()
+    try:
+        predictor = load(settings)
+        predictor.predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))  # the first takes longer than all others
+    except Exception as error:
+        text, exit_code = describe_failure(error)
+        # A fault of the user needs no trace, one of the program does.
+        LOGGER.error("the model cannot be served: %s", text, exc_info=None if exit_code == 2 else error)
+        pipe.send(exit_code)
+        return
     # glibc keeps the memory that loading has used and freed, which is more than all weights.
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    return os.getpid()
-
-
-def _answer(load: Load, settings: Settings, body: bytes, media_type: str) -> bytes:
-    """Turn the body of a request into that of its answer."""
-    from gluonseg.serve.codec import decode_request, encode_answer
-
-    image_hwc = decode_request(body, settings.max_pixels)
-    return encode_answer(media_type, _get_predictor(load, settings), image_hwc, settings.max_response_mb)
-
-
-# What the process with the connections runs.
+    LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
+    with contextlib.suppress(EOFError, ConnectionError):  # the server is gone
+        pipe.send(0)
+        while True:
+            body, media_type = pipe.recv()
+            answer: bytes | Exception
+            try:
+                image_hwc = decode_request(body, settings.max_pixels)
+                answer = encode_answer(media_type, predictor, image_hwc, settings.max_response_mb)
+            except UserError as error:
+                answer = error
+            except Exception:
+                LOGGER.exception("a prediction failed through a fault of the program")
+                answer = RuntimeError("a prediction failed")
+            pipe.send(answer)
 
 
 class _ModelProcess:
-    """A process that has the model, loaded and warm. Starting it raises what loading raises."""
+    """A process that has the model, or is loading it."""
 
     def __init__(self, load: Load, settings: Settings) -> None:
-        self._load, self._settings = load, settings
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_up)
-        pid = self._pool.submit(_warm_up, load, settings).result()
-        self._process = next(child for child in multiprocessing.active_children() if child.pid == pid)
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_run_process, args=(theirs, load, settings), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def wait_for_model(self) -> int | None:
+        """Return an exit code, 0 once the model is there; None when the process has ended before."""
+        with contextlib.suppress(EOFError, OSError):
+            return int(self._pipe.recv())
+        return None
 
     def compute(self, body: bytes, media_type: str, limit: float) -> bytes:
-        """Answer a request, at the latest at ``limit`` (monotonic).
+        """Answer a request.
 
         Raises:
-            BrokenProcessPool: the process has ended, or was ended because the request takes too long.
-            Exception: whatever the model raises.
+            _EndedError: the process has ended, or was ended because there was no answer by ``limit`` (monotonic).
+            UserError: see :mod:`gluonseg.serve.codec`.
         """
-        answer = self._pool.submit(_answer, self._load, self._settings, body, media_type)
-        try:
-            return answer.result(max(0.0, limit - time.monotonic()))
-        except FutureTimeoutError:
-            LOGGER.error("the model's process (pid %d) is busy with one request for too long", self._process.pid)
-            self._process.kill()
-            raise BrokenProcessPool from None
-
-    def wait_for_end(self) -> None:
-        wait([self._process.sentinel])
+        with contextlib.suppress(EOFError, OSError):
+            self._pipe.send((body, media_type))
+            if self._pipe.poll(max(0.0, limit - time.monotonic())):
+                answer = self._pipe.recv()
+                if isinstance(answer, Exception):
+                    raise answer
+                return bytes(answer)
+            LOGGER.error("the model's process (pid %d) is busy with one request for too long", self.process.pid)
+            self.process.kill()
+        raise _EndedError
 
 
 class Model:
@@ -135,9 +136,10 @@ class Model:
         self._settings, self._load = settings, load
         self._max_requests = settings.max_requests * settings.workers
         self._places = threading.Semaphore(self._max_requests)
+        self._processes: set[_ModelProcess] = set()
         self._ready: set[_ModelProcess] = set()
         self._free: queue.Queue[_ModelProcess | None] = queue.Queue()
-        """Of those that are ready; who waits longest gets the next. None: there are no more."""
+        """Processes that were ready and have nothing to do; some may have ended since. None: there are no more."""
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         for _ in range(settings.workers):
             threading.Thread(target=self._keep_running, daemon=True).start()
@@ -145,13 +147,13 @@ class Model:
     def check_ready(self) -> None:
         """Raise BusyError while no process has its model."""
         if not self._ready:
-            raise BusyError(NOT_READY)
+            raise BusyError(NOT_READY if self.exit_code is None else STOPPING)
 
-    def predict(self, body: bytes, media_type: str) -> bytes:
-        """Return the answer to a request as ``media_type``.
+    def predict(self, read_body: Callable[[], bytes], media_type: str) -> bytes:
+        """Return the answer to a request as ``media_type``. Its body is read once it is its turn.
 
         Raises:
-            BusyError: there are too many requests, or this one was not begun within the deadline.
+            BusyError: there are too many requests, or this one was not begun within the deadline, or takes too long.
             UserError: see :mod:`gluonseg.serve.codec`.
         """
         deadline = time.monotonic() + self._settings.deadline_s
@@ -159,59 +161,54 @@ class Model:
             raise BusyError(f"the server has {self._max_requests} requests already: try again in a second")
         try:
             for _ in range(_ATTEMPTS):
-                process, has_ended = self._wait_for_process(deadline), False
+                process = self._wait_for_process(deadline)
                 try:
-                    return process.compute(body, media_type, deadline + self._settings.timeout_s)
-                except BrokenProcessPool:
-                    has_ended = True
+                    return process.compute(read_body(), media_type, deadline + self._settings.timeout_s)
+                except _EndedError:
+                    self._ready.discard(process)
                 finally:
-                    if not has_ended:
-                        self._free.put(process)
+                    self._free.put(process)
         finally:
             self._places.release()
-        raise RuntimeError("a picture has ended the model's process twice")
+        raise FatalPictureError("this picture has ended the process that computes it, twice: send another one")
 
     def close(self, exit_code: int = 0) -> None:
         """Refuse all requests, those too that wait, and end the processes."""
         self.exit_code = exit_code if self.exit_code is None else self.exit_code
         for _ in range(self._max_requests):
             self._free.put(None)
-        for child in multiprocessing.active_children():
-            child.kill()
+        for process in list(self._processes):
+            process.process.kill()
 
     def _wait_for_process(self, deadline: float) -> _ModelProcess:
-        with contextlib.suppress(queue.Empty):
-            process = self._free.get(timeout=max(0.0, deadline - time.monotonic()))
-            if process is None:
-                raise BusyError(STOPPING)
-            return process
-        raise BusyError(f"there was no answer within {self._settings.deadline_s} s: try again")
+        while (seconds := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                process = self._free.get(timeout=seconds)
+                if process is None:
+                    raise BusyError(STOPPING)
+                if process in self._ready:
+                    return process
+        raise BusyError(f"no answer in {self._settings.deadline_s} s: try again, or send a smaller picture")
 
     def _keep_running(self) -> None:
         """Start a process, and another one when it has ended."""
         while self.exit_code is None:
-            start = time.monotonic()
-            try:
-                process = _ModelProcess(self._load, self._settings)
-            except BrokenProcessPool:
-                self._count_death()
-            except BaseException as error:
-                text, exit_code = describe_failure(error)
-                # A fault of the user needs no trace, one of the program does.
-                LOGGER.error("the model cannot be served: %s", text, exc_info=None if exit_code == 2 else error)
+            process = _ModelProcess(self._load, self._settings)
+            self._processes.add(process)
+            exit_code = process.wait_for_model()
+            if exit_code:
                 self.close(exit_code)
-            else:
-                LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
+            elif exit_code == 0:
                 self._ready.add(process)
                 self._free.put(process)
-                process.wait_for_end()
-                self._ready.discard(process)
+            process.process.join()
+            self._ready.discard(process)
+            self._processes.discard(process)
+            if self.exit_code is None:  # else it was ended on purpose
                 self._count_death()
 
     def _count_death(self) -> None:
-        if self.exit_code is not None:  # it was ended on purpose
-            return
-        LOGGER.error("the model's process has ended; requests that it had are tried once more")
+        LOGGER.error("the model's process has ended; a request that it had is tried once more")
         self._deaths.append(time.monotonic())
         if len(self._deaths) == MAX_DEATHS and self._deaths[-1] - self._deaths[0] < DEATH_WINDOW_S:
             LOGGER.error("it has ended %d times within %.0f s: the server ends, too", MAX_DEATHS, DEATH_WINDOW_S)

@@ -60,7 +60,8 @@ class _Task(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         """Called by waitress once there is an answer."""
-        if self.channel.server.is_stopping:
+        # The file of a large answer is removed with its connection, and not before.
+        if self.channel.server.is_stopping or (self.content_length or 0) > _IN_MEMORY:
             self.set_close_on_finish()
         return bytes(super().build_response_header())
 
@@ -71,8 +72,8 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         """Called by waitress to write the answer."""
         error, request = self.request.error, self.request
-        text = f"this is not a valid HTTP/1.1 request: {error.body}"
-        text = describe_http_error(error.code, text, self.channel.adj.max_request_body_size >> 20)
+        max_mb = self.channel.adj.max_request_body_size >> 20
+        text = describe_http_error(error.code, "this is not a valid HTTP/1.1 request", max_mb)
         body, headers = encode_error(error.code, text)
         self.status, self.content_length = f"{error.code} {error.reason}", len(body)
         self.response_headers.extend(headers)
@@ -84,10 +85,9 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection. When a request was refused, its client may still be sending it.
+    """A connection. What comes after a refusal is thrown away until the client has had enough.
 
-    Closed with unread bytes, the connection would be reset, and the client would see that in place of the answer. So
-    what comes after a refusal is thrown away until the client has had enough.
+    Closed with unread bytes, the connection would be reset, and the client would see that in place of the answer.
     """
 
     parser_class, task_class, error_task_class = _Parser, _Task, _ErrorTask
@@ -96,6 +96,18 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     def received(self, data: bytes) -> bool:
         """Called by waitress with what has come."""
         return not self.is_leaving and bool(super().received(data))
+
+    def write_soon(self, data: Any) -> int:
+        """Called by waitress with a part of an answer."""
+        try:
+            return int(super().write_soon(data))
+        except OSError:  # there is no room for the file of a large answer: waitress would keep the connection for ever
+            self.will_close = True
+            raise
+
+    def is_busy(self) -> bool:
+        """Whether a request comes in or is computed, or an answer goes out."""
+        return not self.is_leaving and bool(self.request or self.requests or self.total_outbufs_len)
 
     def handle_close(self) -> None:
         """Called by waitress when everything is sent, when the client has left, and when it was silent for too long."""
@@ -120,6 +132,7 @@ class _Server:
             connection_limit=_MAX_CONNECTIONS,
             backlog=_MAX_CONNECTIONS,
             channel_timeout=_KEEP_ALIVE_S,
+            cleanup_interval=5,
             max_request_header_size=_HEAD_LIMIT,
             max_request_body_size=(settings.max_payload_mb << 20) + 1,
             inbuf_overflow=_IN_MEMORY,
@@ -157,17 +170,14 @@ class _Server:
         wasyncore.dispatcher.close(self._listener)
 
     def _count_busy(self) -> int:
-        """Connections on which a request comes in or is computed, or an answer goes out."""
-        channels = [one for one in list(self._sockets.values()) if isinstance(one, HTTPChannel)]
-        return sum(bool(one.request or one.requests or one.total_outbufs_len) for one in channels)
+        return sum(isinstance(one, _Channel) and one.is_busy() for one in list(self._sockets.values()))
 
 
 def run_server(settings: Settings, load: Load = load_model) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
-    ``load``, a function of a module, loads the model in its process. 0 after a stop, 2 when the model cannot be used,
-    1 when the port is taken or something else failed. Must run in the main thread. UserError is raised when there is
-    no folder for temporary files.
+    ``load``, a function of a module, loads the model in its process. 0 after a stop, 2 when the model cannot be used, 1
+    when the port is taken or something else failed. Raises UserError without a folder for temporary files.
     """
     configure_log()
     find_temporary_folder()

@@ -28,13 +28,13 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8080
     workers: int = 1
-    """Processes, each with a copy of the weights. One already computes on all cores."""
+    """Processes with the model, each with a copy of the weights. One already computes on all cores."""
     max_requests: int = 24
-    """Requests of each worker that are computed or wait for it."""
+    """Requests that are computed or wait, for each process with the model."""
     deadline_s: int = 55
     """A request that has waited for this long is not begun any more; SageMaker's client waits for 60 s."""
     timeout_s: int = 60
-    """A worker that is busy with one request for this long beyond the request's deadline is replaced."""
+    """A process that is busy with one request for this long beyond the request's deadline is replaced."""
     default_accept: str = RECORDIO
     max_payload_mb: int = 20
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -92,5 +92,5 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     settings = replace(settings, max_payload_mb=settings.max_payload_mb or _LARGEST_PAYLOAD_MB)
     if "max_concurrent_transforms" in found:
         return settings
-    at_once = max(1, min(settings.max_concurrent_transforms, BATCH_BUDGET_MB // settings.max_payload_mb))
-    return replace(settings, max_concurrent_transforms=at_once)
+    transforms = max(1, min(settings.max_concurrent_transforms, BATCH_BUDGET_MB // settings.max_payload_mb))
+    return replace(settings, max_concurrent_transforms=transforms)
