@@ -102,7 +102,7 @@ class Canaries:
         source, shell = self.build_source(name).encode(), self.build_shell(name)
         modules = (
             "sitecustomize", "usercustomize", "conftest", "inference", "model_handler", "service", "handler", "wsgi",
-            "waitress", "werkzeug", "setup", "train", "serve", "numpy", "json", "mxnet", "gluoncv", "onnxruntime", "PIL",
+            "waitress", "setup", "train", "serve", "numpy", "json", "mxnet", "gluoncv", "onnxruntime", "PIL",
             "__init__", "__main__", "predictor", "transformer", "hubconf",
         )  # fmt: skip
         package = f"--index-url http://127.0.0.1:9/{TOKEN}\n-e .\n{TOKEN} @ file://{self._marks}\n"
