@@ -13,8 +13,8 @@ from docker_engine import find_sdk, gpu_image, image, serve_image  # noqa: F401 
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.sagemaker.log import LogLines, ProgressLine
+from gluonseg.train.job import JobOutcome, JobSettings, run_job
 from gluonseg.train.listener import Listener
-from gluonseg.train.run import JobOutcome, JobSettings, run_job
 from gluonseg.train.writer import ModelWriter
 from newcomer import few_photos, silent_proxy  # noqa: F401  fixtures
 

@@ -40,7 +40,7 @@ from gluonseg.quantize import quantize_file
 from gluonseg.serve.app import create_app
 from gluonseg.serve.settings import Settings
 from gluonseg.train.freeze import Freeze
-from gluonseg.train.run import JobSettings, run_job
+from gluonseg.train.job import JobSettings, run_job
 from gluonseg.train.start import build_start_network, load_artifact
 from local_model import LocalModel
 from picture import draw_noise, encode_picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -10,32 +11,34 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-import mxnet as mx
 import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
 from gluonseg.cli import main
-from gluonseg.compare.child import Ended, Interrupted, StopSignals, run_child
-from gluonseg.compare.plan import Run, read_comparison
-from gluonseg.compare.progress import Display, TrainingState, estimate_left, format_seconds
-from gluonseg.compare.record import FAILED, FINISHED, read_record
-from gluonseg.compare.runner import RunError, _Runner, find_reason, hold_comparison
-from gluonseg.errors import TrainingDivergedError, UserError
-from gluonseg.train.step import check_finite, check_finite_parameters
+from gluonseg.compare import child, runner
+from gluonseg.compare.plan import Comparison, build_comparison, read_comparison
+from gluonseg.compare.progress import Display, Progress, estimate_left, format_seconds
+from gluonseg.compare.runner import Interrupted, RunError, describe_end, hold_comparison, run_child, run_comparison
+from gluonseg.data.channel import find_channels
+from gluonseg.errors import UserError
+from gluonseg.metrics import Confusion
+from gluonseg.predict.score import Score
+from gluonseg.report.record import FAILED, FINISHED, RunRecord, read_record
+from gluonseg.sagemaker.stop_signal import STOP_SIGNALS, handling_signals
+from gluonseg.train.listener import EpochResult
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
-from program import check_one_line
+from program import build_environment, check_one_line
 
 Capture = pytest.CaptureFixture[str]
-SHARED = [f"--{name}={value}" for name, value in HYPERPARAMETERS.items() if name != "backbone"]
+GIVEN = {name: value for name, value in HYPERPARAMETERS.items() if name != "backbone"}
 RUN = "fcn_resnet-18_seed1"
 PSP = "psp_resnet-18_seed1"
-TOOK = "12.5 s of training, peak memory 900.5 MB"
+SCORE = Score(["a", "b"], [[3, 1], [0, 2]], 0.5, [], 10, 0.1, [40, 40], 5.0, 200.0, 300.0)
 
 
 @pytest.fixture(autouse=True)
@@ -50,36 +53,33 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _build_command(channels: Path, out: Path, *options: str) -> list[str]:
     lists = ["--algorithms", "fcn,psp", "--backbones", "resnet-18", "--seeds", "1"]
-    return ["compare", str(channels), "--out", str(out), *lists, *SHARED, *options]
+    shared = [f"--{name}={value}" for name, value in GIVEN.items()]
+    return ["compare", str(channels), "--out", str(out), *lists, *shared, *options]
 
 
-class _Compared:
-    """A comparison in which FCN trains and PSP fails: the model channel holds an FCN."""
-
-    def __init__(self, base: Path, channels: Path, model: Path) -> None:
-        self.channels, self.out = base / "channels", base / "out"
-        shutil.copytree(channels, self.channels)
-        shutil.copytree(model, self.channels / "model")
-        self.first = self.run()
-
-    def run(self) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gluonseg", *_build_command(self.channels, self.out)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+class _Compared(NamedTuple):
+    channels: Path
+    out: Path
+    done: subprocess.CompletedProcess[str]
 
     def find(self, name: str) -> Path:
         return self.out / "runs" / name
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory, channels: Path) -> Iterator[_Compared]:
-    model = train_once(tmp_path_factory.getbasetemp())[0].model
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield _Compared(tmp_path_factory.mktemp("compared"), channels, model)
+def compared(tmp_path_factory: pytest.TempPathFactory, channels: Path) -> _Compared:
+    """A comparison in which FCN trains and PSP fails: the model channel holds an FCN."""
+    base = tmp_path_factory.mktemp("compared")
+    data, out = shutil.copytree(channels, base / "channels"), base / "out"
+    shutil.copytree(train_once(tmp_path_factory.getbasetemp())[0].model, data / "model")
+    command = [sys.executable, "-m", "gluonseg", *_build_command(data, out)]
+    environment = build_environment(OMP_NUM_THREADS="1")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return _Compared(data, out, done)
 
 
 def test_one_trains_and_the_other_fails(compared: _Compared) -> None:
-    done = compared.first
+    done = compared.done
     assert done.returncode == 1, done.stderr
     lines = done.stderr.splitlines()
     assert "run 1 of 2, fcn resnet-18 seed 1, reading the data" in lines
@@ -89,38 +89,33 @@ def test_one_trains_and_the_other_fails(compared: _Compared) -> None:
     reason = "the model channel holds fcn on resnet-18, the hyperparameters ask for psp on resnet-18"
     assert lines[-2].startswith(f"gluonseg: psp resnet-18 seed 1 failed: {reason}")
     assert lines[-2].endswith(f"see {compared.find(PSP) / 'log.txt'}")
+    assert f"gluonseg: {reason}" in (compared.find(PSP) / "log.txt").read_text()
     assert lines[-1] == "gluonseg: 1 of 2 runs failed; the same command tries them again"
     assert re.search(r"^1  FCN resnet-18 +1  0\.\d{3} ", done.stdout, re.MULTILINE)
     assert done.stdout.endswith(f"the report is in {compared.out / 'report.html'}\n")
     assert (compared.out / "report.html").is_file()
 
 
-def test_record_of_a_finished_run(compared: _Compared) -> None:
-    record = read_record(compared.find(RUN))
+def test_what_is_kept_of_a_comparison(compared: _Compared) -> None:
+    failed, record = read_record(compared.find(PSP)), read_record(compared.find(RUN))
+    assert failed is not None
+    assert (failed.status, failed.score) == (FAILED, None)
+    assert failed.error.startswith("the model channel holds fcn on resnet-18")
     assert record is not None
     assert (record.status, record.error) == (FINISHED, "")
     assert (record.algorithm, record.backbone, record.seed) == ("fcn", "resnet-18", 1)
     assert record.train_seconds > 1
-    assert not (compared.find(RUN) / "checkpoints").exists()
     assert 100 < record.train_peak_mb < 10_000
     assert [entry["epoch"] for entry in record.epochs] == [0]
-    assert record.hyperparameters["crop_size"] == "32"
     assert record.versions["mxnet"].startswith("1.9")
     assert record.score is not None
-    assert len(record.score.photos) == 6
+    assert min(record.score.latency_ms, record.score.images_per_second) > 0
+    assert record.score.prediction_peak_mb > 50
+    assert len(record.score.photos) == len(list((compared.find(RUN) / "masks").iterdir())) == 6
+    assert not (compared.find(RUN) / "checkpoints").exists()
     card = json.loads((compared.find(RUN) / "model" / "model_card.json").read_text())
     assert card["hyperparameters"] == record.hyperparameters
 
-
-def test_record_of_a_failed_run(compared: _Compared) -> None:
-    record = read_record(compared.find(PSP))
-    assert record is not None
-    assert record.status == FAILED
-    assert record.error.startswith("the model channel holds fcn on resnet-18")
-    assert record.score is None
-
-
-def test_what_a_comparison_remembers(compared: _Compared) -> None:
     found = read_comparison(compared.out)
     assert found is not None
     assert found["runs"] == [("fcn", "resnet-18", 1), ("psp", "resnet-18", 1)]
@@ -131,152 +126,139 @@ def test_what_a_comparison_remembers(compared: _Compared) -> None:
     assert found["hardware"]["cores"] >= 1
 
 
-def test_a_trained_run_is_scored_and_not_trained_again(compared: _Compared) -> None:
-    parameters = compared.find(RUN) / "model" / "model_best.params"
-    written = parameters.stat().st_mtime_ns
-    (compared.find(RUN) / "run.json").unlink()  # as after a stop while it was scored
-    again = compared.run()
-    assert again.returncode == 1
-    assert "run 1 of 2, fcn resnet-18 seed 1, scoring" in again.stderr
-    assert "seed 1, epoch" not in again.stderr
-    assert parameters.stat().st_mtime_ns == written
-    record = read_record(compared.find(RUN))
-    assert record is not None
-    assert record.status == FINISHED
-    assert record.train_seconds > 1
+class _Children:
+    """Stand in for the processes of the runs: ``steps`` are those that were asked for, ``errors`` what they raise."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.errors: dict[str, RunError] = {}
+
+    def run(self, task: Mapping[str, Any], _log: Path, _display: Display, _keep_open: int) -> dict[str, Any]:
+        folder, kind = Path(task["run"]), "train" if "hyperparameters" in task else "score"
+        step = f"{folder.name.partition('_')[0]} {kind}"
+        self.steps.append(step)
+        if step in self.errors:
+            raise self.errors[step]
+        if kind == "score":
+            return {"score": dataclasses.asdict(SCORE)}
+        (folder / "model").mkdir(exist_ok=True)
+        for name in ("model_best.params", "hyperparams.json", "curves.json", "model_card.json"):
+            (folder / "model" / name).write_text("[]" if name == "curves.json" else "{}")
+        return {"earlier_seconds": 12.5, "peak_mb": 900.5}
+
+    def take_steps(self) -> list[str]:
+        steps, self.steps = self.steps, []
+        return steps
 
 
-def test_a_finished_run_is_kept_and_a_failed_one_made_again(compared: _Compared) -> None:
-    left, needed = (compared.find(name) / "checkpoints" / "checkpoint-000003.params" for name in (RUN, PSP))
-    for path in (left, needed):
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    kept = (compared.find(RUN) / "run.json").stat().st_mtime_ns
-    failed = (compared.find(PSP) / "run.json").stat().st_mtime_ns
-    again = compared.run()
-    assert "1 of 2 runs are finished already and kept" in again.stderr
-    assert "psp resnet-18 seed 1 failed: " in again.stderr
-    assert (compared.find(RUN) / "run.json").stat().st_mtime_ns == kept
-    assert (compared.find(PSP) / "run.json").stat().st_mtime_ns > failed
-    assert not left.parent.exists(), "the end came just before it was removed"
-    assert needed.exists(), "hours of training are in it, and what failed can be mended"
-    record = read_record(compared.find(PSP))
-    assert record is not None
-    assert record.error.endswith(f"; its checkpoints are kept in {needed.parent}")
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> _Children:
+    stand_in = _Children()
+    monkeypatch.setattr(runner, "run_child", stand_in.run)
+    return stand_in
 
 
-class _Steps:
-    """A runner whose steps are these functions by the module's name, instead of processes."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, **steps: Callable[..., Ended]) -> None:
-        def run_step(_runner: object, _folder: Path, *arguments: str, on_line: Any = None) -> Ended:
-            return steps[arguments[0].rpartition(".")[2]](on_line)
-
-        patch.setattr(_Runner, "_run_step", run_step)
-        comparison = SimpleNamespace(find_run_folder=lambda _run: folder, given={}, data=folder, settings={})
-        self.runner: Any = _Runner(comparison, Display(io.StringIO()), StopSignals(), None)  # type: ignore[arg-type]
-        self.run = Run("fcn", "resnet-18", 1)
+def _build_comparison(channels: Path, out: Path, algorithms: str) -> Comparison:
+    lists = {"algorithms": algorithms, "backbones": "resnet-18", "seeds": "1"}
+    return build_comparison(channels, find_channels(channels), out, lists, GIVEN)
 
 
-def _fail(text: str) -> Callable[..., Ended]:
-    def step(_on_line: object) -> Ended:
-        raise RunError(text, 2)
+def _run_fcn(channels: Path, out: Path) -> RunRecord:
+    """One try of a run."""
+    comparison = _build_comparison(channels, out, "fcn")
+    return runner._Runner(comparison, Display(io.StringIO()), 0).make_run(comparison.runs[0])
 
-    return step
 
-
-@pytest.mark.parametrize("value", ["nan", "parameter"])
-def test_checkpoints_of_a_training_that_diverged_are_removed(
-    tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch
+def test_finished_runs_are_kept_and_failed_ones_made_again(
+    channels: Path, tmp_path: Path, children: _Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = mx.gluon.nn.Dense(1, in_units=1)
-    network.initialize(mx.init.Constant(float("inf")))
-    with pytest.raises(TrainingDivergedError) as caught:
-        check_finite(float(value), 3, 4) if value == "nan" else check_finite_parameters(network, mx.cpu(), 3, 4)
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    (folder / "checkpoint-000003.params").touch()
-    steps = _Steps(monkeypatch, tmp_path, gluonseg=_fail(str(caught.value)))
-    assert steps.runner.make_run(steps.run).error == str(caught.value)
-    assert not folder.exists()
+    children.errors["psp train"] = RunError("out of memory")
+    monkeypatch.setattr(runner, "write_report", lambda _: 1 / 0)
+    comparison, stream = _build_comparison(channels, tmp_path / "out", "fcn,psp"), io.StringIO()
+    records, problem = run_comparison(comparison, Display(stream))
+    assert [record.status for record in records] == [FINISHED, FAILED]
+    assert problem == "ZeroDivisionError: division by zero", "it does not keep the runs from being made"
+    assert children.take_steps() == ["fcn train", "fcn score", "psp train"]
+    assert "psp resnet-18 seed 1 failed: out of memory\n" in stream.getvalue()
+
+    children.errors.clear()
+    again, _ = run_comparison(comparison, Display(stream))
+    assert [record.status for record in again] == [FINISHED, FINISHED]
+    assert again[0] == records[0]
+    assert children.take_steps() == ["psp train", "psp score"]
+    assert "1 of 2 runs are finished already and kept\n" in stream.getvalue()
 
 
-def test_what_a_training_took_is_that_of_all_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(on_line: Callable[[str], None]) -> Ended:
-        on_line("Resuming from checkpoint /a/b.params after epoch 5, " + TOOK)
-        return Ended(0, 5.0, 300.0)
-
-    steps = _Steps(monkeypatch, tmp_path, gluonseg=train, score=_fail("no photo"))
-    record = steps.runner.make_run(steps.run)
-    assert (record.train_seconds, record.train_peak_mb, record.error) == (17.5, 900.5, "no photo")
-
-
-def test_a_run_whose_model_is_lost_is_trained_again(
-    compared: _Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("TrainingDivergedError", None), ("DataError", "; its checkpoints are kept in {}"), ("", "")],
+)
+def test_checkpoints_are_removed_only_when_a_training_diverged(
+    kind: str, words: str | None, channels: Path, tmp_path: Path, children: _Children
 ) -> None:
-    folder = shutil.copytree(compared.find(RUN), tmp_path / "run")
-    reason = f"{folder / 'model' / 'model_best.params'} is no usable MXNet parameter file"
-    steps = _Steps(monkeypatch, folder, gluonseg=_fail("trained again"), score=_fail(reason))
-    assert steps.runner.make_run(steps.run).error == reason
-    assert steps.runner.make_run(steps.run).error == "trained again", "each try would fail like the first one"
-
-    folder = shutil.copytree(compared.find(RUN), tmp_path / "other")
-    (folder / "model" / "model_card.json").unlink()
-    steps = _Steps(monkeypatch, folder, gluonseg=_fail("trained again"), score=_fail("no model"))
-    assert steps.runner.make_run(steps.run).error == "trained again"
-
-    folder = shutil.copytree(compared.find(RUN), tmp_path / "photos")
-    steps = _Steps(monkeypatch, folder, gluonseg=_fail("trained again"), score=_fail("a photo is missing"))
-    assert [steps.runner.make_run(steps.run).error for _ in range(2)] == ["a photo is missing"] * 2
+    children.errors["fcn train"] = RunError("why", kind)
+    needed = tmp_path / "runs" / RUN / "checkpoints" / "checkpoint-000003.params"
+    needed.parent.mkdir(parents=True)
+    needed.touch()
+    assert _run_fcn(channels, tmp_path).error == "why" + (words or "").format(needed.parent)
+    assert needed.exists() == (words is not None)
+    children.errors.clear()
+    assert _run_fcn(channels, tmp_path).status == FINISHED
+    assert not needed.parent.exists()
 
 
-def test_a_run_may_be_added_while_settings_may_not_change(compared: _Compared, capsys: Capture) -> None:
-    before = (compared.out / "comparison.json").read_text()
-    assert main(_build_command(compared.channels, compared.out, "--epochs", "7", "--class_weights", "balanced")) == 2
+@pytest.mark.parametrize(
+    ("kind", "lost", "steps"),
+    [
+        ("DataError", "", ["fcn score"]),
+        ("ModelError", "", ["fcn train", "fcn score"]),
+        ("DataError", "model_card.json", ["fcn train", "fcn score"]),
+    ],
+)
+def test_a_run_that_was_not_scored_is_trained_again_only_without_a_model(
+    kind: str, lost: str, steps: list[str], channels: Path, tmp_path: Path, children: _Children
+) -> None:
+    children.errors["fcn score"] = RunError("why", kind)
+    failed = _run_fcn(channels, tmp_path)
+    assert (failed.status, failed.error, failed.train_peak_mb) == (FAILED, "why", 900.5)
+    assert 12.5 < failed.train_seconds < 13.5, "the time of an earlier process counts"
+    children.take_steps()
+    children.errors.clear()
+    if lost:
+        (tmp_path / "runs" / RUN / "model" / lost).unlink()
+    record = _run_fcn(channels, tmp_path)
+    assert (record.status, record.score) == (FINISHED, SCORE)
+    assert record.train_seconds == pytest.approx(failed.train_seconds, abs=1)
+    assert children.take_steps() == steps
+
+
+@pytest.mark.usefixtures("children")
+def test_runs_may_be_added_while_settings_and_data_may_not_change(
+    channels: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out, data = tmp_path / "out", tmp_path / "data"
+    assert main(_build_command(channels, out)) == 0
+    before = (out / "comparison.json").read_text()
+    capsys.readouterr()
+    assert main(_build_command(channels, out, "--epochs", "7", "--class_weights", "balanced")) == 2
     words = "epochs was 1, now it is 7; class_weights was not set, now it is balanced"
     check_one_line(capsys, "has other settings", words, "choose another --out")
-    assert (compared.out / "comparison.json").read_text() == before
+    for split, title in {"train": "training", "validation": "validation"}.items():
+        shutil.copytree(channels, data)
+        photo = min((data / split).iterdir())
+        with Image.open(photo) as picture:
+            turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        turned.save(photo)
+        assert main(_build_command(data, out)) == 2
+        check_one_line(capsys, f"the {title} data in {data} is not that of the comparison in {out}")
+        shutil.rmtree(data)
+    assert (out / "comparison.json").read_text() == before
 
     options = ["--algorithms", "psp", "--backbones", "resnet-34", "--learning_rate", "1e-2"]
-    assert main(_build_command(compared.channels, compared.out, *options)) == 1
-    assert "psp resnet-34 seed 1 failed" in capsys.readouterr().err
-    found = read_comparison(compared.out)
+    assert main(_build_command(channels, out, *options)) == 0
+    found = read_comparison(out)
     assert found is not None
     assert found["runs"][1:] == [("psp", "resnet-18", 1), ("psp", "resnet-34", 1)]
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_other_data_is_refused(compared: _Compared, split: str, tmp_path: Path, capsys: Capture) -> None:
-    data = shutil.copytree(compared.channels, tmp_path / "data")
-    photo = min((data / split).iterdir())
-    with Image.open(photo) as picture:
-        turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    turned.save(photo)
-    assert main(_build_command(data, compared.out)) == 2
-    title = {"train": "training", "validation": "validation"}[split]
-    captured = capsys.readouterr().err
-    assert f"the {title} data in {data} is not that of the comparison in {compared.out}" in captured
-
-
-def test_the_log_of_a_training_gives_the_progress(compared: _Compared) -> None:
-    state = TrainingState()
-    ends = [state.read_line(line) for line in (compared.find(RUN) / "log.txt").read_text().splitlines()]
-    record = read_record(compared.find(RUN))
-    assert record is not None
-    assert sum(ends) == len(record.epochs) == state.done == state.epochs == 1
-    assert state.miou == pytest.approx(record.epochs[0]["validation"]["mIOU_builtin"])
-    assert state.share == 1
-
-
-@pytest.mark.parametrize("place", ["after epoch 5", "after update 3 of epoch 6"])
-def test_progress_of_a_training_that_goes_on(place: str) -> None:
-    """Of what is left: a quarter of it took a quarter of the time."""
-    state = TrainingState()
-    state.read_line(f"[x INFO 1] Resuming from checkpoint /a/checkpoint-000005.params {place}, {TOOK}")
-    state.read_line("[x INFO 1] LRScheduler setup: iters per epoch: 10, num_epochs 10")
-    assert (state.done, state.share) == (6, 0)
-    state.read_line("[x INFO 1] #quality_metric. host: algo-1, epoch: 6, validation mIOU: 0.6123 .")
-    assert (state.done, state.share) == (7, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -332,16 +314,6 @@ def test_a_second_comparison_in_the_folder_is_refused(channels: Path, tmp_path: 
         pass
 
 
-def test_a_run_that_outlives_its_comparison_holds_the_lock(tmp_path: Path) -> None:
-    with hold_comparison(tmp_path) as descriptor:
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])
-    with pytest.raises(UserError, match="another process writes"), hold_comparison(tmp_path):
-        pass
-    child.communicate(b"\n")
-    with hold_comparison(tmp_path):
-        pass
-
-
 def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gluonseg", *_build_command(channels, tmp_path / "out", "--epochs", "500")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -373,87 +345,89 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     assert (run / "log.txt").read_text().count("Resuming from checkpoint") == 1
 
 
-def _run_python(code: str, folder: Path, stop: StopSignals) -> tuple[int, float, list[str]]:
-    lines: list[str] = []
-    with (folder / "open").open("w") as file:
-        ended = run_child(
-            ["-c", code],
-            folder / "log.txt",
-            stop,
-            keep_open=file.fileno(),
-            on_lines=lines.extend,
-            on_stop=lambda: lines.append("stopping"),
-        )
-    return ended.code, ended.peak_mb, lines
+def _start(program: str, folder: Path, display: Display, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run a shell program in the place of the child; HELD in it is the file that the child keeps open."""
+    script = folder / "program"
+    script.touch(mode=0o755)
+    with hold_comparison(folder) as descriptor:
+        script.write_text("#!/bin/sh\n" + program.replace("HELD", str(descriptor)))
+        monkeypatch.setattr(sys, "executable", str(script))
+        return run_child({"run": "x"}, folder / "log.txt", display, descriptor)
 
 
-MEASURE = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from gluonseg.compare.child import StopSignals
-from test_compare import _run_python
-with StopSignals() as stop:
-    print(_run_python("x = b'x' * (300 << 20)", Path({folder!r}), stop)[1])
-"""
+def test_a_child_tells_and_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "[ -e /proc/self/fd/HELD ] || exit 9; cat >&2; echo '{\"peak_mb\": 1}'; echo '{\"score\": 2}'"
+    for _ in range(2):
+        assert _start(program, tmp_path, Display(io.StringIO()), monkeypatch) == {"peak_mb": 1, "score": 2}
+    assert (tmp_path / "log.txt").read_text() == '{"run": "x"}' * 2
 
 
-def test_the_memory_of_a_child_is_measured(tmp_path: Path) -> None:
-    """In a process of its own, as the command is: Linux counts what the parent had when it made the child."""
-    code = MEASURE.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 300 < float(done.stdout) < 400
+def test_a_child_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "echo '{\"progress\": {\"epochs\": 2, \"done\": 1}}'; printf '{\"sco'; kill -9 $$"
+    stream = io.StringIO()
+    with pytest.raises(RunError, match="killed by SIGKILL; the machine may have run out of memory"):
+        _start(program, tmp_path, Display(stream), monkeypatch)
+    assert "epoch 1/2" in stream.getvalue()
 
 
-def test_a_child_is_followed(tmp_path: Path) -> None:
-    with StopSignals() as stop:
-        code, _, lines = _run_python("print('one'); print('two'); exit(3)", tmp_path, stop)
-        assert (code, lines) == (3, ["one", "two"])
-        code, _, lines = _run_python("import os; os.kill(os.getpid(), 9)", tmp_path, stop)
-        assert (code, lines) == (-9, [])
-    assert find_reason("", code) == "the process was killed by SIGKILL; the machine may have run out of memory"
-
-
-def test_a_second_signal_kills(tmp_path: Path) -> None:
-    code = "import signal, os, time; signal.signal(15, signal.SIG_IGN); os.kill(os.getppid(), 1); " \
-        "time.sleep(1); os.kill(os.getppid(), 15); time.sleep(60)"  # fmt: skip
-    start = time.monotonic()
-    with StopSignals() as stop, pytest.raises(Interrupted) as caught:
-        _run_python(code, tmp_path, stop)
-    assert caught.value.number == signal.SIGHUP
+def test_a_second_signal_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "cat >/dev/null; trap '' TERM; kill -INT $PPID; sleep 0.3; kill -TERM $PPID; exec sleep 60"
+    start, stream = time.monotonic(), io.StringIO()
+    with handling_signals(STOP_SIGNALS, runner._interrupt), pytest.raises(Interrupted) as caught:
+        _start(program, tmp_path, Display(stream), monkeypatch)
+    assert caught.value.number == signal.SIGINT
+    assert stream.getvalue() == "stopping; once more stops at once\n"
     assert time.monotonic() - start < 15
 
 
+def test_how_a_process_ended_that_told_no_reason() -> None:
+    assert describe_end(-signal.SIGSEGV) == "the process was killed by SIGSEGV"
+    assert describe_end(128 + signal.SIGTERM) == "the training was stopped by SIGTERM"
+    assert describe_end(3) == "the process ended with exit code 3"
+
+
 @pytest.mark.parametrize(
-    ("log", "reason"),
+    ("error", "code", "told"),
     [
-        ("[01/01/2026 00:00:00 INFO 1] x\ngluonseg: crop_size is wrong\n", "crop_size is wrong"),
-        ("[01/01/2026 00:00:00 ERROR 1] ClientError: no photos\n", "no photos"),
-        ('Traceback (most recent call last):\n  File "x", line 1\nMemoryError: 3 GB\n\n', "MemoryError: 3 GB"),
-        ("", "the process ended with exit code 1"),
+        (UserError("crop_size is wrong\nand more"), 2, {"error": "crop_size is wrong", "kind": "UserError"}),
+        (MemoryError("Stack trace:\n  3 GB\n"), 1, {"error": "  3 GB"}),
     ],
 )
-def test_reason_of_a_failure(log: str, reason: str) -> None:
-    assert find_reason(log, 1) == reason
+def test_a_child_tells_why_it_fails(
+    error: Exception, code: int, told: object, channels: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(*_arguments: object) -> Score:
+        raise error
+
+    monkeypatch.setattr(child, "score_model", fail)
+    heard: list[object] = []
+    assert child.run_step({"channels": str(channels), "run": "run"}, heard.append) == code
+    assert heard == [told]
+    log = capsys.readouterr().err
+    assert log.startswith("gluonseg: crop_size is wrong\nand more") if code == 2 else "Traceback" in log
 
 
-def test_report_anew(compared: _Compared, tmp_path: Path, capsys: Capture) -> None:
-    (compared.out / "report.html").unlink(missing_ok=True)
-    assert main(["report", str(compared.out)]) == 0
-    assert capsys.readouterr().out == f"the report is in {compared.out / 'report.html'}\n"
-    assert (compared.out / "report.html").is_file()
-    assert main(["report", str(compared.out), "--channels", str(compared.channels)]) == 2
-    check_one_line(capsys, "a comparison knows its channels")
-    assert main(["report", str(tmp_path)]) == 2
-    check_one_line(capsys, "holds no comparison, no run and no model")
+def _build_result(epoch: int) -> EpochResult:
+    return EpochResult(epoch, 0.1, 1.0, 2.0, Confusion.empty(2), 3.0)
 
 
-def test_report_of_one_run_and_of_one_model(compared: _Compared, tmp_path: Path, capsys: Capture) -> None:
-    model = shutil.copytree(compared.find(RUN) / "model", tmp_path / "model")
-    for folder in (compared.find(RUN), model):
-        assert main(["report", str(folder), "--channels", str(compared.channels)]) == 0
-        assert capsys.readouterr().out == f"the report is in {folder / 'report.html'}\n"
-        assert (folder / "report.html").is_file()
+def test_progress_of_a_training_that_goes_on() -> None:
+    """Of what is left: a quarter of it took a quarter of the time."""
+    stream, now = io.StringIO(), [0.0]
+    display = Display(stream, clock=lambda: now[0])
+    display.start("run 1 of 1", [])
+    told: list[Progress] = []
+    reporter = child.Reporter(lambda content: told.append(Progress(**content["progress"])))
+    reporter.on_start(10, 20)
+    reporter.on_resume([_build_result(epoch) for epoch in range(6)])
+    reporter.on_update(6, 5, 8, 0.1)
+    reporter.on_epoch(_build_result(6), True)
+    assert [progress.share for progress in told] == [0, 0, 1 / 16, 1 / 4]
+    now[0] = 30.0
+    for progress in told:
+        display.show(progress)
+    line = f"run 1 of 1, epoch 7/10, mIOU {_build_result(6).miou:.3f}, 2 min left"
+    assert stream.getvalue().splitlines() == ["run 1 of 1, reading the data", line]
 
 
 class _Terminal(io.StringIO):
@@ -464,20 +438,39 @@ class _Terminal(io.StringIO):
 def test_one_line_on_a_terminal() -> None:
     stream, now = _Terminal(), [0.0]
     display = Display(stream, clock=lambda: now[0])
-    display.start("run 2 of 6, fcn resnet-18 seed 1", "reading the data", [None, 50.0])
-    display.read_line("[x INFO 1] LRScheduler setup: iters per epoch: 10, num_epochs 4")
+    display.start("run 2 of 6, fcn resnet-18 seed 1", [None, 50.0])
     now[0] = 100.0
-    display.read_line("[x INFO 1] #quality_metric. host: algo-1, epoch: 0, validation mIOU: 0.6123 .")
-    display.read_line("[x INFO 1] #progress_notice. epoch: 1, iterations: 10 speed: 3 samples/sec learning_rate: 0.1")
-    display.refresh()
-    display.refresh()
-    display.say("done")
-    shown = stream.getvalue().split("\r\x1b[K")
-    line = "run 2 of 6, fcn resnet-18 seed 1, epoch 2/4, mIOU 0.612, 6 min left"
-    assert shown == ["", "run 2 of 6, fcn resnet-18 seed 1, reading the data", line, "done\n"]
+    display.show(Progress(epochs=4, iterations=10, done=1, iteration=10, miou=0.6123))
+    display.say("stays")
+    display.set_activity("scoring")
+    display.close()
+    assert stream.getvalue().count("\n") == 1
+    shown = [text.strip() for text in re.split(r"[\r\n]", stream.getvalue()) if text.strip()]
+    assert shown[-3] == "stays"
+    line = "run 2 of 6, fcn resnet-18 seed 1"
+    assert shown[-2].startswith(f"{line}, epoch 2/4, mIOU 0.612, 6 min left")
+    assert shown[-1].startswith(f"{line}, scoring")
 
 
 def test_time_left() -> None:
     assert estimate_left(0.001, 10.0, []) is None
     assert estimate_left(0.25, 10.0, [None, 7.0]) == pytest.approx(30 + 40 + 7)
     assert [format_seconds(x) for x in (3.4, 100, 5400, 7500)] == ["3 s", "2 min", "1 h 30 min", "2 h 05 min"]
+
+
+def test_reports_anew(compared: _Compared, tmp_path: Path, capsys: Capture) -> None:
+    for folder, options in ((compared.out, []), (compared.find(RUN), ["--channels", str(compared.channels)])):
+        (folder / "report.html").unlink(missing_ok=True)
+        assert main(["report", str(folder), *options]) == 0
+        assert capsys.readouterr().out == f"the report is in {folder / 'report.html'}\n"
+        assert (folder / "report.html").is_file()
+    assert main(["report", str(compared.out), "--channels", str(compared.channels)]) == 2
+    check_one_line(capsys, "a comparison knows its channels")
+    assert main(["report", str(tmp_path)]) == 2
+    check_one_line(capsys, "holds no comparison, no run and no model")
+
+
+def test_who_starts_a_comparison_does_not_load_mxnet() -> None:
+    source = "import sys, gluonseg.compare.runner; print('mxnet' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "False\n"

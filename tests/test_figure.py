@@ -12,13 +12,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from gluonseg.compare.record import FAILED, FINISHED, PhotoScore, RunRecord, Score
 from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.decode import read_label
 from gluonseg.data.pairs import match_pairs
+from gluonseg.predict.score import PhotoScore, Score
 from gluonseg.report.chart import build_charts
 from gluonseg.report.figure import draw_confusions, draw_curves, draw_gallery, draw_pairs
 from gluonseg.report.mark import build_mark
+from gluonseg.report.record import FAILED, FINISHED, RunRecord
 from gluonseg.report.summary import Comparison
 
 NAMES = ("background", "disc", "box", "triangle")

@@ -14,16 +14,16 @@ import numpy.typing as npt
 import pytest
 
 from conftest import TINY, RunJob, build_listeners
-from gluonseg.compare.record import FINISHED, RunRecord
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.registry import find_network
 from gluonseg.report.chart import build_charts
+from gluonseg.report.record import FINISHED, RunRecord
 from gluonseg.report.summary import ModelSummary
 from gluonseg.train.freeze import Freeze
+from gluonseg.train.job import JobSettings, run_job
 from gluonseg.train.listener import EpochResult, Listener
-from gluonseg.train.optimizer import build_schedule
-from gluonseg.train.run import JobSettings, run_job
+from gluonseg.train.schedule import build_schedule
 from gluonseg.train.start import build_start_network
 from gluonseg.train.writer import ModelWriter
 

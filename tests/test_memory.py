@@ -100,15 +100,14 @@ import numpy as np
 from gluonseg.data.loader import Batch
 from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.losses import MixedLoss, build_weight_table
+from gluonseg.train.job import build_trainer
 from gluonseg.train.memory import estimate_bytes
-from gluonseg.train.optimizer import build_optimizer_arguments
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
 
 hp = parse_hyperparameters({settings!r})
 network = build_start_network(hp, [mx.cpu()])
-trainer = mx.gluon.Trainer(network.collect_params(), *build_optimizer_arguments(hp), kvstore=None)
-stepper = Stepper(network, MixedLoss(2, 0.5), trainer, [mx.cpu()], build_weight_table(2, ()))
+stepper = Stepper(network, MixedLoss(2, 0.5), build_trainer(hp, network), [mx.cpu()], build_weight_table(2, ()))
 shape = (hp.mini_batch_size, hp.crop_size, hp.crop_size)
 batch = Batch(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
 for _ in range(2):

@@ -18,22 +18,23 @@ import pytest
 from PIL import Image
 
 from conftest import RunJob
-from gluonseg.compare.hardware import describe_hardware
-from gluonseg.compare.record import FAILED, FINISHED, PhotoScore, RunRecord, Score, write_record
 from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError
 from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.models.registry import get_networks
+from gluonseg.predict.score import PhotoScore, Score
 from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts, compute_ticks, spread_labels
 from gluonseg.report.curves import draw_curves, find_changes
 from gluonseg.report.data import describe_sizes
 from gluonseg.report.gallery import choose_photos, compute_disagreement
+from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.mark import MAX_MARKERS, build_mark
 from gluonseg.report.overlay import UNTINTED, choose_colours, draw_overlay
 from gluonseg.report.page import write_model_report, write_report
 from gluonseg.report.photo import Album, Picture, choose_spread, encode_pictures, shrink
+from gluonseg.report.record import FAILED, FINISHED, RunRecord, write_record
 from gluonseg.report.setting import find_settings
 from gluonseg.report.source import write_source_report
 from gluonseg.report.strip import build_strip
@@ -732,7 +733,7 @@ def test_folder_that_cannot_be_written_is_told_before_the_model_is_scored(
     trained_model: Path, tmp_path: Path, drawn_channels: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("gluonseg.compare.score.score_model", pytest.fail)
+    monkeypatch.setattr("gluonseg.report.source.score_model", pytest.fail)
     for out, why in ((tmp_path / "file", "it is a file"), (Path("/proc/no/folder"), "No such file")):
         with pytest.raises(UserError, match=rf"cannot be written into {out} \({why}.*--out"):
             write_source_report(trained_model, drawn_channels, out)

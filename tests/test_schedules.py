@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import mxnet as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gluonseg.hyperparameters import parse_hyperparameters
-from gluonseg.schedules import Schedule, add_warmup, build_cosine, build_poly, build_step
-from gluonseg.train.optimizer import build_optimizer_arguments, build_schedule
+from gluonseg.train.job import build_trainer
+from gluonseg.train.schedule import Schedule, add_warmup, build_cosine, build_poly, build_schedule, build_step
 
 PRINTED = (
     "98 96 94 92 89 87 85 83 80 78 76 74 70 68 66 64 61 59 57 54 "
@@ -104,7 +105,11 @@ def test_epochs_become_updates() -> None:
 )
 def test_each_optimizer_gets_its_own_arguments(optimizer: str, arguments: dict[str, object]) -> None:
     raw = {"num_classes": "2", "optimizer": optimizer, "momentum": "0.8", "gamma1": "0.7", "gamma2": "0.6"}
-    common = {"learning_rate": 0.001, "wd": 0.0001}
-    assert build_optimizer_arguments(parse_hyperparameters(raw)) == (optimizer, {**common, **arguments})
-    raw["precision_dtype"] = "float16"
-    assert build_optimizer_arguments(parse_hyperparameters(raw))[1]["multi_precision"] is True
+    network = mx.gluon.nn.Dense(1)
+    network.initialize()
+    for precision in ("float32", "float16"):
+        hp = parse_hyperparameters({**raw, "precision_dtype": precision})
+        found = build_trainer(hp, network)._optimizer
+        assert type(found).__name__.lower() == optimizer
+        expected = {"lr": 0.001, "wd": 0.0001, "multi_precision": precision == "float16", **arguments}
+        assert {name: getattr(found, name) for name in expected} == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -19,23 +18,18 @@ import pytest
 from PIL import Image
 
 from gluonseg.boundary import compute_boundary_f
-from gluonseg.compare.record import PhotoScore, Score
-from gluonseg.compare.score import main, score_model
 from gluonseg.data.decode import read_image
+from gluonseg.errors import UserError
 from gluonseg.models.card import encode_card, read_card
 from gluonseg.models.manifest import MANIFEST_FILE
 from gluonseg.predict import evaluation
 from gluonseg.predict.predictor import Predictor, load_predictor
+from gluonseg.predict.score import Score
+from gluonseg.predict.scoring import score_model
 
 Channels = Mapping[str, Path]
 Array = npt.NDArray[Any]
 CLASSES = 4
-
-
-@pytest.fixture(autouse=True)
-def threads_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MXNet is loaded in this process already, where the program would choose the number of its threads."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def read_pixels(path: Path) -> Array:
@@ -205,42 +199,12 @@ def test_a_photo_without_a_scored_pixel_has_no_score_of_its_own(
     channels = copy_channels(drawn_channels, tmp_path / "data")
     first = sorted(channels["validation_annotation"].glob("*.png"))[0]
     write_labels(first, np.full_like(read_pixels(first), 255))
-    run = tmp_path / "run"
-    shutil.copytree(model, run / "model")
-    assert main([str(tmp_path / "data"), str(run)]) == 0
-    content = json.loads((run / "score.json").read_text())
-    assert [PhotoScore(**photo) for photo in content["photos"]] == list(scored.photos[1:])
-    assert len(list((run / "masks").iterdir())) == len(scored.photos)
-
-
-def test_the_process_writes_score_and_masks(
-    scored: Score, masks: Path, model: Path, drawn_channels: Channels, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(model, run / "model")
-    command = [sys.executable, "-m", "gluonseg.compare.score", str(drawn_channels["train"].parent), str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    content = json.loads((run / "score.json").read_text())
-    found = Score(**{**content, "photos": [PhotoScore(**photo) for photo in content["photos"]]})
-    times = ("latency_ms", "images_per_second", "prediction_peak_mb")
-    for field in dataclasses.fields(Score):
-        if field.name not in times:
-            assert getattr(found, field.name) == getattr(scored, field.name)
-    assert all(getattr(found, name) > 0 for name in times)
-    for path in masks.iterdir():
-        np.testing.assert_array_equal(read_pixels(run / "masks" / path.name), read_pixels(path))
-
-
-def test_who_starts_a_comparison_does_not_load_mxnet() -> None:
-    source = "import sys, gluonseg.compare.runner, gluonseg.compare.score; print('mxnet' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout == "False\n"
+    assert score_model(model, channels).photos == scored.photos[1:]
 
 
 def test_peak_memory_counts_what_was_freed_and_not_the_parent() -> None:
     child = (
-        "from gluonseg.compare.score import read_peak_mb; block = b'1' * (300 << 20);del block; print(read_peak_mb())"
+        "from gluonseg.predict.scoring import read_peak_mb; block = b'1' * (300 << 20);del block; print(read_peak_mb())"
     )
     parent = f"import subprocess, sys; block = b'1' * (700 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=120, check=True)
@@ -257,20 +221,13 @@ def test_peak_memory_counts_what_was_freed_and_not_the_parent() -> None:
         ("label", "has 1 pixels whose label is no class of the model"),
     ],
 )
-def test_what_the_user_can_fix_is_told_in_one_line(
-    broken: str,
-    message: str,
-    model: Path,
-    drawn_channels: Channels,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_what_the_user_can_fix(
+    broken: str, message: str, model: Path, drawn_channels: Channels, tmp_path: Path
 ) -> None:
-    channels, run = copy_channels(drawn_channels, tmp_path / "data"), tmp_path / "run"
-    shutil.copytree(model, run / "model")
+    channels = copy_channels(drawn_channels, tmp_path / "data")
     paths = sorted(channels["validation_annotation"].glob("*.png"))
     if broken == "model":
-        shutil.rmtree(run / "model")
-        (run / "model").mkdir()
+        model = tmp_path
     elif broken == "validation_annotation":
         shutil.rmtree(channels[broken])
     elif broken == "masks":
@@ -280,9 +237,5 @@ def test_what_the_user_can_fix_is_told_in_one_line(
         labels = np.zeros((5, 7)) if broken == "size" else read_pixels(paths[0]).copy()
         labels[0, 0] = 0 if broken == "size" else 77
         write_labels(paths[0], labels)
-    assert main([str(tmp_path / "data"), str(run)]) == 2
-    told = capsys.readouterr().err.strip()
-    assert "\n" not in told
-    assert told.startswith("gluonseg: ")
-    assert re.search(message, told), told
-    assert not (run / "score.json").exists()
+    with pytest.raises(UserError, match=message):
+        score_model(model, channels)

@@ -29,10 +29,8 @@ from gluonseg.models.network import build_network
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS
-from gluonseg.train.assemble import open_dataset
 from gluonseg.train.early_stop import EarlyStopping
-from gluonseg.train.optimizer import build_optimizer_arguments
-from gluonseg.train.plan import plan_job
+from gluonseg.train.job import build_loaders, build_trainer, settle_data
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
 
@@ -113,7 +111,7 @@ def test_a_model_that_is_refused_as_onnx_is_scored_in_mxnet(
     def refuse(_artifact: Any) -> Any:
         raise ModelError("the logits differ")
 
-    monkeypatch.setattr("gluonseg.train.run.build_checked_file", refuse)
+    monkeypatch.setattr("gluonseg.train.job.build_checked_file", refuse)
     caplog.set_level(logging.INFO)
     outcome = run_tiny()
     assert outcome.confusion is not None
@@ -216,7 +214,7 @@ def test_the_same_seed_gives_the_same_parameters(
     run_tiny: RunJob, trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_tiny()
-    monkeypatch.setattr("gluonseg.train.assemble.count_usable_cores", lambda: 5)
+    monkeypatch.setattr("gluonseg.train.job.count_usable_cores", lambda: 5)
     run_tiny({"_workers": "5"}, tmp_path / "workers")
     run_tiny({"seed": "1"}, tmp_path / "seed")
     for name in ("model_best.params", "model_algo-1"):
@@ -259,10 +257,8 @@ def _build_steady(devices: list[Any]) -> Any:
 
 
 def _build_stepper(network: Any, devices: list[Any], hp: Hyperparameters) -> Stepper:
-    name, arguments = build_optimizer_arguments(hp)
-    kvstore = hp._kvstore if len(devices) > 1 else None
-    trainer = mx.gluon.Trainer(network.collect_params(), name, arguments, kvstore=kvstore)
-    return Stepper(network, MixedLoss(4, hp._aux_weight), trainer, devices, build_weight_table(4, (1, 2, 1, 0.5)))
+    loss, table = MixedLoss(4, hp._aux_weight), build_weight_table(4, (1, 2, 1, 0.5))
+    return Stepper(network, loss, build_trainer(hp, network, len(devices)), devices, table)
 
 
 def _save(network: Any, path: Path) -> dict[str, Array]:
@@ -351,7 +347,7 @@ def test_a_job_on_two_devices(run_tiny: RunJob, tmp_path: Path) -> None:
 def test_incremental_training_takes_everything_over(trained_model: Path) -> None:
     artifact = read_artifact(trained_model)
     for devices in ([mx.cpu()], CPUS):
-        network = build_start_network(_parse(seed="9"), devices, artifact=artifact)
+        network = build_start_network(_parse(seed="9"), devices, artifact)
         for device in devices:
             network(mx.nd.zeros((1, 3, 16, 16), ctx=device))
             values = {k: p.data(device).asnumpy() for k, p in network._collect_params_with_prefix().items()}
@@ -363,7 +359,7 @@ def test_another_class_count_keeps_the_backbone(
 ) -> None:
     artifact = read_artifact(trained_model)
     fresh = build_start_network(_parse(num_classes="6"), [mx.cpu()])
-    network = build_start_network(_parse(num_classes="6"), [mx.cpu()], artifact=artifact)
+    network = build_start_network(_parse(num_classes="6"), [mx.cpu()], artifact)
     assert "has 4 classes, num_classes is 6" in caplog.text
     assert "the parameters head.* and auxlayer.* start from random values" in caplog.text
     pixel = mx.nd.zeros((1, 3, 16, 16))
@@ -519,7 +515,7 @@ def test_bad_data_stops_the_job_before_any_compute(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a network was built")
 
-    monkeypatch.setattr("gluonseg.train.run.build_start_network", refuse)
+    monkeypatch.setattr("gluonseg.train.job.build_start_network", refuse)
     with pytest.raises(DataError):
         run_tiny({"num_classes": "3", "class_names": "a, b, c"})
     assert not (tmp_path / "model").exists()
@@ -529,11 +525,11 @@ def test_bad_data_stops_the_job_before_any_compute(
 def test_photos_are_kept_where_there_is_memory(
     drawn_channels: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_job(TINY, drawn_channels)
+    hp, check = settle_data(_parse(), drawn_channels)
     for limit, is_kept in ((None, True), (1 << 30, True), (8 * 100, False)):
-        monkeypatch.setattr("gluonseg.train.assemble.find_memory_limit", lambda limit=limit: limit)
-        dataset = open_dataset(drawn_channels, "train", plan)
-        assert (dataset.read(0)[0] is dataset.read(0)[0]) is is_kept
+        monkeypatch.setattr("gluonseg.train.job.find_memory_limit", lambda limit=limit: limit)
+        for loader in build_loaders(hp, check):
+            assert (loader.dataset.read(0)[0] is loader.dataset.read(0)[0]) is is_kept
 
 
 # Settings.
@@ -543,9 +539,9 @@ def test_photos_are_kept_where_there_is_memory(
 def test_the_number_of_samples_is_corrected(
     drawn_channels: Mapping[str, Path], caplog: pytest.LogCaptureFixture, given: str, warned: bool
 ) -> None:
-    plan = plan_job({**TINY, "num_training_samples": given}, drawn_channels)
+    hp, _ = settle_data(_parse(num_training_samples=given), drawn_channels)
     assert ("num_training_samples is 8, the train channel has 9: using 9" in caplog.text) is warned
-    assert plan.hyperparameters.to_strings()["num_training_samples"] == "9"
+    assert hp.to_strings()["num_training_samples"] == "9"
 
 
 def test_balanced_class_weights(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
@@ -560,8 +556,8 @@ def test_balanced_class_weights(run_tiny: RunJob, caplog: pytest.LogCaptureFixtu
 
 
 def test_class_names_of_the_job_win(drawn_channels: Mapping[str, Path]) -> None:
-    plan = plan_job({**TINY, "class_names": "ground, round, square, three"}, drawn_channels)
-    assert plan.class_names == ("ground", "round", "square", "three")
+    _, check = settle_data(_parse(class_names="ground, round, square, three"), drawn_channels)
+    assert check.class_names == ("ground", "round", "square", "three")
 
 
 @pytest.mark.parametrize(

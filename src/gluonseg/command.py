@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg.cores import set_thread_count
-from gluonseg.data.channel import NEEDED_CHANNELS
+from gluonseg.data.channel import find_channels
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError, join_names
@@ -44,13 +44,6 @@ class _CountingBar:
         self._bar.update(done - self._bar.n)
         if done == total:
             self._bar.close()
-
-
-def find_channels(folder: Path) -> dict[str, Path]:
-    """The channels of a prepared folder: its sub-folders; one with a misspelt name is told of as such."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give the one that holds {', '.join(NEEDED_CHANNELS)}")
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 def run_check(arguments: argparse.Namespace) -> int:
@@ -126,13 +119,12 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
-    from gluonseg.compare.child import Interrupted
     from gluonseg.compare.plan import VARIED, build_comparison
     from gluonseg.compare.progress import Display
     from gluonseg.compare.ranking import format_ranking
-    from gluonseg.compare.record import FAILED
-    from gluonseg.compare.runner import LOG_FILE, run_comparison
+    from gluonseg.compare.runner import LOG_FILE, Interrupted, run_comparison
     from gluonseg.report.page import PAGE_FILE
+    from gluonseg.report.record import FAILED
 
     if importlib.util.find_spec("mxnet") is None:  # else its runs would fail, one after the other
         raise ModuleNotFoundError(name="mxnet")

@@ -65,7 +65,7 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
         "mid step": Phase(r"epoch: \d, iterations: \d .*learning_rate", 3.0),
         "validation": Phase("SLOW predict", 1.0, _slow("gluonseg.train.step", "Stepper", "predict", "2", "1")),
         "checkpoint write": Phase(
-            "SLOW _write_file", 1.5, _slow("gluonseg.train.checkpoint_file", "-", "_write_file", "2", "0.8")
+            "SLOW _write_file", 1.5, _slow("gluonseg.train.checkpoint_file", "-", "_write_file", "3", "0.8")
         ),
         "export": Phase("Serializing model to .*model_algo-1", 1.5),
     }

@@ -18,7 +18,6 @@ import numpy as np
 
 from gluonseg.data.synthetic import prepare_synthetic
 from gluonseg.digest import hash_file
-from gluonseg.models.params_file import read_arrays
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, open_checkpoints
 from job_layout import TRAIN, Job, lay_out_job
 from logged_process import LoggedProcess, start_logged
@@ -132,8 +131,7 @@ def list_checkpoints(job: Job) -> list[CheckpointFile]:
 
 def hash_state(file: CheckpointFile) -> str:
     """sha256 (hex) of all parameters, states and counts of a checkpoint; times are not of them."""
-    arrays = read_arrays(file.path)
-    content = json.loads(arrays.pop("json").tobytes())
+    arrays, content = file.read()
     digest = hashlib.sha256(json.dumps(content["optimizer"], sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import gzip
 import hashlib
+import io
 import json
 import shutil
 import sys
@@ -22,7 +23,8 @@ import pytest
 import audit_hook
 from audit_hook import CASE, STARTED
 from canary import Canaries, build_bodies, plant_around
-from gluonseg.compare.child import StopSignals, run_child
+from gluonseg.compare.progress import Display
+from gluonseg.compare.runner import RunError, run_child
 from hostile_archive import pack
 from hostile_onnx import encode_external, encode_field
 from job_layout import TRAIN, Job, draw_channels, lay_out_job
@@ -372,16 +374,9 @@ def test_children_of_a_comparison_do_not_look_where_they_are_started(
     monkeypatch.chdir(cage.around)
     for name, value in cage.variables.items():
         monkeypatch.setenv(name, value)
-    with (cage.data / "lock").open("wb") as lock:
-        ended = run_child(
-            ["-m", "gluonseg", "hyperparameters"],
-            cage.data / "log",
-            StopSignals(),
-            keep_open=lock.fileno(),
-            on_lines=lambda _: None,
-            on_stop=lambda: None,
-        )
-    assert ended.code == 0, (cage.data / "log").read_text(encoding="utf-8")
+    task = {"channels": str(cage.data / "none"), "run": "run", "hyperparameters": {}}
+    with (cage.data / "lock").open("wb") as lock, pytest.raises(RunError, match="none is not a folder"):
+        run_child(task, cage.data / "log", Display(io.StringIO()), lock.fileno())
     cage.check_silent()
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 from .target import MAX_TEXT, Check, Target, check, check_error
 
@@ -85,10 +84,10 @@ _SETTINGS: Mapping[str, str] = {"num_classes": "3", "seed": "0"}
 def _describe_checkpoint(counts: Mapping[str, Any]) -> dict[str, Any]:
     """What the JSON of a checkpoint says, with the words of every version of it."""
     entry = {"epoch": 0, "learning_rate": 0.1, "train_loss": 1.0, "train_throughput": 9.0, "validation_throughput": 9.0}
-    identity = {"hyperparameters": _SETTINGS, "versions": {}, "class_names": ["a", "b", "c"], "devices": "1 cpu"}
-    hashes = dict.fromkeys(("training_data", "validation_data", "start"), "0" * 64)
+    identity = {**_SETTINGS, "class names": "a, b, c", "devices": "1 cpu"}
+    hashes = dict.fromkeys(("training data", "validation data", "start"), "0" * 64)
     return {
-        "format": 2,
+        "format": 3,
         "identity": {**identity, **hashes},
         "threads": None,
         "seconds": 1.5,
@@ -119,15 +118,15 @@ def _build_checkpoint() -> Check:
     network, trainer = _build_network()
     arrays = {name: array.asnumpy() for name, array in collect_arrays(network, trainer).items()}
     arrays["confusion"] = np.ones((1, 3, 3), np.int64)
-    identity = module.Identity(**_describe_checkpoint({})["identity"])
+    identity = _describe_checkpoint({})["identity"]
     writer = SimpleNamespace(last={"weight": arrays["parameter/weight"]}, resume=lambda _results: None)
-    file = SimpleNamespace(path=Path("checkpoint"), epoch=0, epochs=1, updates=0)
-    folder = SimpleNamespace(folder=Path("folder"), find_files=lambda: [file], note_good=lambda _file: None)
 
     def resume(data: bytes) -> int:
+        file = SimpleNamespace(path=Path("checkpoint"), epochs=1, updates=0)
+        file.read = lambda: (arrays, parse_json_object(data))
+        folder = SimpleNamespace(folder=Path("folder"), find_files=lambda: [file], note_good=lambda _file: None)
         checkpoint: Any = module.Checkpoint(folder, identity, network, trainer, writer)  # type: ignore[arg-type]
-        with patch.object(module, "_read", lambda _file: (arrays, parse_json_object(data))):
-            return len(checkpoint.resume()[0])
+        return len(checkpoint.resume()[0])
 
     good = _describe_checkpoint(collect_counts(network, trainer))
     check(resume(json.dumps(good).encode()) == 1, "a good one is taken: else nothing is read of any other")
@@ -153,7 +152,7 @@ def _seed_checkpoint() -> Iterable[bytes]:
         yield json.dumps({**good, name: [{}]}).encode()
     for name in good["epochs"][0]:
         yield json.dumps({**good, "epochs": [{**good["epochs"][0], name: "x"}]}).encode()
-    yield json.dumps({**good, "identity": {**good["identity"], "class_names": "abc"}}).encode()
+    yield json.dumps({**good, "identity": {**good["identity"], "class names": [1]}}).encode()
 
 
 LABEL_MAP = Target(_build_label_map, _seed_label_map, ("gluonseg", "json"), 1 << 12)

@@ -1,163 +1,124 @@
-"""A step of a run in a process of its own: its log followed, its memory measured, stopped when it is asked for."""
+"""The process of a run: it trains or scores, and tells the comparison about it in lines of JSON.
+
+``python -m gluonseg.compare.child`` reads an object from standard input: ``channels`` and ``run``, both folders, and
+``hyperparameters`` for a training; without them the model in ``run`` is scored. Each line on standard output is one:
+
+* ``progress``: where the training is
+* ``earlier_seconds``, ``peak_mb``: what the training took before this process, and the most memory of them all
+* ``score``: what the scoring has found
+* ``error``, ``kind``: why the process fails, in one line, and the class of a UserError
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
-import gluonseg
+from gluonseg.compare.progress import Progress
+from gluonseg.cores import set_thread_count
+from gluonseg.data.channel import find_channels
+from gluonseg.errors import UserError
+from gluonseg.predict.scoring import read_peak_mb, score_model
+from gluonseg.printable import escape_line, escape_lines
+from gluonseg.report.record import MASKS_FOLDER
+from gluonseg.sagemaker.job import train_channels
+from gluonseg.sagemaker.log import configure_logging
+from gluonseg.sagemaker.stop_signal import stopping_job
+from gluonseg.train.listener import EpochResult, Listener
+from gluonseg.train.stop import Stop, Stopped
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_POLL_S = 0.2
-STOP_PATIENCE_S = 120.0
-"""For a training that is asked to stop: as long as SageMaker gives it."""
-_MB = 1 << 20 if sys.platform == "darwin" else 1 << 10  # ru_maxrss is in bytes there, in KiB elsewhere
-
-
-class Interrupted(Exception):
-    """The comparison was asked to stop by signal ``number``."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class StopSignals:
-    """Within the block SIGINT, SIGTERM and SIGHUP are counted and do nothing else; the first one's number is kept.
-
-    One that is ignored stays so: nohup ignores SIGHUP.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.count = 0
-        self._earlier: dict[int, Any] = {}
-
-    def check(self) -> None:
-        """Raise Interrupted when a signal has come."""
-        if self.count:
-            raise Interrupted(self.number)
-
-    def __enter__(self) -> StopSignals:
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._earlier[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.number = self.number or number
-        self.count += 1
+CHECKPOINT_FOLDER = "checkpoints"
+MODEL_FOLDER = "model"
+Tell = Callable[[dict[str, Any]], None]
 
 
-class Ended(NamedTuple):
-    """How a child ended: exit code (minus the signal's number when one killed it), wall-clock time, peak memory."""
+class Reporter(Listener):
+    """Tells where the training is."""
 
-    code: int
-    seconds: float
-    peak_mb: float
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._progress = Progress()
 
+    def on_start(self, epochs: int, iterations: int) -> None:
+        self._report(epochs=epochs, iterations=iterations)
 
-class _Tail:
-    """Gives the complete lines that are added to a file."""
+    def on_resume(self, results: Sequence[EpochResult]) -> None:
+        self._report(resumed=len(results), done=len(results))
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._file.seek(0, os.SEEK_END)
-        self._rest = b""
+    def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
+        self._report(iteration=iteration)
 
-    def read_lines(self) -> list[str]:
-        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
-        return [line.decode(errors="replace") for line in lines]
+    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
+        self._report(done=result.epoch + 1, iteration=0, miou=result.miou)
 
-    def close(self) -> None:
-        self._file.close()
-
-
-def _build_environment() -> dict[str, str]:
-    """This process's variables, and where its packages are.
-
-    With ``-m`` Python looks for modules first in the folder that it is started in, which may be anybody's.
-    """
-    root = str(Path(gluonseg.__file__).resolve().parents[1])
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([*paths, root])}
+    def _report(self, **changes: Any) -> None:
+        self._progress = dataclasses.replace(self._progress, **changes)
+        self._tell({"progress": dataclasses.asdict(self._progress)})
 
 
-def run_child(
-    arguments: Sequence[str],
-    log: Path,
-    stop: StopSignals,
-    *,
-    keep_open: int,
-    on_lines: Callable[[Sequence[str]], None],
-    on_stop: Callable[[], None],
-) -> Ended:
-    """Run ``python`` with ``arguments``, whose output is added to ``log``.
+def _train(channels: Path, run: Path, hyperparameters: dict[str, str], tell: Tell) -> int:
+    """Train as the command does; returns the exit code."""
+    configure_logging()
+    stop = Stop()
+    options: dict[str, Any] = {"checkpoints": run / CHECKPOINT_FOLDER, "listeners": [Reporter(tell)]}
+    with suppress(Stopped), stopping_job(stop):
+        outcome = train_channels(hyperparameters, find_channels(channels), run, stop=stop, **options)
+        peak_mb = max(outcome.earlier_peak_mb, read_peak_mb())
+        tell({"earlier_seconds": outcome.earlier_seconds, "peak_mb": peak_mb})
+    return 0 if stop.signal is None else 128 + stop.signal
 
-    Args:
-        keep_open: a file descriptor that the child keeps open.
-        on_lines: called several times a second with the new lines of the log, often none.
-        on_stop: called once when the child is asked to stop.
 
-    Raises:
-        Interrupted: ``stop`` was asked for, and the child has not come to a good end. It gets SIGTERM, and is killed
-            when it takes longer than STOP_PATIENCE_S or when the stop is asked for again.
-    """
-    stop.check()
-    with log.open("ab") as output:
-        tail = _Tail(log)
-        # In a session of its own: Ctrl-C in the terminal is not for it.
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            env=_build_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[keep_open],
-        )
+def _score(channels: Path, run: Path, tell: Tell) -> int:
+    """Score the model, in a process without a training before it: its memory is part of the score."""
+    set_thread_count()
+    score = score_model(run / MODEL_FOLDER, find_channels(channels), run / MASKS_FOLDER)
+    tell({"score": dataclasses.asdict(score)})
+    return 0
+
+
+def _tell_failure(error: Exception, tell: Tell) -> int:
+    """Tell why the process fails; the log has it in full. Returns the exit code."""
+    if isinstance(error, UserError):
+        sys.stderr.write(f"gluonseg: {escape_lines(str(error))}\n")
+        tell({"error": escape_line(str(error).partition("\n")[0]), "kind": type(error).__name__})
+        return error.exit_code
+    traceback.print_exception(error)
+    tell({"error": escape_line(traceback.format_exception_only(error)[-1].strip().splitlines()[-1])})
+    return 1
+
+
+def run_step(task: Mapping[str, Any], tell: Tell) -> int:
+    """Train or score, and ``tell`` what the module's docstring lists; returns the exit code."""
+    channels, run = Path(task["channels"]), Path(task["run"])
     try:
-        return _wait(process, stop, lambda: on_lines(tail.read_lines()), on_stop)
-    finally:
-        tail.close()
-        if process.returncode is None:
-            process.kill()
-            process.wait()
+        if "hyperparameters" in task:
+            return _train(channels, run, task["hyperparameters"], tell)
+        return _score(channels, run, tell)
+    except Exception as error:
+        return _tell_failure(error, tell)
 
 
-def _wait(
-    process: subprocess.Popen[bytes], stop: StopSignals, on_poll: Callable[[], None], on_stop: Callable[[], None]
-) -> Ended:
-    start = time.monotonic()
-    deadline = None
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        on_poll()
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            break
-        if stop.count and deadline is None:
-            deadline = time.monotonic() + STOP_PATIENCE_S
-            process.terminate()
-            on_stop()
-        if deadline is not None and (stop.count > 1 or time.monotonic() > deadline):
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
-    if process.returncode:
-        stop.check()
-    return Ended(process.returncode, time.monotonic() - start, usage.ru_maxrss / _MB)
+def main() -> int:
+    """Run the step that standard input names; returns the exit code."""
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what others write to standard output belongs into the log
+
+    def tell(content: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # the comparison was killed: this run goes on to its end
+            os.write(output, json.dumps(content).encode() + b"\n")
+
+    text = sys.stdin.read()
+    if not text:  # the comparison was stopped while it started this process
+        return 1
+    return run_step(json.loads(text), tell)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

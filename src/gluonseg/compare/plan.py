@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gluonseg.atomic import write_text
-from gluonseg.compare.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
 from gluonseg.data.check import CheckReport
 from gluonseg.digest import hash_file
 from gluonseg.errors import DataError, HyperparameterError, UserError, find_nearest
@@ -20,6 +19,7 @@ from gluonseg.hyperparameters import Hyperparameters, describe_unknown, get_spec
 from gluonseg.json_object import parse_json_object
 from gluonseg.labels import voc_colours
 from gluonseg.parameter import format_value, parse_value
+from gluonseg.report.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
 from gluonseg.train.data import check_job_data, read_maps
 
 VARIED = {"algorithms": "algorithm", "backbones": "backbone", "seeds": "seed"}

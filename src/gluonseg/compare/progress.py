@@ -1,50 +1,36 @@
-"""One display for all runs of a comparison, from the log lines of whichever is training."""
+"""One display for all runs of a comparison."""
 
 from __future__ import annotations
 
-import re
-import shutil
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
-from gluonseg.train.checkpoint_file import find_resumed
+from tqdm import tqdm
 
-_START = re.compile(r"LRScheduler setup: iters per epoch: (\d+), num_epochs (\d+)")
-_UPDATE = re.compile(r"#progress_notice\. epoch: (\d+), iterations: (\d+) .*learning_rate")
-_MIOU = re.compile(r"#quality_metric\. .*epoch: (\d+), validation mIOU: (\S+) \.")
 _LEAST_SHARE = 0.02  # before that an estimate is mostly of the time it took to start
 
 
-class TrainingState:
-    """Where a training is, by its log."""
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training is: ``done`` of ``epochs`` epochs, and ``iteration`` of ``iterations`` updates of the next one.
 
-    def __init__(self) -> None:
-        self.epochs = 0
-        self.done = 0
-        self.miou: float | None = None
-        self._iterations = 1
-        self._iteration = 0
-        self._resumed = 0
+    A checkpoint has brought ``resumed`` of the epochs; ``miou`` is that of the last one.
+    """
 
-    def read_line(self, line: str) -> bool:
-        """Take note of a line of the log; True when it ends an epoch."""
-        if found := _UPDATE.search(line):
-            self._iteration = int(found[2])
-        elif found := _MIOU.search(line):
-            self.done, self.miou, self._iteration = int(found[1]) + 1, float(found[2]), 0
-            return True
-        elif found := _START.search(line):
-            self._iterations, self.epochs = max(1, int(found[1])), int(found[2])
-        elif resumed := find_resumed(line):
-            self._resumed = self.done = resumed.epochs
-        return False
+    epochs: int = 0
+    iterations: int = 1
+    resumed: int = 0
+    done: int = 0
+    iteration: int = 0
+    miou: float | None = None
 
     @property
     def share(self) -> float:
         """Share of what this process has to train that is done, 0 to 1."""
-        done = self.done - self._resumed + min(1.0, self._iteration / self._iterations)
-        return min(1.0, done / max(1, self.epochs - self._resumed))
+        done = self.done - self.resumed + self.iteration / max(1, self.iterations)
+        return min(1.0, done / max(1, self.epochs - self.resumed))
 
 
 def format_seconds(seconds: float) -> str:
@@ -68,73 +54,61 @@ def estimate_left(share: float, elapsed_s: float, rest_s: Sequence[float | None]
 
 
 class Display:
-    """Shows on ``stream`` how far a comparison is: one line that changes on a terminal, else a line an epoch."""
+    """Shows on ``stream`` how far a comparison is: a bar on a terminal, else a line an epoch."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
-        self._is_terminal = stream.isatty()
         self._clock = clock
+        self._bar: Any = None
         self._title = ""
-        self._activity = ""
-        self._state = TrainingState()
+        self._progress = Progress()
         self._start = 0.0
         self._rest: Sequence[float | None] = ()
-        self._shown = ""
 
-    def start(self, title: str, activity: str, rest_s: Sequence[float | None]) -> None:
-        """A new run; ``title`` is its name, ``activity`` what happens before the first epoch."""
-        self._title, self._rest = title, rest_s
-        self._state, self._start = TrainingState(), self._clock()
-        self.set_activity(activity)
+    def start(self, title: str, rest_s: Sequence[float | None]) -> None:
+        """A new run, which reads the data first; ``title`` is its name, ``rest_s`` as in :func:`estimate_left`."""
+        self._title, self._rest, self._start = title, rest_s, self._clock()
+        self._progress = Progress()
+        if self._stream.isatty() and self._bar is None:
+            form: dict[str, Any] = {"bar_format": "{desc} {bar:20}", "dynamic_ncols": True, "leave": False}
+            self._bar = tqdm(total=1.0, file=self._stream, desc=title, miniters=0, **form)
+        self.set_activity("reading the data")
 
     def set_activity(self, activity: str) -> None:
         """What happens when it is no epoch."""
-        self._activity = activity
-        if self._is_terminal:
-            self.refresh()
-        else:
+        if self._bar is None:
             self.say(f"{self._title}, {activity}")
+        else:
+            self._bar.n = self._progress.share
+            self._bar.set_description_str(f"{self._title}, {activity}")
 
-    def read_line(self, line: str) -> None:
-        """Take note of a line of the training's log."""
-        ends_epoch = self._state.read_line(line)
-        if self._state.epochs:
-            self._activity = ""
-        if ends_epoch and not self._is_terminal:
-            self.say(self.describe(self._state.done))
+    def show(self, progress: Progress) -> None:
+        """Where the training of the run is now."""
+        ends_epoch = progress.done > max(self._progress.done, progress.resumed)
+        self._progress = progress
+        if self._bar is not None:
+            self._bar.set_description_str(self._describe(min(progress.done + 1, progress.epochs)), refresh=False)
+            self._bar.update(progress.share - self._bar.n)
+        elif ends_epoch:
+            self.say(self._describe(progress.done))
 
-    def describe(self, epoch: int) -> str:
-        """The line: run, epoch, mIOU so far, time left."""
-        state = self._state
-        parts = [self._title, self._activity or f"epoch {epoch}/{state.epochs}"]
-        if state.miou is not None:
-            parts.append(f"mIOU {state.miou:.3f}")
-        left = estimate_left(state.share, self._clock() - self._start, self._rest)
+    def _describe(self, epoch: int) -> str:
+        """Run, epoch, mIOU so far, time left."""
+        progress = self._progress
+        parts = [self._title, f"epoch {epoch}/{progress.epochs}"]
+        if progress.miou is not None:
+            parts.append(f"mIOU {progress.miou:.3f}")
+        left = estimate_left(progress.share, self._clock() - self._start, self._rest)
         if left is not None:
             parts.append(f"{format_seconds(left)} left")
         return ", ".join(parts)
 
-    def refresh(self) -> None:
-        """Bring the line on a terminal up to date."""
-        if not self._is_terminal:
-            return
-        line = self.describe(min(self._state.done + 1, self._state.epochs))
-        line = line[: shutil.get_terminal_size().columns - 1]
-        if line != self._shown:
-            self._write(f"\r\x1b[K{line}")
-            self._shown = line
-
     def say(self, line: str) -> None:
         """A line that stays."""
-        self.clear()
-        self._write(f"{line}\n")
-
-    def clear(self) -> None:
-        """Take the changing line away."""
-        if self._shown:
-            self._write("\r\x1b[K")
-            self._shown = ""
-
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
+        tqdm.write(line, file=self._stream)
         self._stream.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

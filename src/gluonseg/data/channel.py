@@ -34,6 +34,13 @@ CLASS_NAMES_FILE = "class_names.json"
 JPEG_QUALITY = 95
 
 
+def find_channels(folder: Path) -> dict[str, Path]:
+    """The channels of a prepared folder: its sub-folders; one with a misspelt name is told of as such."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the one that holds {', '.join(NEEDED_CHANNELS)}")
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
 @dataclass(frozen=True)
 class Skipped:
     """One file that was left out, and why."""

@@ -20,7 +20,7 @@ from gluonseg.data.check_pixel import Examined, find_pixel_errors, find_pixel_wa
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS
 from gluonseg.data.finding import Finding
 from gluonseg.data.label_channel import LabelMaps, default_label_maps
-from gluonseg.data.pairs import Matching
+from gluonseg.data.pairs import Pair
 from gluonseg.data.scan import PairFacts, Progress, scan_pairs
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, default_class_names
@@ -35,9 +35,9 @@ class CheckReport:
     """What the label doctor found.
 
     ``histogram`` and ``ignored`` give, for each split, the pixels of every class (int64, one entry a
-    class) and those that are not scored; ``sizes`` the (height, width) of every image that was read;
-    ``fingerprints`` change when any name or byte of the data of that split does. ``num_classes`` is what the
-    caller gave, or what the masks suggest when ``is_suggested``.
+    class) and those that are not scored; ``sizes`` the (height, width) of every image that was read; ``pairs`` are
+    what a training reads, by ``label_maps``; ``fingerprints`` change when any name or byte of the data of that split
+    does. ``num_classes`` is what the caller gave, or what the masks suggest when ``is_suggested``.
     """
 
     errors: tuple[Finding, ...]
@@ -48,10 +48,18 @@ class CheckReport:
     histogram: Mapping[str, Int64Array]
     ignored: Mapping[str, int]
     sizes: Mapping[str, tuple[tuple[int, int], ...]]
-    num_train: int
-    num_validation: int
+    pairs: Mapping[str, tuple[Pair, ...]]
+    label_maps: LabelMaps
     fingerprints: Mapping[str, str]
     skipped: tuple[Path, ...] = field(default=())
+
+    @property
+    def num_train(self) -> int:
+        return len(self.pairs.get("train", ()))
+
+    @property
+    def num_validation(self) -> int:
+        return len(self.pairs.get("validation", ()))
 
     def raise_for_errors(self) -> None:
         """Raise DataError with every error, the most important first; a short form of all comes before the details."""
@@ -108,15 +116,11 @@ def check_channels(
         histogram=examined.histogram,
         ignored=examined.ignored,
         sizes={split: tuple(f.image.size for f in facts if f.image and f.split == split) for split in matchings},
-        num_train=_count_pairs(matchings, "train"),
-        num_validation=_count_pairs(matchings, "validation"),
+        pairs={split: matching.pairs for split, matching in matchings.items()},
+        label_maps=maps,
         fingerprints={split: _compute_fingerprint(examined.of(split)) for split in matchings},
         skipped=tuple(path for matching in matchings.values() for path in matching.skipped),
     )
-
-
-def _count_pairs(matchings: Mapping[str, Matching], split: str) -> int:
-    return len(matchings[split].pairs) if split in matchings else 0
 
 
 def suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gluonseg.compare.record import FAILED, RunRecord
 from gluonseg.report.curves import find_changes
 from gluonseg.report.mark import Mark
+from gluonseg.report.record import FAILED, RunRecord
 from gluonseg.report.summary import ModelSummary
 
 WIDTH, HEIGHT = 640, 330

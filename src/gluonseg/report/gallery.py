@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.compare.record import MASKS_FOLDER
 from gluonseg.errors import join_names
 from gluonseg.report.photo import (
     Album,
@@ -22,6 +21,7 @@ from gluonseg.report.photo import (
     overlay,
     read_prediction,
 )
+from gluonseg.report.record import MASKS_FOLDER
 from gluonseg.report.summary import Comparison, ModelSummary
 
 MAX_PICTURES = 240

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gluonseg.compare.record import RunRecord
 from gluonseg.hyperparameters import get_specs
 from gluonseg.parameter import format_value
+from gluonseg.report.record import RunRecord
 from gluonseg.report.summary import Comparison
 
 COMPARED = ("algorithm", "backbone", "seed")

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gluonseg.compare.record import (
+from gluonseg.data.pairs import match_pairs
+from gluonseg.errors import UserError
+from gluonseg.json_object import parse_json_object
+from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
+from gluonseg.models.card import CARD_FILE, ModelCard, read_card
+from gluonseg.regular_file import read_regular
+from gluonseg.report.answer import Answer, answer
+from gluonseg.report.record import (
     COMPARISON_FILE,
     FAILED,
     FINISHED,
@@ -18,13 +25,6 @@ from gluonseg.compare.record import (
     check_epochs,
     read_record,
 )
-from gluonseg.data.pairs import match_pairs
-from gluonseg.errors import UserError
-from gluonseg.json_object import parse_json_object
-from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
-from gluonseg.models.card import CARD_FILE, ModelCard, read_card
-from gluonseg.regular_file import read_regular
-from gluonseg.report.answer import Answer, answer
 from gluonseg.report.summary import SCORED_ANEW, Comparison, get_confusion, get_title
 
 CURVES_FILE = "curves.json"

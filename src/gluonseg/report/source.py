@@ -7,13 +7,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gluonseg.compare.hardware import describe_hardware
-from gluonseg.compare.record import MASKS_FOLDER, RUN_FILE, write_record
+from gluonseg.cores import set_thread_count
 from gluonseg.errors import DataError, UserError
 from gluonseg.models.archive import copy_members
 from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.card import CARD_FILE, encode_card
+from gluonseg.predict.scoring import score_model
+from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import PAGE_FILE, make_folder, write_model_report, write_report
+from gluonseg.report.record import MASKS_FOLDER, RUN_FILE, write_record
 from gluonseg.report.single import CURVES_FILE, build_record, find_model, read_model_card
 from gluonseg.report.summary import is_comparison
 
@@ -78,9 +80,6 @@ def _score(weights: Path, folder: Path, channels: Mapping[str, Path], scratch: P
     for name in ("validation", "validation_annotation"):
         if name not in channels:
             raise DataError(f"the channel {name} is missing; the model is scored on it")
-    from gluonseg.compare.score import score_model
-    from gluonseg.cores import set_thread_count
-
     set_thread_count()
     run = scratch / "run"
     score = score_model(weights, channels, run / MASKS_FOLDER)

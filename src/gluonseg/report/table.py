@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gluonseg.compare.record import RunRecord, drop_non_finite
 from gluonseg.report.answer import Answer, Gap, compute_gap
+from gluonseg.report.record import RunRecord, drop_non_finite
 from gluonseg.report.setting import describe_load, find_versions
 from gluonseg.report.single import WHOLE_IMAGE, CardScores
 from gluonseg.report.summary import (

@@ -38,6 +38,7 @@ from gluonseg.train.stop import Stop, Stopped
 
 if TYPE_CHECKING:
     from gluonseg.hyperparameters import Hyperparameters
+    from gluonseg.train.job import JobOutcome
     from gluonseg.train.listener import Listener
     from gluonseg.train.writer import ModelWriter
 
@@ -129,20 +130,22 @@ def train_channels(
     host: str = "algo-1",
     stop: Stop | None = None,
     checkpoints: Path | None = None,
-) -> None:
+    listeners: Sequence[Listener] = (),
+) -> JobOutcome:
     """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``.
 
     ``stop`` lets a signal handler or another thread end the training early; Stopped is raised when that is before there
-    is a model. With ``checkpoints``, a folder, the training goes on from the last checkpoint there.
+    is a model. With ``checkpoints``, a folder, the training goes on from the last checkpoint there. ``listeners`` are
+    told of the training, too.
     """
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
-    from gluonseg.train.run import JobSettings, run_job
+    from gluonseg.train.job import JobSettings, run_job
 
     def build_listeners(hp: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
         lines = LogLines(host, hp._logging_frequency)
-        listeners: list[Listener] = [lines, writer, ProgressLine(lines)]
-        return [ProgressBar(), *listeners] if is_watched() else listeners
+        bar = [ProgressBar()] if is_watched() else []
+        return [*bar, lines, writer, ProgressLine(lines), *listeners]
 
     _log.info("Merging with provided configuration: %s", shorten_values(hyperparameters))
     if checkpoints is None:
@@ -166,6 +169,7 @@ def train_channels(
     outcome = run_job(settings, build_listeners)
     if outcome.confusion is not None:
         log_whole_image(host, outcome.confusion, outcome.card.class_names)
+    return outcome
 
 
 def _report_failure(base: Path, error: Exception) -> int:

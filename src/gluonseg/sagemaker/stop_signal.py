@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -18,11 +18,12 @@ from types import FrameType
 from gluonseg.train.stop import Stop
 
 _log = logging.getLogger(__name__)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
-def _handling(
-    numbers: tuple[int, ...], handler: Callable[[int, FrameType | None], None], owns_process: bool
+def handling_signals(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], None], *, owns_process: bool = False
 ) -> Iterator[None]:
     """Handle the signals while the block runs, in the main thread; one that is ignored stays so, as under nohup.
 
@@ -53,7 +54,7 @@ def stopping_job(stop: Stop, *, owns_process: bool = False) -> AbstractContextMa
         seen.add(number)
         stop.request(number)
 
-    return _handling((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), handle, owns_process)
+    return handling_signals(STOP_SIGNALS, handle, owns_process=owns_process)
 
 
 def find_children(process: int) -> list[int]:
@@ -112,4 +113,4 @@ class Script:
 
 def passing_on_sigterm(script: Script, *, owns_process: bool = False) -> AbstractContextManager[None]:
     """Pass SIGTERM on to the script while the block runs; how the job ends is up to the script."""
-    return _handling((signal.SIGTERM,), script.handle, owns_process)
+    return handling_signals((signal.SIGTERM,), script.handle, owns_process=owns_process)

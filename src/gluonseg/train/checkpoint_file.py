@@ -16,11 +16,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from gluonseg.atomic import BUFFER_BYTES, write_through
 from gluonseg.digest import hash_file
 from gluonseg.disk_error import find_fix
-from gluonseg.errors import UserError
-from gluonseg.models.params_file import iter_params
+from gluonseg.errors import ModelError, UserError
+from gluonseg.json_object import parse_json_object
+from gluonseg.models.params_file import iter_params, read_arrays
 from gluonseg.train.folder_lock import hold_folder
 
 _log = logging.getLogger(__name__)
@@ -28,12 +32,8 @@ KEPT = 2
 """So many checkpoints stay: should the newest be damaged, there is the one before."""
 _NAME = re.compile(r"checkpoint-(\d{6,18})-(?:(\d{6,18})-)?([0-9a-f]{64})\.params", re.ASCII)
 _PARTIAL = ".checkpoint.{}.partial"
-RESUMED = "Resuming from checkpoint %s %s, %.1f s of training, peak memory %.1f MB"
-"""The line that the log of a job has when it goes on; :func:`find_resumed` reads it."""
-_RESUMED_LINE = re.compile(
-    r"Resuming from checkpoint .* (?:after epoch (\d+)|after update \d+ of epoch (\d+)), "
-    r"(\d+\.\d) s of training, peak memory (\d+\.\d) MB$"
-)
+_JSON = "json"
+"""Name of the array that has the bytes of the JSON."""
 
 
 class CheckpointFile(NamedTuple):
@@ -50,6 +50,27 @@ class CheckpointFile(NamedTuple):
     def is_whole(self) -> bool:
         """Whether the bytes are those that were written. Raises OSError when they cannot be read."""
         return hash_file(self.path) == self.sha256
+
+    def read(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Arrays and JSON.
+
+        Raises:
+            ValueError or KeyError: it is damaged, or not what :meth:`CheckpointFolder.write` writes.
+            UserError: it cannot be read, which does not say that it is damaged.
+        """
+        try:
+            if not self.is_whole():
+                raise ValueError("its checksum is not that of its name")
+            arrays = read_arrays(self.path)
+        except (OSError, ModelError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise ValueError(str(error)) from None
+            raise UserError(
+                f"the checkpoint {self.path} cannot be read: {cause.strerror} (errno {cause.errno}); mend that, or "
+                "move it away to go on from the one before"
+            ) from None
+        return arrays, parse_json_object(arrays.pop(_JSON).tobytes())
 
 
 class CheckpointFolder:
@@ -70,8 +91,8 @@ class CheckpointFolder:
         """The job goes on from this one: it stays until there are enough newer ones."""
         self._good = [file.path]
 
-    def write(self, epochs: int, updates: int, arrays: Mapping[str, Any]) -> Path:
-        """Write a checkpoint of ``arrays`` (numpy or MXNet) and remove those that are no longer needed.
+    def write(self, epochs: int, updates: int, arrays: Mapping[str, Any], text: str = "{}") -> Path:
+        """Write a checkpoint of ``arrays`` (numpy or MXNet) and ``text`` (JSON), and remove those no longer needed.
 
         It is one after ``epochs`` whole epochs and ``updates`` updates of the next one.
 
@@ -80,8 +101,9 @@ class CheckpointFolder:
                 could not be written through to the disk.
         """
         partial = self.folder / _PARTIAL.format(os.getpid())
+        position = f"{epochs:06}-{updates:06}" if updates else f"{epochs - 1:06}"
         try:
-            path = self.folder / _format_name(epochs, updates, _write_file(partial, arrays))
+            path = self.folder / f"checkpoint-{position}-{_write_file(partial, arrays, text)}.params"
             os.replace(partial, path)
         finally:
             with suppress(OSError):
@@ -101,18 +123,17 @@ class CheckpointFolder:
                 except OSError as error:
                     _log.warning("The checkpoint %s is no longer needed, and cannot be removed: %s", file.path, error)
 
-    def remove_partial(self) -> None:
-        """Remove what a job that was killed while it wrote has left."""
-        for path in self.folder.glob(_PARTIAL.format("*")):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                _log.warning("%s is left of a job that was killed, and cannot be removed: %s", path, error.strerror)
 
-
-def _format_name(epochs: int, updates: int, sha256: str) -> str:
-    position = f"{epochs:06}-{updates:06}" if updates else f"{epochs - 1:06}"
-    return f"checkpoint-{position}-{sha256}.params"
+def _write_file(path: Path, arrays: Mapping[str, Any], text: str) -> str:
+    """Write a ``.params`` file through to the disk; returns the sha256 (hex) of what was meant to be written."""
+    digest = hashlib.sha256()
+    with path.open("wb", buffering=BUFFER_BYTES) as file:
+        for piece in iter_params({_JSON: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}):
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        write_through(file.fileno())
+    return digest.hexdigest()
 
 
 def _parse_name(path: Path) -> CheckpointFile | None:
@@ -147,48 +168,20 @@ def open_checkpoints(folder: Path | None) -> Iterator[CheckpointFolder | None]:
         fix = f"{find_fix(error)}, or train without checkpoints"
         raise UserError(f"the folder of the checkpoints, {folder}, cannot be used: {error.strerror}; {fix}") from None
     with held:
-        checkpoints = CheckpointFolder(folder, descriptor)
-        checkpoints.remove_partial()
-        yield checkpoints
+        for path in folder.glob(_PARTIAL.format("*")):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s is left of a job that was killed, and cannot be removed: %s", path, error.strerror)
+        yield CheckpointFolder(folder, descriptor)
 
 
 def _try_out(folder: Path) -> None:
     """Do with a small file what is done with each checkpoint: not every file system can rename. Raises OSError."""
     names = [folder / _PARTIAL.format(f"{os.getpid()}.{word}") for word in ("probe", "renamed")]
     try:
-        with names[0].open("wb") as file:
-            file.write(b"yes")
-            file.flush()
-            write_through(file.fileno())
+        _write_file(names[0], {}, "{}")
         os.replace(*names)
     finally:
         for name in names:
             name.unlink(missing_ok=True)
-
-
-def _write_file(path: Path, arrays: Mapping[str, Any]) -> str:
-    """Write a ``.params`` file through to the disk; returns the sha256 (hex) of what was meant to be written."""
-    digest = hashlib.sha256()
-    with path.open("wb", buffering=BUFFER_BYTES) as file:
-        for piece in iter_params(arrays):
-            digest.update(piece)
-            file.write(piece)
-        file.flush()
-        write_through(file.fileno())
-    return digest.hexdigest()
-
-
-class Resumed(NamedTuple):
-    """How many whole epochs a job that went on had, and what the training took up to there: seconds, MB at most."""
-
-    epochs: int
-    seconds: float
-    peak_mb: float
-
-
-def find_resumed(line: str) -> Resumed | None:
-    """What a log line tells of a job that goes on; None for any other line."""
-    found = _RESUMED_LINE.search(line)
-    if found is None:
-        return None
-    return Resumed(int(found[2]) if found[2] else int(found[1]) + 1, float(found[3]), float(found[4]))

@@ -47,12 +47,22 @@ def collect_counts(network: Any, trainer: Any) -> dict[str, Any]:
 def restore_state(network: Any, trainer: Any, arrays: Mapping[str, Array], counts: Mapping[str, Any]) -> None:
     """Put back what :func:`collect_arrays` and :func:`collect_counts` gave; the trainer has made no update yet.
 
-    Raises ValueError, before anything is changed, when they are not those of this network and this optimizer.
+    Raises ValueError or KeyError, before anything is changed, when they are not those of this network and this
+    optimizer.
     """
-    parameters = network._collect_params_with_prefix()
-    _check_parameters(parameters, arrays)
-    _check_counts(network, trainer, counts)
-    _check_states(network, trainer, arrays, counts)
+    parameters, optimizer = network._collect_params_with_prefix(), trainer._optimizer
+    indices = {name: index for index, name in _name_indices(network, trainer).items()}
+    num_update = int(counts["num_update"])
+    updates = {
+        int(device): {indices[name]: int(count) for name, count in of_device.items()}
+        for device, of_device in counts["updates"].items()
+    }
+    # What was updated has states, if the optimizer keeps any; nothing else has.
+    updated = {name: index for name, index in indices.items() if any(index in each for each in updates.values())}
+    targets = {f"parameter/{name}": parameter.list_data()[0] for name, parameter in parameters.items()}
+    for name, index in updated.items():
+        targets |= _name_states(name, _create_state(trainer, index))
+    _check_fit(arrays, targets)
     for name, parameter in parameters.items():
         for data in parameter.list_data():
             data[:] = _as_nd(arrays[f"parameter/{name}"])
@@ -63,83 +73,46 @@ def restore_state(network: Any, trainer: Any, arrays: Mapping[str, Array], count
         for device, data in enumerate(parameter.list_data()):
             if (own := arrays.get(f"parameter/{name}@{device}")) is not None:
                 data[:] = _as_nd(own)
-    _restore_counts(network, trainer, counts)
+    optimizer._all_index_update_counts = {0: {}, **updates}
+    optimizer._index_update_count = optimizer._all_index_update_counts[0]
+    optimizer.num_update = num_update
     for device, updater in enumerate(_find_updaters(trainer)):
-        _restore_states(network, trainer, updater, device, arrays)
+        for name, index in updated.items():
+            _restore_state(trainer, updater, device, index, name, arrays)
     mx.nd.waitall()
 
 
-def _check_parameters(parameters: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    names = {name.partition("@")[0] for name in arrays if name.startswith("parameter/")}
-    if names != {f"parameter/{name}" for name in parameters}:
-        raise ValueError("its parameters are not those of the network")
-    for key, array in arrays.items():
-        if key.startswith("parameter/"):
-            data = parameters[key.removeprefix("parameter/").partition("@")[0]].list_data()[0]
-            _check_fits(key, array, data)
-    if missing := [name for name in parameters if f"parameter/{name}" not in arrays]:
-        raise ValueError(f"it lacks parameter/{missing[0]}")
-
-
-def _check_counts(network: Any, trainer: Any, counts: Mapping[str, Any]) -> None:
-    names, devices = set(_name_indices(network, trainer).values()), range(len(trainer._contexts))
-    for device, of_device in counts["updates"].items():
-        if int(device) not in devices or not of_device.keys() <= names:
-            raise ValueError("its update counts are not those of the network on its devices")
-    numbers = [counts["num_update"], *(count for each in counts["updates"].values() for count in each.values())]
-    if not all(type(number) is int and number >= 0 for number in numbers) or max(numbers[1:], default=0) != numbers[0]:
-        raise ValueError("its update counts do not fit together")
-
-
-def _check_states(network: Any, trainer: Any, arrays: Mapping[str, Array], counts: Mapping[str, Any]) -> None:
-    """All that was updated has whole states, nothing else has any: else the training would not go on exactly."""
-    updated = {name for of_device in counts["updates"].values() for name in of_device}
-    needed: dict[str, Any] = {}
-    for index, name in _name_indices(network, trainer).items():
-        if name in updated:
-            weight = trainer._params[index].list_data()[0]
-            leaves = _flatten(trainer._optimizer.create_state_multi_precision(index, weight))
-            needed |= {f"state/{name}/{number}": leaf for number, leaf in enumerate(leaves)}
-    keys = {key: key.partition("@")[0] for key in arrays if key.startswith("state/")}
-    wrong = sorted(needed.keys() ^ set(keys.values()))
-    if wrong:
-        raise ValueError(f"of the optimizer's states it lacks, or has without an update, {wrong[0]}")
-    for key, name in keys.items():
-        _check_fits(key, arrays[key], needed[name])
-    missing = needed.keys() - keys.keys()
-    if missing:
+def _check_fit(arrays: Mapping[str, Array], targets: Mapping[str, Any]) -> None:
+    """Raise ValueError unless there is an array for each target and nothing else, all of their shapes and dtypes."""
+    found = {name: array for name, array in arrays.items() if name.startswith(("parameter/", "state/"))}
+    if missing := targets.keys() - found.keys():
         raise ValueError(f"it lacks {min(missing)}")
+    for name, array in found.items():
+        target = targets.get(name.partition("@")[0])
+        if target is None:
+            raise ValueError(f"{name} is not of the network, or of an update that it does not count")
+        if array.shape != target.shape or array.dtype != np.dtype(target.dtype):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(target.dtype)} {target.shape}")
 
 
-def _check_fits(name: str, array: Array, target: Any) -> None:
-    if array.shape != target.shape or array.dtype != np.dtype(target.dtype):
-        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(target.dtype)} {target.shape}")
+def _create_state(trainer: Any, index: int, device: int = 0) -> Any:
+    return trainer._optimizer.create_state_multi_precision(index, trainer._params[index].list_data()[device])
 
 
-def _restore_counts(network: Any, trainer: Any, counts: Mapping[str, Any]) -> None:
-    optimizer = trainer._optimizer
-    indices = {name: index for index, name in _name_indices(network, trainer).items()}
-    restored = {
-        int(device): {indices[name]: int(count) for name, count in of_device.items()}
-        for device, of_device in counts["updates"].items()
-    }
-    optimizer._all_index_update_counts = {0: {}, **restored}
-    optimizer._index_update_count = optimizer._all_index_update_counts[0]
-    optimizer.num_update = int(counts["num_update"])
+def _restore_state(trainer: Any, updater: Any, device: int, index: int, name: str, arrays: Mapping[str, Array]) -> None:
+    state = _create_state(trainer, index, device)
+    leaves = _name_states(name, state)
+    if not leaves:
+        return  # the optimizer keeps nothing
+    updater.states[index] = state
+    # The updater moves it to where the weight is, before it uses it.
+    updater.states_synced[index] = False
+    for key, leaf in leaves.items():
+        leaf[:] = _as_nd(arrays.get(f"{key}@{device}", arrays[key]))
 
 
-def _restore_states(network: Any, trainer: Any, updater: Any, device: int, arrays: Mapping[str, Array]) -> None:
-    names = _name_indices(network, trainer)
-    for index, name in names.items():
-        if f"state/{name}/0" not in arrays:
-            continue  # it has not been updated yet, or the optimizer keeps nothing
-        weight = trainer._params[index].list_data()[device]
-        updater.states[index] = trainer._optimizer.create_state_multi_precision(index, weight)
-        # The updater moves it to where the weight is, before it uses it.
-        updater.states_synced[index] = False
-        for number, leaf in enumerate(_flatten(updater.states[index])):
-            key = f"state/{name}/{number}"
-            leaf[:] = _as_nd(arrays.get(f"{key}@{device}", arrays[key]))
+def _name_states(name: str, state: Any) -> dict[str, Any]:
+    return {f"state/{name}/{number}": leaf for number, leaf in enumerate(_flatten(state))}
 
 
 def _name_indices(network: Any, trainer: Any) -> dict[int, str]:

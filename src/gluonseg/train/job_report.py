@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.compare.hardware import describe_hardware
-from gluonseg.compare.measurement import PhotoFacts, build_score, compute_photo_facts
-from gluonseg.compare.record import FINISHED, MASKS_FOLDER, RunRecord, Score, write_record
 from gluonseg.errors import UserError
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
 from gluonseg.predict.predictor import Predictor
+from gluonseg.predict.score import PhotoFacts, Score, build_score, compute_photo_facts
+from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import CSV_FILE, JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_model_report
 from gluonseg.report.photo import MAX_SIDE, shrink
+from gluonseg.report.record import FINISHED, MASKS_FOLDER, RunRecord, write_record
 from gluonseg.train.listener import EpochResult
 from gluonseg.train.writer import describe_epochs
 

@@ -6,20 +6,26 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
 from gluonseg.data.loader import Batch, Loader
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.metrics import Confusion, compute_confusion
-from gluonseg.schedules import Schedule
 from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.freeze import HEAD_PHASE, Freeze
 from gluonseg.train.listener import EpochPart, EpochResult, Listener
-from gluonseg.train.start import seed_update
+from gluonseg.train.schedule import Schedule
 from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
 from gluonseg.train.stop import Stop
+
+
+def seed_update(seed: int, number: int) -> None:
+    """Seed MXNet's generators, on every device, from the seed of the job and the number of the update (from 0)."""
+    # Mixed, so that update 1 of seed 0 is not update 0 of seed 1.
+    mx.random.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) & 0x7FFFFFFF)
 
 
 @dataclass

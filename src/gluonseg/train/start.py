@@ -21,45 +21,32 @@ from gluonseg.models.registry import find_network
 _log = logging.getLogger(__name__)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed MXNet (initial values, dropout) and, for GluonCV, Python and numpy."""
-    mx.random.seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-
-
-def seed_update(seed: int, number: int) -> None:
-    """Seed MXNet's generators, on every device, from the seed of the job and the number of the update (from 0)."""
-    # Mixed, so that update 1 of seed 0 is not update 0 of seed 1.
-    mx.random.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) & 0x7FFFFFFF)
-
-
 def build_start_network(
-    hyperparameters: Hyperparameters,
-    devices: Sequence[Any],
-    *,
-    weights: Path | None = None,
-    artifact: ModelArtifact | None = None,
+    hyperparameters: Hyperparameters, devices: Sequence[Any], start: ModelArtifact | Path | None = None
 ) -> Any:
     """Build the network on ``devices`` with its starting values.
 
-    Every parameter gets a random value first (He et al., 2015, which suits ReLU networks from scratch);
-    then the backbone is loaded from ``weights``, or everything that fits from ``artifact``.
+    Every parameter gets a random value first (He et al., 2015, which suits ReLU networks from scratch); then everything
+    that fits is taken from ``start``, an earlier model, or the backbone from ``start``, a file of weights.
     """
-    hp = hyperparameters
-    seed_everything(hp.seed)
-    ctx = list(devices)
-    norm = _choose_norm(hp, len(ctx))
+    hp, ctx = hyperparameters, list(devices)
+    for seed in (mx.random.seed, np.random.seed, random.seed):  # MXNet draws, and GluonCV with Python and numpy
+        seed(hp.seed)
+    norm = {}
+    if hp.syncbn and len(ctx) > 1:
+        norm = {"norm_layer": mx.gluon.contrib.nn.SyncBatchNorm, "norm_kwargs": {"num_devices": len(ctx)}}
     network = build_network(
         hp.algorithm, hp.backbone, hp.num_classes, aux=hp._aux_loss, output_stride=hp.output_stride, ctx=ctx, **norm
     )
     initializer = mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
     network.initialize(initializer, ctx=ctx, force_reinit=True)
-    _set_head_rate(network, hp)
-    if artifact is not None:
-        load_artifact(network, artifact, hp)
-    elif weights is not None:
-        load_backbone(network, weights, hp.backbone)
+    for name, parameter in network._collect_params_with_prefix().items():
+        if name.startswith(find_network(hp.algorithm).heads):
+            parameter.lr_mult = hp.head_lr_mult
+    if isinstance(start, ModelArtifact):
+        load_artifact(network, start, hp)
+    elif start:
+        load_backbone(network, start, hp.backbone)
     elif hp.freeze_backbone_epochs:
         _log.warning(
             "freeze_backbone_epochs is %d, but the backbone starts from random values: what is frozen knows nothing; "
@@ -69,28 +56,10 @@ def build_start_network(
     if hp.precision_dtype != "float32":
         network.cast(hp.precision_dtype)
     network.hybridize(static_alloc=True)
-    _settle_shapes(network, ctx[0], hp.precision_dtype)
-    return network
-
-
-def _settle_shapes(network: Any, device: Any, dtype: str) -> None:
-    """Let MXNet work out the shapes of all parameters, so that each has its value before the first batch is seen."""
-    network(mx.nd.zeros((1, 3, 16, 16), ctx=device, dtype=dtype))
+    # MXNet works out the shapes of all parameters, so that each has its value before the first batch is seen.
+    network(mx.nd.zeros((1, 3, 16, 16), ctx=ctx[0], dtype=hp.precision_dtype))
     mx.nd.waitall()
-
-
-def _choose_norm(hp: Hyperparameters, num_devices: int) -> dict[str, Any]:
-    """Arguments for synchronised batch norm; on one device it is the ordinary one."""
-    if not hp.syncbn or num_devices < 2:
-        return {}
-    return {"norm_layer": mx.gluon.contrib.nn.SyncBatchNorm, "norm_kwargs": {"num_devices": num_devices}}
-
-
-def _set_head_rate(network: Any, hp: Hyperparameters) -> None:
-    heads = find_network(hp.algorithm).heads
-    for name, parameter in network._collect_params_with_prefix().items():
-        if name.startswith(heads):
-            parameter.lr_mult = hp.head_lr_mult
+    return network
 
 
 def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) -> None:

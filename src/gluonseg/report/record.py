@@ -16,6 +16,7 @@ from typing import Any
 from gluonseg.atomic import write_text
 from gluonseg.errors import UserError
 from gluonseg.json_object import parse_json_object
+from gluonseg.predict.score import Score, parse_score
 
 COMPARISON_FILE = "comparison.json"
 RUN_FILE = "run.json"
@@ -23,36 +24,6 @@ RUNS_FOLDER = "runs"
 MASKS_FOLDER = "masks"
 """In a run's folder: the predicted mask of each validation photo, as ``<name>.png``."""
 FINISHED, FAILED = "finished", "failed"
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotoScore:
-    """One validation photo under one model. ``miou`` is over the classes found in its mask or prediction."""
-
-    name: str
-    miou: float
-    pixel_accuracy: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """A model scored on whole validation photos at their own size.
-
-    ``confusion`` has rows of true classes and columns of predicted ones, in pixels. ``boundary_f`` is the mean over the
-    classes of the boundary F-score. Latency is of one photo after another, in milliseconds; ``gmacs`` are billions of
-    multiply-accumulates for one photo of ``gmacs_size`` (height, width) pixels.
-    """
-
-    class_names: Sequence[str]
-    confusion: Sequence[Sequence[int]]
-    boundary_f: float | None
-    photos: Sequence[PhotoScore]
-    parameters: int
-    gmacs: float
-    gmacs_size: Sequence[int]
-    latency_ms: float
-    images_per_second: float
-    prediction_peak_mb: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +101,6 @@ def check_epochs(content: Any) -> list[Mapping[str, Any]]:
             if value is not None and type(value) not in (int, float):
                 raise ValueError(f"{name} of entry {index} is no number")
     return content
-
-
-def parse_score(content: Mapping[str, Any]) -> Score:
-    """A score from its JSON object; TypeError or KeyError when fields are missing or unknown."""
-    photos = [PhotoScore(**photo) for photo in content["photos"]]
-    return Score(**{**content, "photos": photos})
 
 
 def read_record(folder: Path) -> RunRecord | None:

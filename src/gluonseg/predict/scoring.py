@@ -1,37 +1,24 @@
-"""Scoring a trained model on all validation photos, whole and at their own size.
-
-``python -m gluonseg.compare.score CHANNELS RUN`` scores ``RUN/model`` and writes ``RUN/score.json`` and the predicted
-masks, ``RUN/masks/<photo>.png``. It is a process of its own because its peak memory is part of the score.
-"""
+"""Scoring a trained model on all validation photos, whole and at their own size."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from gluonseg.atomic import write_text
 from gluonseg.boundary import compute_boundary_f, compute_mean_boundary_f
-from gluonseg.command import find_channels
-from gluonseg.compare.measurement import build_score, compute_photo_facts
-from gluonseg.compare.record import MASKS_FOLDER, Score
-from gluonseg.cores import set_thread_count
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import match_pairs
-from gluonseg.errors import DataError, UserError
+from gluonseg.errors import DataError
 from gluonseg.hyperparameters import read_integer
 from gluonseg.metrics import Confusion
 from gluonseg.models.card import ModelCard
 from gluonseg.predict.batch import write_png
 from gluonseg.predict.evaluation import MaskPredictor, iter_predictions
+from gluonseg.predict.score import Score, build_score, compute_photo_facts
 
-SCORE_FILE = "score.json"
-MODEL_FOLDER = "model"
 _WARM_UPS = 2
 _PROCESS_STATUS = Path("/proc/self/status")
 
@@ -71,7 +58,7 @@ def score_model(model_folder: Path, channels: Mapping[str, Path], masks: Path | 
     """Score a model on the validation photos; write the predicted class ids as PNG into ``masks`` when given.
 
     Label maps and ``ignore_label`` are those of the model's training. Times are after a warm-up; see
-    :func:`gluonseg.compare.measurement.build_score`.
+    :func:`gluonseg.predict.score.build_score`.
 
     Raises:
         UserError: the model, a photo or a mask cannot be used.
@@ -94,29 +81,3 @@ def score_model(model_folder: Path, channels: Mapping[str, Path], masks: Path | 
             write_png(prediction.mask, masks / f"{prediction.pair.name}.png")
     boundary_f = compute_mean_boundary_f(boundaries)
     return build_score(predictor, photos, confusion, boundary_f=boundary_f, peak_mb=read_peak_mb())
-
-
-def score_run(channels: Mapping[str, Path], run_folder: Path) -> Score:
-    """Score the model of a run, and write ``masks`` and ``score.json`` into the run's folder."""
-    score = score_model(run_folder / MODEL_FOLDER, channels, run_folder / MASKS_FOLDER)
-    write_text(run_folder / SCORE_FILE, json.dumps(dataclasses.asdict(score), indent=1, allow_nan=False) + "\n")
-    return score
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Score the model of a run; returns the exit code: 2 with one line on standard error for what the user can fix."""
-    parser = argparse.ArgumentParser(prog="gluonseg.compare.score", description="Score the model of a run.")
-    parser.add_argument("channels", type=Path, help="the folder of the channels")
-    parser.add_argument("run", type=Path, help="the folder of the run; its model is in the folder model")
-    given = parser.parse_args(arguments)
-    try:
-        set_thread_count()
-        score_run(find_channels(given.channels), given.run)
-    except UserError as error:
-        sys.stderr.write(f"gluonseg: {error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

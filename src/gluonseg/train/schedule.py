@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from gluonseg.hyperparameters import Hyperparameters
+
 Schedule = Callable[[int], float]
 
 POLY_POWER = 0.9
@@ -39,3 +41,21 @@ def add_warmup(schedule: Schedule, warmup_updates: int) -> Schedule:
     if warmup_updates <= 0:
         return schedule
     return lambda update: schedule(update) * min(1.0, (update + 1) / warmup_updates)
+
+
+def build_schedule(hyperparameters: Hyperparameters, num_samples: int, batch_size: int) -> Schedule:
+    """The learning rate by update number, for ``num_samples`` photos in batches of ``batch_size``."""
+    hp = hyperparameters
+    total = max(1, hp.epochs * num_samples // batch_size)
+    if hp.lr_scheduler == "step":
+        steps = [epoch * num_samples // batch_size for epoch in hp.lr_scheduler_step]
+        schedule = build_step(hp.learning_rate, steps, hp.lr_scheduler_factor)
+    elif hp.lr_scheduler == "cosine":
+        schedule = build_cosine(hp.learning_rate, total)
+    else:
+        schedule = build_poly(hp.learning_rate, total)
+    if hp.freeze_backbone_epochs:
+        # As the loader counts: the first update of the first epoch in which everything is trained.
+        first = hp.freeze_backbone_epochs * num_samples // batch_size
+        schedule = lower_from(schedule, first, hp.unfreeze_lr_factor)
+    return add_warmup(schedule, int(hp.warmup_epochs * num_samples / batch_size))
