@@ -17,17 +17,16 @@ import os
 import signal
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from endpoint_score import read_truth
-from example import CONTENT_TYPES, Job, build_hyperparameters, build_parser, draw_data, say
-from job_run import LOG_FILE, Comparer, run_all
-from price import format_costs, read_prices
-from ranking import format_ranking, rank
+from example import build_hyperparameters, build_parser, draw_data, say
+from job import Job, find_channels, get_path
+from job_run import Comparer, run_all
+from price import Seconds, format_costs
 
-from gluonseg.compare.hardware import describe_hardware
 from gluonseg.compare.plan import (
     VARIED,
     Comparison,
@@ -37,23 +36,22 @@ from gluonseg.compare.plan import (
     parse_values,
     write_comparison,
 )
-from gluonseg.compare.record import RunRecord
+from gluonseg.compare.ranking import format_ranking
 from gluonseg.errors import UserError
 from gluonseg.models.registry import get_networks
+from gluonseg.report.hardware import describe_hardware
+from gluonseg.report.record import FAILED
+from gluonseg.report.summary import ModelSummary, read_comparison
 from gluonseg.train.folder_lock import hold_folder
 
 COSTS_FILE = "costs.txt"
 
 
 def find_sdk() -> Any:
-    """The module of the SDK that this Python has: session_v2 or session_v3."""
-    for package, module in (("sagemaker-train", "session_v3"), ("sagemaker", "session_v2")):
-        try:
-            version(package)
-        except PackageNotFoundError:
-            continue
-        return importlib.import_module(module)
-    sys.exit("this Python has no SageMaker SDK: make sdk-v2, then .venv-sdk-v2/bin/python local_mode/compare.py")
+    """The program of the SDK that this Python has, whose calls are used here too."""
+    if find_spec("sagemaker") is None:
+        sys.exit("this Python has no SageMaker SDK: make sdk-v2, then .venv-sdk-v2/bin/python local_mode/compare.py")
+    return importlib.import_module("train_deploy_v3" if find_spec("sagemaker.train") else "train_deploy_v2")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -61,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = build_parser(__doc__, Path("demo/compare"))
     parser.add_argument("--algorithms", default=",".join(get_networks()), help="with commas between them (%(default)s)")
     parser.add_argument("--seeds", default="0", help="with commas between them (%(default)s)")
+    parser.add_argument("--instance_type", choices=["local", "local_gpu"], default="local")
     arguments = parser.parse_args()
     own = {"algorithm": "--algorithms", "backbone": "--backbone", "seed": "--seeds", "epochs": "--epochs"}
     for name, _ in arguments.set:
@@ -73,7 +72,7 @@ def build_plan(arguments: argparse.Namespace, data: Path, folder: Path) -> Compa
     """What is to be run; UserError for an option that cannot be used."""
     given = {name: str(value) for name, value in build_hyperparameters(arguments, data, "").items()}
     lists = {"algorithms": arguments.algorithms, "backbones": arguments.backbone, "seeds": arguments.seeds}
-    channels = {name: data / name for name in CONTENT_TYPES if (data / name).is_dir()}
+    channels = {name: get_path(address) for name, address in find_channels(data).items()}
     shared = {name: value for name, value in given.items() if name not in VARIED.values()}
     return build_comparison(data, channels, folder, lists, shared)
 
@@ -87,27 +86,28 @@ def write_report(image: str, comparison: Comparison) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["the image wrote no report"])[-1]
 
 
-def finish(arguments: argparse.Namespace, comparison: Comparison, records: list[RunRecord]) -> int:
-    """Print the table and the costs, write the report; the exit code."""
-    logs = {run.name: (comparison.find_run_folder(run) / LOG_FILE).read_text("utf-8") for run in comparison.runs}
-    problem = write_report(arguments.image, comparison)
+def measure(model: ModelSummary) -> Seconds:
+    """A model's times, as means over its seeds."""
+    training, answer = model.figures["train_seconds"], model.figures["latency_ms"]
+    return Seconds(training.mean if training else 0.0, answer.mean / 1000 if answer else 0.0)
+
+
+def finish(folder: Path, problem: str) -> None:
+    """Print the ranked table and what that would cost."""
     say("Ranked by mIoU on whole validation photos, as the endpoints answered")
-    sys.stdout.write(format_ranking(records, logs) + "\n")
-    if ranked := rank(records):
-        costs = format_costs(read_prices(), [one.measured for one in ranked])
-        (comparison.folder / COSTS_FILE).write_text(costs + "\n", encoding="utf-8")
+    sys.stdout.write(format_ranking(folder) + "\n")
+    if models := read_comparison(folder).models:
+        costs = format_costs({model.title: measure(model) for model in models})
+        (folder / COSTS_FILE).write_text(costs + "\n", encoding="utf-8")
         say(f"What that would cost\n{costs}")
-    say(f"no report: {problem}" if problem else f"The report: {comparison.folder / 'report.html'}")
-    return 1 if problem or len(ranked) < len(records) else 0
+    say(f"no report: {problem}" if problem else f"The report: {folder / 'report.html'}")
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """All steps; the exit code. UserError when nothing was run."""
     for option in ("algorithms", "seeds"):
         parse_values(option, getattr(arguments, option))
-    read_prices()
-    sdk = find_sdk()
-    output = arguments.output.resolve()
+    sdk, output = find_sdk(), arguments.output.resolve()
     say("The data")
     data = arguments.data.resolve() if arguments.data else draw_data(output / "data")
     comparison = build_plan(arguments, data, output / "comparison")
@@ -115,14 +115,17 @@ def compare(arguments: argparse.Namespace) -> int:
     check = check_data(comparison)
     truth = read_truth(data, check.class_names, comparison.hyperparameters.ignore_label)
     hyperparameters = build_hyperparameters(arguments, data, "")
-    job = Job(arguments.image, hyperparameters, data, output, arguments.instance_type)
+    machine = {"instance_type": arguments.instance_type, "endpoint_type": arguments.instance_type}
+    job = Job(arguments.image, hyperparameters, find_channels(data), output.as_uri(), **machine)
     with sdk.open_session(arguments.image, arguments.port) as session:
         comparison.folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(comparison.folder, "writes a comparison to"):
             endpoint = f"SageMaker local mode, {sdk.TITLE}; latency and images/s are those of its answers over HTTP"
             write_comparison(comparison, check, {**describe_hardware(), "endpoint": endpoint})
             records = run_all(Comparer(sdk, session, comparison, truth, job))
-            return finish(arguments, comparison, records)
+            problem = write_report(arguments.image, comparison)
+            finish(comparison.folder, problem)
+            return 1 if problem or any(record.status == FAILED for record in records) else 0
 
 
 def main() -> None:

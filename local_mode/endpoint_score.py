@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from example import Ask, Mask, parse_mask
+from example import Mask, parse_mask
+from job import Ask
 from PIL import Image
 
-from gluonseg.compare.measurement import score_photo
-from gluonseg.compare.record import PhotoScore, Score
 from gluonseg.data.decode import read_label
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.labels import IGNORE, LabelMap
 from gluonseg.metrics import Confusion, compute_confusion
+from gluonseg.predict.score import Score, score_photo
 
 WARM_UPS = 2
+UNKNOWN_SIZE = {"parameters": 0, "gmacs": float("nan")}
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,23 @@ class Truth:
         return self.label_map.apply(read_label(pair.label))
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What came of asking an endpoint about every photo; ``seconds`` are of each answer, over HTTP."""
-
-    confusion: Confusion
-    photos: Sequence[PhotoScore]
-    seconds: Sequence[float]
-
-    @property
-    def latency_s(self) -> float:
-        """The median time of an answer."""
-        return statistics.median(self.seconds)
-
-
 def read_truth(data: Path, class_names: Sequence[str], ignore_label: int = IGNORE) -> Truth:
     """The validation data in the folder of the channels."""
     pairs = match_pairs(data / "validation", data / "validation_annotation").pairs
     return Truth(pairs, read_label_maps(data / "label_map", ignore_label).validation, class_names)
 
 
-def ask_about_all(ask: Ask, truth: Truth, masks: Path) -> Answers:
-    """Send every validation photo, and write the masks that come back, class ids, to ``masks/<name>.png``.
+def read_size(output: Path) -> Mapping[str, float]:
+    """How large the network is, as the job's own report in its ``output`` folder says."""
+    (model,) = json.loads((output / "data" / "report.json").read_text(encoding="utf-8"))["models"]
+    return {key: model["metrics"][key]["mean"] for key in ("parameters", "gmacs")}
 
-    RuntimeError when the endpoint refuses a photo, or the answer is not one to that photo.
+
+def score_endpoint(ask: Ask, truth: Truth, masks: Path, size: Mapping[str, float] = UNKNOWN_SIZE) -> Score:
+    """Send every validation photo, write the masks that come back to ``masks/<name>.png``, and score them.
+
+    Outlines and memory are not measured; times are of each answer, over HTTP. RuntimeError when the endpoint refuses a
+    photo, or the answer is not one to that photo.
     """
     masks.mkdir(parents=True, exist_ok=True)
     for _ in range(WARM_UPS):
@@ -81,33 +74,15 @@ def ask_about_all(ask: Ask, truth: Truth, masks: Path) -> Answers:
         if scored := score_photo(pair.name, confusion):
             photos.append(scored)
         total += confusion
-    return Answers(total, photos, seconds)
-
-
-def _read_figure(report: Path, key: str) -> Any:
-    """A number that the job itself has put into its report; nan where it has not."""
-    try:
-        (model,) = json.loads(report.read_text(encoding="utf-8"))["models"]
-        return model["metrics"][key]["mean"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return float("nan")
-
-
-def build_score(answers: Answers, truth: Truth, job_report: Path) -> Score:
-    """The score as a comparison keeps it.
-
-    How large the network is stands in the job's own report, ``output/data/report.json``. Outlines and memory are not
-    measured.
-    """
     return Score(
         class_names=list(truth.class_names),
-        confusion=answers.confusion.matrix.tolist(),
+        confusion=total.matrix.tolist(),
         boundary_f=None,
-        photos=answers.photos,
-        parameters=_read_figure(job_report, "parameters"),
-        gmacs=_read_figure(job_report, "gmacs"),
+        photos=photos,
+        parameters=int(size["parameters"]),
+        gmacs=size["gmacs"],
         gmacs_size=[],
-        latency_ms=1000 * answers.latency_s,
-        images_per_second=len(answers.seconds) / sum(answers.seconds),
+        latency_ms=1000 * statistics.median(seconds),
+        images_per_second=len(seconds) / sum(seconds),
         prediction_peak_mb=float("nan"),
     )

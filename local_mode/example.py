@@ -1,4 +1,4 @@
-"""What the programs for SDK v2 and SDK v3 have in common: the command line, the data, the results."""
+"""What the programs for SDK v2 and SDK v3 have in common: the command line, the data, the steps, the results."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import argparse
 import contextlib
 import io
 import json
-import mimetypes
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, TextIO
 
+import cloud
 import numpy as np
 import numpy.typing as npt
+from job import OBJECTIVE, Job, find_channels, get_path
 from PIL import Image, UnidentifiedImageError
+from stop import describe_end
 
 from gluonseg import METRIC_DEFINITIONS
+from gluonseg.errors import UserError
+from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.models.registry import get_encoders, get_networks
+from gluonseg.predict.recordio import decode_probabilities
 
-CONTENT_TYPES = {
-    "train": "image/jpeg",
-    "validation": "image/jpeg",
-    "train_annotation": "image/png",
-    "validation_annotation": "image/png",
-    "label_map": "application/json",
-}
 # The built-in algorithm's own hyperparameters, chosen for few small photos and no pretrained weights.
 HYPERPARAMETERS: dict[str, object] = {
     "use_pretrained_model": False,
@@ -41,25 +41,8 @@ HYPERPARAMETERS: dict[str, object] = {
     "learning_rate": 0.001,
     "lr_scheduler": "poly",
 }
+LOCAL_TYPES = ("local", "local_gpu")
 Mask = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training job. ``data`` is the folder of the channels, ``output`` where model.tar.gz and output.tar.gz end."""
-
-    image: str
-    hyperparameters: Mapping[str, object]
-    data: Path
-    output: Path
-    instance_type: str = "local"
-    instance_count: int = 1
-
-
-class Ask(Protocol):
-    """Sends a photo to an endpoint; its answer in the format of ``accept``."""
-
-    def __call__(self, photo: Path, accept: str) -> bytes: ...
 
 
 @dataclass
@@ -120,8 +103,7 @@ def build_parser(description: str | None, default_output: Path) -> argparse.Argu
     parser.add_argument(
         "--set", nargs="*", default=[], type=parse_setting, metavar="NAME=VALUE", help="any other hyperparameter"
     )
-    parser.add_argument("--instance_type", choices=["local", "local_gpu"], default="local")
-    parser.add_argument("--port", type=int, default=8080, help="where the endpoint listens (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="where a local endpoint listens (%(default)s)")
     return parser
 
 
@@ -129,7 +111,10 @@ def parse_arguments(description: str | None, default_output: Path) -> argparse.N
     """The command line of the programs that train one algorithm."""
     parser = build_parser(description, default_output)
     parser.add_argument("--algorithm", choices=list(get_networks()), default="fcn")
+    parser.add_argument("--instance_type", default="local", help="local, local_gpu, or ml.... on AWS (%(default)s)")
     parser.add_argument("--instance_count", type=int, default=1)
+    parser.add_argument("--model", metavar="ADDRESS", help="of a model.tar.gz, in place of training")
+    cloud.add_options(parser)
     return parser.parse_args()
 
 
@@ -173,17 +158,6 @@ def build_hyperparameters(arguments: argparse.Namespace, data: Path, algorithm: 
     }
 
 
-def build_job(arguments: argparse.Namespace, data: Path, output: Path) -> Job:
-    """The job of the programs that train one algorithm."""
-    hyperparameters = build_hyperparameters(arguments, data, arguments.algorithm)
-    return Job(arguments.image, hyperparameters, data, output, arguments.instance_type, arguments.instance_count)
-
-
-def find_content_type(photo: Path) -> str:
-    """The Content-Type by which a photo is sent."""
-    return mimetypes.guess_type(photo.name)[0] or "application/x-image"
-
-
 def parse_mask(answer: bytes) -> Mask:
     """The answer to ``Accept: image/png``: one channel, the value of a pixel is its class.
 
@@ -201,7 +175,7 @@ def find_metric(name: str, log: str) -> float:
     return float([*re.findall(regex, log), "nan"][-2:][0])
 
 
-def check_equal(masks: dict[str, Mask]) -> None:
+def check_equal(masks: Mapping[str, Mask]) -> None:
     """End the program when the answers differ."""
     first = next(iter(masks.values()))
     different = [name for name, mask in masks.items() if not np.array_equal(mask, first)]
@@ -209,16 +183,99 @@ def check_equal(masks: dict[str, Mask]) -> None:
         sys.exit(f"the masks differ: {', '.join(different)} from {next(iter(masks))}")
 
 
-def report(training: Training, model: Path, folder: Path, photo: Path, masks: dict[str, Mask]) -> None:
-    """The last lines of the program."""
+def _train(sdk: Any, session: Any, job: Job, arguments: argparse.Namespace, training: Training) -> str:
+    """Train, or search for hyperparameters; the address of the model."""
+    try:
+        with follow_training(training):
+            if not arguments.tune:
+                return str(sdk.train(session, job))
+            ranges = cloud.build_ranges(sdk, arguments.tune)
+            best = sdk.tune(session, job, ranges, arguments.max_jobs, arguments.max_parallel_jobs)
+            return cloud.find_model(session, best)
+    except RuntimeError:
+        if not session.local_mode:
+            raise
+        sys.exit("the training failed; its last lines, above, say why")
+
+
+def _predict(sdk: Any, session: Any, job: Job, model: str, photo: Path) -> dict[str, Mask]:
+    """The mask of one photo, by what the endpoint was asked for."""
+    with sdk.deployed_endpoint(session, job, model) as ask:
+        probabilities = decode_probabilities(ask(photo, "application/x-protobuf"))
+        return {
+            "image/png": parse_mask(ask(photo, "image/png")),
+            # Of the probabilities, the largest makes the class of a pixel.
+            "application/x-protobuf": probabilities.argmax(axis=0).astype(np.uint8),
+        }
+
+
+def _transform(sdk: Any, session: Any, job: Job, model: str, masks: Path) -> None:
+    """The masks of all validation photos, each as ``<photo>.out`` in the folder ``masks``."""
+    photos, job = job.channels["validation"], replace(job, name=f"{job.name}-masks")
+    if not session.local_mode:
+        output = f"{job.output}/masks"
+        sdk.transform(session, job, model, photos, output)
+        session.download_data(str(masks), *output.removeprefix("s3://").split("/", 1))
+        return
+    with tempfile.TemporaryDirectory() as copied:
+        # A copy, because the SDK transforms nothing below /root, which is some people's home.
+        shutil.copytree(get_path(photos), copied, dirs_exist_ok=True)
+        sdk.transform(session, job, model, Path(copied).as_uri(), masks.as_uri())
+
+
+def _run_steps(sdk: Any, session: Any, arguments: argparse.Namespace) -> None:
+    output, training = arguments.output.resolve(), Training()
+    say("1. The data")
+    data = arguments.data.resolve() if arguments.data else draw_data(output / "data")
+    photo = find_photo(data)
+    job = build_job(arguments, data, output / "model")
+    parse_hyperparameters(job.hyperparameters)
+    if not session.local_mode:
+        job = cloud.move_to_s3(session, job, data, arguments)
+    if not (model := arguments.model):
+        say(f"2. Train: {arguments.algorithm} on {arguments.backbone}, {arguments.epochs} epochs")
+        model = _train(sdk, session, job, arguments, training)
+    say(f"3. Deploy, and predict {photo.name} with image/png and with application/x-protobuf")
+    masks = _predict(sdk, session, job, model, photo)
+    # After the endpoint is gone: in local mode both would listen on the same port.
+    say("4. Batch transform of all validation photos")
+    _transform(sdk, session, job, model, output / "masks")
+    masks["batch transform"] = parse_mask((output / "masks" / f"{photo.name}.out").read_bytes())
+    check_equal(masks)
     height, width = masks["image/png"].shape
-    last = find_metric("validation:mIOU", training.log)
-    results = {
-        "training": f"{training.seconds:.0f} s, mIOU of the last epoch {last:.3f}",
-        "model": model,
-        "masks": f"{folder}, one for each photo in {photo.parent}",
-        "compared": f"{photo.name}: {' = '.join(masks)}, {width}x{height} pixels",
-    }
     say("Done")
-    for title, text in results.items():
-        sys.stdout.write(f"{title:<9} {text}\n")
+    if training.log:
+        last = find_metric(OBJECTIVE, training.log)
+        sys.stdout.write(f"training  {training.seconds:.0f} s, mIOU of the last epoch {last:.3f}\n")
+    sys.stdout.write(
+        f"model     {model.removeprefix('file://')}\n"
+        f"masks     {output / 'masks'}, one for each photo in {photo.parent}\n"
+        f"compared  {photo.name}: {' = '.join(masks)}, {width}x{height} pixels\n"
+    )
+    if job.keep_endpoint:
+        sys.stdout.write(f"endpoint  {job.name} costs money until it is removed: {describe_end(job.name)}\n")
+
+
+def run(sdk: Any, description: str | None, default_output: Path) -> None:
+    """All steps, with the calls of ``sdk``, in local mode or on AWS; 2 for what the caller has to change."""
+    arguments = parse_arguments(description, default_output)
+    try:
+        if arguments.instance_type in LOCAL_TYPES:
+            if arguments.tune:
+                raise UserError("--tune is for AWS, with an ml. machine as --instance_type")
+            opened = sdk.open_session(arguments.image, arguments.port)
+        else:
+            cloud.check_options(arguments)
+            opened = contextlib.nullcontext(cloud.connect(sdk.Session, arguments.image))
+        with opened as session:
+            _run_steps(sdk, session, arguments)
+    except UserError as error:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
+        sys.exit(2)
+
+
+def build_job(arguments: argparse.Namespace, data: Path, output: Path) -> Job:
+    """The job of a program that trains one algorithm, in local mode."""
+    hyperparameters = build_hyperparameters(arguments, data, arguments.algorithm)
+    machines = (arguments.instance_type, arguments.instance_count, arguments.instance_type)
+    return Job(arguments.image, hyperparameters, find_channels(data), output.as_uri(), *machines)

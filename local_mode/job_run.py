@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from endpoint_score import Truth, ask_about_all, build_score
-from example import Job, Training, follow_training, say
+from endpoint_score import Truth, read_size, score_endpoint
+from example import Training, follow_training, say
+from job import Job
 from machine import remove_containers
 
 from gluonseg.compare.plan import Comparison, Run
-from gluonseg.compare.record import (
+from gluonseg.predict.score import Score
+from gluonseg.report.record import (
     FAILED,
     FINISHED,
     MASKS_FOLDER,
     RunRecord,
-    Score,
     describe_training,
     read_record,
     write_record,
@@ -66,24 +67,24 @@ class Comparer:
 
     def make_run(self, run: Run) -> RunRecord:
         """Train, deploy and score; what went wrong is in the record, and sinks no other run."""
-        folder = self.comparison.find_run_folder(run)
+        folder, training = self.comparison.find_run_folder(run), Training()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        training = Training()
         try:
-            score = self._train_and_score(run, folder, training)
-            record = self._build_record(run, FINISHED, training, score=score)
+            end: dict[str, Any] = {"status": FINISHED, "score": self._train_and_score(run, folder, training)}
         except Exception as error:
-            record = self._build_record(run, FAILED, training, error=find_failure(training.log, error))
+            end = {"status": FAILED, "error": find_failure(training.log, error)}
         remove_containers(self.scratch)
         (folder / LOG_FILE).write_text(training.log, encoding="utf-8")
+        trained = describe_training(folder / "model", self.comparison.settings)
+        record = run.build_record(train_seconds=training.seconds, **trained, **end)
         write_record(folder, record)
         return record
 
     def _train_and_score(self, run: Run, folder: Path, training: Training) -> Score:
-        hyperparameters = {**self.job.hyperparameters, "algorithm": run.algorithm, "backbone": run.backbone}
+        varied = {"algorithm": run.algorithm, "backbone": run.backbone, "seed": run.seed}
         artifacts = self.scratch / run.name
-        job = replace(self.job, hyperparameters={**hyperparameters, "seed": run.seed}, output=artifacts)
+        job = replace(self.job, hyperparameters={**self.job.hyperparameters, **varied}, output=artifacts.as_uri())
         say(f"Train {run.title}")
         with follow_training(training):
             model = self.sdk.train(self.session, job)
@@ -91,17 +92,7 @@ class Comparer:
         unpack(artifacts / "output.tar.gz", folder / "output")
         say(f"Deploy {run.title}, and send it {len(self.truth.pairs)} photos")
         with self.sdk.deployed_endpoint(self.session, job, model) as ask:
-            answers = ask_about_all(ask, self.truth, folder / MASKS_FOLDER)
-        return build_score(answers, self.truth, folder / "output" / "data" / "report.json")
-
-    def _build_record(self, run: Run, status: str, training: Training, **values: Any) -> RunRecord:
-        model = self.comparison.find_run_folder(run) / "model"
-        return run.build_record(
-            status,
-            train_seconds=training.seconds,
-            **describe_training(model, self.comparison.settings),
-            **values,
-        )
+            return score_endpoint(ask, self.truth, folder / MASKS_FOLDER, read_size(folder / "output"))
 
 
 def run_all(comparer: Comparer) -> list[RunRecord]:

@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 CONFIG = Path(__file__).resolve().with_name("sagemaker_config.yaml")
+CONFIG_VARIABLE = "SAGEMAKER_USER_CONFIG_OVERRIDE"
+"""Both SDKs take their defaults, the telemetry switch among them, from the file this variable names."""
 WORKING_DIR = "com.docker.compose.project.working_dir"
 """The label by which a container tells where its compose file is, here a folder inside the run's scratch folder."""
 NETWORK = "sagemaker-local"
@@ -55,17 +56,36 @@ def check_machine(image: str, port: int, compose: str = "v") -> None:
 
 
 def stay_local() -> None:
-    """No telemetry, no search for credentials on the network, and only errors of the SDK's own log.
-
-    Both SDKs take their defaults, the telemetry switch among them, from the file this variable names.
-    """
-    os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(CONFIG)
+    """No telemetry, no search for credentials on the network, and only errors of the SDK's own log."""
+    os.environ[CONFIG_VARIABLE] = str(CONFIG)
     # Without credentials boto3 would look for a machine of Amazon's around this one, which costs seconds.
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
     # Among them compose files, and failed attempts while the server starts.
     for noisy in ("sagemaker", "sagemaker.local", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM leave the block, too.
+
+    Both SDKs hand over to their telemetry in a ``finally: return``, by which a stopped training passes for a done one.
+    """
+    seen: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    handlers = {which: signal.signal(which, stop) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
+    for number in seen:
+        stop(number, None)
 
 
 def remove_containers(scratch: Path) -> None:
@@ -89,73 +109,18 @@ def _remove_folder(folder: Path, image: str) -> None:
 
 
 @contextmanager
-def heeding_signals() -> Iterator[None]:
-    """Within the block Ctrl-C and SIGTERM do what they do elsewhere, and their exception also leaves the block.
-
-    Both SDKs hand over to their telemetry in a ``finally: return``, by which a stopped training passes for a done one.
-    """
-    seen: list[Callable[[], object]] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in handlers.items():
-        if callable(handler):
-            signal.signal(number, _note(seen, handler))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for act in seen:
-        act()
-
-
-def _note(
-    seen: list[Callable[[], object]], handler: Callable[[int, FrameType | None], object]
-) -> Callable[[int, FrameType | None], object]:
-    """A handler that keeps what it has done in ``seen``, to be done again."""
-
-    def act(number: int, frame: FrameType | None) -> object:
-        seen.append(lambda: handler(number, None))
-        return handler(number, frame)
-
-    return act
-
-
-def _has_network() -> bool:
-    return _ask("docker", "network", "inspect", NETWORK) is not None
-
-
-def _remove_network() -> None:
-    """Remove the network unless it is somebody else's too: Docker itself would not mind their stopped containers."""
-    if not (_ask("docker", "ps", "--all", "--quiet", "--filter", f"network={NETWORK}") or "").strip():
-        _ask("docker", "network", "rm", NETWORK)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second, impatient Ctrl-C would end the clean-up half-way."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, earlier)
-
-
-@contextmanager
 def open_scratch(image: str) -> Iterator[Path]:
     """A folder for the files of the SDK and its containers; at the end both are gone, and so is the SDK's network."""
-    had_network = _has_network()
+    had_network = _ask("docker", "network", "inspect", NETWORK) is not None
     scratch = Path(tempfile.mkdtemp(prefix="gluonseg-local-")).resolve()
     try:
         yield scratch
     finally:
-        with _uninterrupted():
-            remove_containers(scratch)
-            if not had_network:
-                _remove_network()
-            _remove_folder(scratch, image)
+        # A second, impatient Ctrl-C would end the clean-up half-way.
+        earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        remove_containers(scratch)
+        # Docker itself would remove the network of somebody else's stopped containers, too.
+        if not had_network and not (_ask("docker", "ps", "--all", "--quiet", "--filter", f"network={NETWORK}") or ""):
+            _ask("docker", "network", "rm", NETWORK)
+        _remove_folder(scratch, image)
+        signal.signal(signal.SIGINT, earlier)

@@ -1,90 +1,128 @@
 #!/usr/bin/env python3
-"""SageMaker local mode with SDK v2: train, deploy, predict, batch transform, and clean up, on this machine.
+"""SageMaker with SDK v2: train, deploy, predict, batch transform, and clean up, in local mode or on AWS.
 
     python local_mode/train_deploy_v2.py                                  draws a small data set and trains on it
     python local_mode/train_deploy_v2.py --data FOLDER --epochs 30 --set crop_size=240 base_size=240
+    python local_mode/train_deploy_v2.py --instance_type ml.g4dn.xlarge --image ... --role ... --bucket ...
 
 FOLDER holds the channels: train, train_annotation, validation, validation_annotation, and maybe label_map.
-The calls of the SDK are here and in session_v2.py.
+All calls of the SDK are here; docs/byoc.md tells of AWS.
 """
 
 from __future__ import annotations
 
-import io
-import shutil
 import sys
-import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from example import (
-    Mask,
-    build_job,
-    check_equal,
-    draw_data,
-    find_photo,
-    follow_training,
-    parse_arguments,
-    parse_mask,
-    report,
-    say,
-)
-from sagemaker.amazon.common import read_records
+import boto3
+from example import run
+from job import OBJECTIVE, Ask, Job, ask_endpoint
+from machine import CONFIG, check_machine, heeding_signals, open_scratch, stay_local
+from sagemaker import Session
+from sagemaker.config import load_sagemaker_config
 from sagemaker.estimator import Estimator
-from session_v2 import deployed_endpoint, open_session, train
+from sagemaker.inputs import TrainingInput
+from sagemaker.local import LocalSession
+from sagemaker.model import Model
+from sagemaker.tuner import CategoricalParameter, ContinuousParameter, HyperparameterTuner, IntegerParameter
+from stop import announce, remove_endpoint
+
+from gluonseg import METRIC_DEFINITIONS
+
+__all__ = ["CategoricalParameter", "ContinuousParameter", "IntegerParameter", "Session"]
+TITLE = "SDK v2"
 
 
-def parse_protobuf(answer: bytes) -> Mask:
-    """The answer to ``Accept: application/x-protobuf``: probabilities, the largest of which makes a pixel's class."""
-    (record,) = read_records(io.BytesIO(answer))
-    values = list(record.features["target"].float32_tensor.values)
-    shape = np.squeeze(list(record.features["shape"].int32_tensor.values))
-    probabilities = np.reshape(np.array(values), shape).squeeze(axis=0)
-    mask: Mask = np.argmax(probabilities, axis=0).astype(np.uint8)
-    return mask
+@contextmanager
+def open_session(image: str, port: int = 8080) -> Iterator[LocalSession]:
+    """A session for local mode; at the end its containers and its scratch folder are gone."""
+    # SDK v2 knows the plugin of this major version only.
+    check_machine(image, port, compose="v2")
+    stay_local()
+    with open_scratch(image) as scratch:
+        # It insists on a region and never uses it.
+        region = boto3.Session().region_name or "us-east-1"
+        config = load_sagemaker_config([str(CONFIG)])
+        session = LocalSession(boto3.Session(region_name=region), sagemaker_config=config)
+        session.config = {"local": {"container_root": str(scratch), "serving_port": port}}
+        yield session
 
 
-def transform(estimator: Estimator, instance_type: str, photos: Path, output: Path) -> None:
-    """Send every photo of a folder; the answer to a.jpg is a.jpg.out."""
-    # SingleRecord: with the default, local mode takes every file for text.
-    transformer = estimator.transformer(
-        1, instance_type, strategy="SingleRecord", accept="image/png", output_path=output.as_uri()
+def _build_estimator(session: Session, job: Job) -> Estimator:
+    return Estimator(
+        job.image,
+        job.role,
+        job.instance_count,
+        job.instance_type,
+        output_path=job.output,
+        sagemaker_session=session,
+        hyperparameters=dict(job.hyperparameters),
+        metric_definitions=METRIC_DEFINITIONS,
+        max_run=job.max_run,
+        use_spot_instances=job.checkpoints is not None,
+        max_wait=job.max_wait,
+        checkpoint_s3_uri=job.checkpoints,
     )
-    # The job is done when transform returns; wait=True would ask AWS for its log.
-    transformer.transform(photos.as_uri(), content_type="image/jpeg", wait=False)
 
 
-def main() -> None:
-    """All steps."""
-    arguments = parse_arguments(__doc__, Path("demo/sdk_v2"))
-    output = arguments.output.resolve()
-    with open_session(arguments.image, arguments.port) as session:
-        say("1. The data")
-        data = arguments.data.resolve() if arguments.data else draw_data(output / "data")
-        photo = find_photo(data)
-        job = build_job(arguments, data, output / "model")
-        say(f"2. Train: {arguments.algorithm} on {arguments.backbone}, {arguments.epochs} epochs")
-        try:
-            with follow_training() as training:
-                estimator = train(session, job)
-        except RuntimeError:
-            sys.exit("the training failed; its last lines, above, say why")
-        say(f"3. Deploy, and predict {photo.name} with image/png and with application/x-protobuf")
-        with deployed_endpoint(session, job, estimator) as ask:
-            masks = {
-                "image/png": parse_mask(ask(photo, "image/png")),
-                "application/x-protobuf": parse_protobuf(ask(photo, "application/x-protobuf")),
-            }
-        # After the endpoint is gone: both would listen on the same port.
-        say("4. Batch transform of all validation photos")
-        with tempfile.TemporaryDirectory() as photos:
-            # A copy, because the SDK transforms nothing below /root, which is some people's home.
-            shutil.copytree(data / "validation", photos, dirs_exist_ok=True)
-            transform(estimator, arguments.instance_type, Path(photos), output / "masks")
-        masks["batch transform"] = parse_mask((output / "masks" / f"{photo.name}.out").read_bytes())
-        check_equal(masks)
-    report(training, job.output / "model.tar.gz", output / "masks", photo, masks)
+def _build_inputs(job: Job) -> dict[str, TrainingInput]:
+    return {channel: TrainingInput(address) for channel, address in job.channels.items()}
+
+
+def train(session: Session, job: Job) -> str:
+    """Run a training job, whose log comes to standard output; the address of its model. RuntimeError when it fails."""
+    estimator = _build_estimator(session, job)
+    announce(session, "training job", job.name)
+    with heeding_signals():
+        estimator.fit(_build_inputs(job), job_name=job.name)
+    return str(estimator.model_data)
+
+
+def tune(session: Session, job: Job, ranges: Mapping[str, Any], max_jobs: int, max_parallel_jobs: int) -> str:
+    """Search for the hyperparameters with the greatest validation:mIOU; the best training job."""
+    limits = {"max_jobs": max_jobs, "max_parallel_jobs": max_parallel_jobs}
+    tuner = HyperparameterTuner(_build_estimator(session, job), OBJECTIVE, dict(ranges), METRIC_DEFINITIONS, **limits)
+    announce(session, "tuning job", job.name)
+    tuner.fit(_build_inputs(job), job_name=job.name)
+    return str(tuner.best_training_job())
+
+
+def _build_model(session: Session, job: Job, model: str) -> Model:
+    return Model(job.image, model, job.role, name=job.name, sagemaker_session=session)
+
+
+@contextmanager
+def deployed_endpoint(session: Session, job: Job, model: str) -> Iterator[Ask]:
+    """Start an endpoint for the model at that address, and remove it at the end, also when it did not start."""
+    announce(session, "endpoint", job.name)
+    try:
+        # In local mode the endpoint is ready when deploy returns; wait=True would only sleep for half a minute.
+        with heeding_signals():
+            _build_model(session, job, model).deploy(
+                1, job.endpoint_type, endpoint_name=job.name, wait=not session.local_mode
+            )
+        yield partial(ask_endpoint, session, job.name)
+    finally:
+        if not job.keep_endpoint:
+            remove_endpoint(session.sagemaker_client, job.name)
+
+
+def transform(session: Session, job: Job, model: str, photos: str, output: str) -> None:
+    """Send every photo below an address; the answer to a.jpg is a.jpg.out."""
+    # SingleRecord: with the default, local mode takes every file for text.
+    transformer = _build_model(session, job, model).transformer(
+        1, job.endpoint_type, strategy="SingleRecord", accept="image/png", output_path=output
+    )
+    announce(session, "transform job", job.name)
+    # In local mode the job is done when transform returns, and wait=True would ask AWS for its log.
+    is_remote = not session.local_mode
+    transformer.transform(photos, content_type="image/jpeg", job_name=job.name, wait=is_remote, logs=is_remote)
+    transformer.delete_model()
 
 
 if __name__ == "__main__":
-    main()
+    run(sys.modules[__name__], __doc__, Path("demo/sdk_v2"))

@@ -1,81 +1,167 @@
 #!/usr/bin/env python3
-"""SageMaker local mode with SDK v3: train, deploy, predict, batch transform, and clean up, on this machine.
+"""SageMaker with SDK v3: train, deploy, predict, batch transform, and clean up, in local mode or on AWS.
 
     python local_mode/train_deploy_v3.py                                  draws a small data set and trains on it
     python local_mode/train_deploy_v3.py --data FOLDER --epochs 30 --set crop_size=240 base_size=240
+    python local_mode/train_deploy_v3.py --instance_type ml.g4dn.xlarge --image ... --role ... --bucket ...
 
 FOLDER holds the channels: train, train_annotation, validation, validation_annotation, and maybe label_map.
-Neither an AWS account nor credentials nor a region are needed, and nothing is sent to anybody.
-The calls of the SDK are here and in session_v3.py.
+All calls of the SDK are here; docs/byoc.md tells of AWS.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from example import (
-    build_job,
-    check_equal,
-    draw_data,
-    find_photo,
-    follow_training,
-    parse_arguments,
-    parse_mask,
-    report,
-    say,
-)
-from probability import read_probabilities
+import boto3
+from example import run
+from job import OBJECTIVE, Ask, Job, ask_endpoint, get_path
+from machine import check_machine, heeding_signals, open_scratch, stay_local
+from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.local import LocalSession
+from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
 from sagemaker.core.transformer import Transformer
-from session_v3 import NAME, deployed_endpoint, open_session, registered_model, train
+from sagemaker.train import ModelTrainer, configs
+from sagemaker.train.model_trainer import Mode
+from sagemaker.train.tuner import HyperparameterTuner
+from stop import announce, remove_endpoint
+
+from gluonseg import METRIC_DEFINITIONS
+
+__all__ = ["CategoricalParameter", "ContinuousParameter", "IntegerParameter", "Session"]
+TITLE = "SDK v3"
 
 
-def transform(session: LocalSession, instance_type: str, photos: Path, output: Path) -> None:
-    """Send every photo of a folder; the answer to a.jpg is a.jpg.out."""
-    transformer = Transformer(
-        NAME, 1, instance_type, accept="image/png", output_path=output.as_uri(), sagemaker_session=session
+@contextmanager
+def open_session(image: str, port: int = 8080) -> Iterator[LocalSession]:
+    """A session for local mode; at the end its containers and its scratch folder are gone."""
+    check_machine(image, port)
+    stay_local()
+    with open_scratch(image) as scratch:
+        # It insists on a region and never uses it.
+        session = LocalSession(boto3.Session(region_name="us-east-1"))
+        session.config = {"local": {"container_root": str(scratch), "serving_port": port}}
+        yield session
+
+
+def _choose_place(session: Session, job: Job) -> dict[str, Any]:
+    """What a trainer is told in local mode, and on AWS."""
+    if session.local_mode:
+        root = tempfile.mkdtemp(dir=session.config["local"]["container_root"])
+        return {"training_mode": Mode.LOCAL_CONTAINER, "local_container_root": root}
+    return {
+        "sagemaker_session": session,
+        "role": job.role,
+        "base_job_name": job.name,
+        "output_data_config": configs.OutputDataConfig(s3_output_path=job.output),
+        "checkpoint_config": configs.CheckpointConfig(s3_uri=job.checkpoints) if job.checkpoints else None,
+    }
+
+
+def _build_trainer(session: Session, job: Job) -> ModelTrainer:
+    """The training job; without source_code, the image itself trains."""
+    trainer = ModelTrainer(
+        training_image=job.image,
+        compute=configs.Compute(
+            instance_type=job.instance_type,
+            instance_count=job.instance_count,
+            enable_managed_spot_training=bool(job.checkpoints),
+        ),
+        hyperparameters=dict(job.hyperparameters),
+        stopping_condition=configs.StoppingCondition(
+            max_runtime_in_seconds=job.max_run, max_wait_time_in_seconds=job.max_wait
+        ),
+        **_choose_place(session, job),
     )
+    # In local mode SDK v3 takes the definitions and does not use them.
+    return trainer.with_metric_definitions(
+        [configs.MetricDefinition(name=one["Name"], regex=one["Regex"]) for one in METRIC_DEFINITIONS]
+    )
+
+
+def _build_inputs(session: Session, job: Job) -> list[configs.InputData]:
+    sources = {name: str(get_path(at)) if session.local_mode else at for name, at in job.channels.items()}
+    return [configs.InputData(channel_name=name, data_source=source) for name, source in sources.items()]
+
+
+def train(session: Session, job: Job) -> str:
+    """Run a training job, whose log is shown; the address of its model. RuntimeError when it fails in local mode."""
+    trainer, inputs = _build_trainer(session, job), _build_inputs(session, job)
+    if not session.local_mode:
+        # The log of the job comes by Python's logging, which SDK v3 leaves to the program.
+        logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+        trainer.train(inputs, wait=False, logs=False)
+        # SDK v3 puts the time behind the name that it is given.
+        started = trainer._latest_training_job
+        announce(session, "training job", started.training_job_name)
+        started.wait(logs=True)
+        return str(started.model_artifacts.s3_model_artifacts)
+    with heeding_signals():
+        trainer.train(inputs)
+    # train() returns nothing: this is where it leaves the model, and what else the job has written.
+    output = get_path(job.output)
+    output.mkdir(parents=True, exist_ok=True)
+    for path in Path(trainer.local_container_root, "compressed_artifacts").iterdir():
+        shutil.copy(path, output)
+    return f"{job.output}/model.tar.gz"
+
+
+def tune(session: Session, job: Job, ranges: Mapping[str, Any], max_jobs: int, max_parallel_jobs: int) -> str:
+    """Search for the hyperparameters with the greatest validation:mIOU; the best training job."""
+    limits = {"max_jobs": max_jobs, "max_parallel_jobs": max_parallel_jobs}
+    tuner = HyperparameterTuner(_build_trainer(session, job), OBJECTIVE, dict(ranges), METRIC_DEFINITIONS, **limits)
+    announce(session, "tuning job", job.name)
+    tuner.tune(_build_inputs(session, job), job_name=job.name)
+    return str(tuner.best_training_job())
+
+
+def _create_model(session: Session, job: Job, model: str) -> None:
+    container = {"Image": job.image, "ModelDataUrl": model, "Environment": {}}
+    session.sagemaker_client.create_model(ModelName=job.name, PrimaryContainer=container, ExecutionRoleArn=job.role)
+
+
+@contextmanager
+def deployed_endpoint(session: Session, job: Job, model: str) -> Iterator[Ask]:
+    """Start an endpoint for the model at that address, and remove it at the end, also when it did not start.
+
+    The calls are those of boto3's client, which LocalSession's answers, too. ModelBuilder cannot do this in local mode:
+    it asks AWS for a role, pulls the image from a registry, and puts every answer into JSON, which cannot hold a PNG.
+    """
+    client = session.sagemaker_client
+    variant = {"VariantName": "AllTraffic", "ModelName": job.name}
+    machine = {"InstanceType": job.endpoint_type, "InitialInstanceCount": 1}
+    announce(session, "endpoint", job.name)
+    try:
+        _create_model(session, job, model)
+        client.create_endpoint_config(EndpointConfigName=job.name, ProductionVariants=[{**variant, **machine}])
+        client.create_endpoint(EndpointName=job.name, EndpointConfigName=job.name)
+        if not session.local_mode:
+            session.wait_for_endpoint(job.name)
+        yield partial(ask_endpoint, session, job.name)
+    finally:
+        if not job.keep_endpoint:
+            remove_endpoint(client, job.name)
+
+
+def transform(session: Session, job: Job, model: str, photos: str, output: str) -> None:
+    """Send every photo below an address; the answer to a.jpg is a.jpg.out."""
+    _create_model(session, job, model)
+    transformer = Transformer(
+        job.name, 1, job.endpoint_type, accept="image/png", output_path=output, sagemaker_session=session
+    )
+    announce(session, "transform job", job.name)
     # With a name of its own: to make one up, SDK v3 would ask AWS for the model.
-    transformer.transform(photos.as_uri(), content_type="image/jpeg", job_name=NAME)
-
-
-def main() -> None:
-    """All steps."""
-    arguments = parse_arguments(__doc__, Path("demo/sdk_v3"))
-    output = arguments.output.resolve()
-    with open_session(arguments.image, arguments.port) as session:
-        say("1. The data")
-        data = arguments.data.resolve() if arguments.data else draw_data(output / "data")
-        photo = find_photo(data)
-        job = build_job(arguments, data, output / "model")
-        say(f"2. Train: {arguments.algorithm} on {arguments.backbone}, {arguments.epochs} epochs")
-        try:
-            with follow_training() as training:
-                model = train(session, job)
-        except RuntimeError:
-            sys.exit("the training failed; its last lines, above, say why")
-        say(f"3. Deploy, and predict {photo.name} with image/png and with application/x-protobuf")
-        with deployed_endpoint(session, job, model) as ask:
-            probabilities = read_probabilities(ask(photo, "application/x-protobuf"))
-            masks = {
-                "image/png": parse_mask(ask(photo, "image/png")),
-                # Of the probabilities, the largest makes the class of a pixel.
-                "application/x-protobuf": probabilities[0].argmax(axis=0).astype(np.uint8),
-            }
-        # After the endpoint is gone: both would listen on the same port.
-        say("4. Batch transform of all validation photos")
-        with registered_model(session, job, model), tempfile.TemporaryDirectory() as photos:
-            # A copy, because the SDK transforms nothing below /root, which is some people's home.
-            shutil.copytree(data / "validation", photos, dirs_exist_ok=True)
-            transform(session, arguments.instance_type, Path(photos), output / "masks")
-        masks["batch transform"] = parse_mask((output / "masks" / f"{photo.name}.out").read_bytes())
-        check_equal(masks)
-    report(training, model, output / "masks", photo, masks)
+    transformer.transform(photos, content_type="image/jpeg", job_name=job.name)
+    session.sagemaker_client.delete_model(ModelName=job.name)
 
 
 if __name__ == "__main__":
-    main()
+    run(sys.modules[__name__], __doc__, Path("demo/sdk_v3"))

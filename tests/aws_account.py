@@ -1,41 +1,65 @@
-"""An AWS account that moto plays, and local_mode/aws/byoc.py used in it."""
+"""AWS accounts that moto plays: one in this process, and one around a program of local_mode/ that uses an SDK."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
+import json
+import sysconfig
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from moto import mock_aws
 
+from program import build_environment, run_program
 from repository import ROOT
 
-SCRIPTS = ROOT / "local_mode" / "aws"
 ACCOUNT = "123456789012"  # moto's
 REGION = "us-east-1"
-
-Capture = pytest.CaptureFixture[str]
+CREDENTIALS = {
+    **dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing"),
+    **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/nonexistent"),
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_DEFAULT_REGION": REGION,
+}
 
 
 @contextmanager
-def made_up_account(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
-    """The scripts without any real account: made-up credentials, no configuration files, no metadata service."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
-        monkeypatch.setenv(f"AWS_{name}", "testing")
-    for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(f"AWS_{name}", str(folder / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+def made_up_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The programs without any real account: made-up credentials, no configuration files, no metadata service."""
+    monkeypatch.syspath_prepend(str(ROOT / "local_mode"))
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     with mock_aws():
         yield
 
 
-def run_byoc(capture: Capture, *arguments: str | Path) -> tuple[int, str, str]:
-    """Run byoc.py in this process: its exit code, and what it wrote to stdout and stderr."""
-    code: int = importlib.import_module("byoc").main([str(one) for one in arguments])
-    printed = capture.readouterr()
-    return code, printed.out, printed.err
+class Call(NamedTuple):
+    """A call of AWS: ``sagemaker``, ``CreateModel``, and what was sent."""
+
+    service: str
+    operation: str
+    sent: dict[str, Any]
+
+
+class Run(NamedTuple):
+    """How a program ended, and what it has called."""
+
+    code: int
+    output: str
+    calls: Sequence[Call]
+
+    def find(self, operation: str) -> list[dict[str, Any]]:
+        """What was sent at each call of this operation."""
+        return [call.sent for call in self.calls if call.operation == operation]
+
+
+def run_on_aws(python: Path, folder: Path, program: Path, *arguments: str | Path) -> Run:
+    """Run a program in ``folder``, under the Python of an SDK."""
+    runner, packages, calls = ROOT / "tests" / "aws_runner.py", sysconfig.get_path("purelib"), folder / "calls"
+    environment = build_environment("AWS_", "SAGEMAKER_", HOME=str(folder), OMP_NUM_THREADS="1", **CREDENTIALS)
+    done = run_program([python, runner, packages, calls, program, *arguments], environment, cwd=folder)
+    lines = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+    return Run(done.returncode, done.stdout, [Call(*json.loads(line)) for line in lines])

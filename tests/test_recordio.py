@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gluonseg.predict.recordio import Float32Array, encode_probabilities
+from gluonseg.predict.recordio import Float32Array, decode_probabilities, encode_probabilities
 from notebook_client import build_record, parse_mask, parse_probabilities, read_record, read_record_with_mxnet
 
 
@@ -35,6 +35,7 @@ def test_notebook_steps_give_the_array_back(classes: int, height: int, width: in
     assert len(body) % 4 == 0
     np.testing.assert_array_equal(parse_probabilities(read_record(body)), probabilities)
     np.testing.assert_array_equal(parse_mask(body), probabilities.argmax(axis=0))
+    np.testing.assert_array_equal(decode_probabilities(body), probabilities)
 
 
 def test_the_message_has_the_two_features_and_nothing_else() -> None:

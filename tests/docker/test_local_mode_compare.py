@@ -89,7 +89,8 @@ def test_a_job_that_is_killed_does_not_sink_the_other(
     done = user.run("compare.py", *build_arguments(image, few_photos))
     thread.join()
     assert done.returncode == 1, done.stdout
-    assert "\nFCN resnet-18 failed: the container ended with exit code 137: it was killed" in done.stdout
+    told = "\n== fcn resnet-18 seed 0 failed: the container ended with exit code 137: it was killed"
+    assert told in done.stdout
     finished, failed = read_rows(tmp_path / "demo" / "compare" / "comparison")
     assert (finished["algorithm"], finished["status"], failed["algorithm"], failed["status"]) == (
         "unet", "finished", "fcn", "failed",

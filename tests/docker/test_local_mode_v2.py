@@ -35,13 +35,12 @@ def test_train_deploy_predict_transform(
 
 def test_the_public_notebook_runs_to_its_end(image: str, newcomer: Newcomer, few_photos: Path, tmp_path: Path) -> None:
     """Pretrained weights and all; only size and number of epochs are a test's."""
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    write_params(draw_arrays("resnet-50"), weights / "resnet-50.params")
-    done = newcomer.run(
-        "builtin_notebook.py", "--image", image, "--data", few_photos, "--num_classes", "4", "--pretrained", weights,
-        "--port", str(find_free_port()), "--set", "epochs=1", *TINY,
-    )  # fmt: skip
+    data = tmp_path / "data"
+    shutil.copytree(few_photos, data)
+    (data / "pretrained").mkdir()
+    write_params(draw_arrays("resnet-50"), data / "pretrained" / "resnet-50.params")
+    place = ("--image", image, "--data", data, "--port", str(find_free_port()))
+    done = newcomer.run("builtin_notebook.py", *place, "--set", "epochs=1", *TINY)
     assert done.returncode == 0, done.stdout
     assert "'use_pretrained_model': 'True'" in done.stdout
     assert "== Run to the end" in done.stdout

@@ -57,3 +57,13 @@ def encode_probabilities(probabilities_chw: Float32Array) -> bytes:
     shape.value.int32_tensor.values.extend((1, *probabilities_chw.shape))
     message = record.SerializeToString()
     return b"".join((struct.pack("<II", _MAGIC, len(message)), message, bytes(-len(message) % 4)))
+
+
+def decode_probabilities(body: bytes) -> Float32Array:
+    """The probabilities (num_classes, H, W) in such a record, of this server or of the built-in algorithm."""
+    (length,) = struct.unpack_from("<I", body, 4)
+    record = _build_record_class().FromString(body[8 : 8 + length])
+    values = {feature.key: feature.value for feature in record.features}
+    flat = np.frombuffer(values["target"].float32_tensor.values, "<f4")
+    probabilities_chw: Float32Array = flat.reshape(values["shape"].int32_tensor.values)[0]
+    return probabilities_chw

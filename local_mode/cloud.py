@@ -1,0 +1,123 @@
+"""What a run on AWS needs besides the SDK: its options, checks before anything is sent, and the data in S3."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from job import Job
+from machine import CONFIG, CONFIG_VARIABLE
+
+from gluonseg.errors import UserError, join_names
+from gluonseg.hyperparameters import get_specs
+
+# Families whose processor is ARM, or whose GPU is of a generation that MXNet 1.9.1 has no machine code for.
+_ARM = re.compile(r"ml\.[a-z]+\d+g[den]*\.|ml\.p6e-")
+_OTHER_GPU = re.compile(r"ml\.(p2|p5|p5en?|p6[a-z0-9-]*|g7e?)\.")
+_NAME = re.compile(r"(?=.{1,18}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+"""With the time behind it, it is as long as the name of a tuning job may be."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a run on AWS."""
+    group = parser.add_argument_group("on AWS", "with --instance_type ml.g4dn.xlarge, for one; docs/byoc.md")
+    group.add_argument("--role", metavar="ARN", help="the role that SageMaker takes on")
+    group.add_argument("--bucket", help="for data and results")
+    group.add_argument("--name", default="gluonseg", help="beginning of the names on AWS (%(default)s)")
+    group.add_argument("--s3_data", metavar="S3", help="where --data is in S3 already; it is not copied then")
+    group.add_argument("--max_run", type=int, default=Job.max_run, metavar="SECONDS", help="of a training (a day)")
+    group.add_argument("--spot", action="store_true", help="train on spare machines, going on from checkpoints")
+    group.add_argument("--tune", nargs="+", default=[], metavar="NAME", help="search for these hyperparameters")
+    group.add_argument("--max_jobs", type=int, default=4, help="trainings of a search (%(default)s)")
+    group.add_argument("--max_parallel_jobs", type=int, default=1, help="at a time (%(default)s)")
+    group.add_argument("--endpoint_type", default="ml.m5.xlarge", help="machine of the endpoint (%(default)s)")
+    group.add_argument("--keep_endpoint", action="store_true", help="it costs money until it is removed")
+
+
+def check_instance_type(instance_type: str) -> None:
+    """UserError when this image cannot use such a machine."""
+    if not instance_type.startswith("ml."):
+        raise UserError(f"{instance_type} is no machine of SageMaker: they begin with ml., such as ml.g4dn.xlarge")
+    if _ARM.match(instance_type):
+        raise UserError(f"{instance_type}: its processor is ARM, the image is x86_64; take ml.m5 or ml.c5")
+    if _OTHER_GPU.match(instance_type):
+        raise UserError(f"{instance_type}: MXNet 1.9.1 has no code for its GPU; take ml.g4dn, ml.g5, ml.g6 or ml.p3")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """UserError for what AWS would refuse, or show only after minutes on a machine that costs money."""
+    check_instance_type(options.instance_type)
+    check_instance_type(options.endpoint_type)
+    if not options.role or not options.bucket:
+        raise UserError("on AWS give --role and --bucket, see docs/byoc.md")
+    if options.instance_count != 1:
+        raise UserError(f"instance_count is {options.instance_count}; training runs on one machine")
+    if ".dkr.ecr" not in options.image:
+        raise UserError(f"image {options.image} is not in Amazon ECR; local_mode/push.py prints the address to give")
+    if not _NAME.fullmatch(options.name):
+        raise UserError(f"name {options.name!r}: take at most 18 letters and digits, with hyphens between them")
+    if not 1 <= options.max_parallel_jobs <= options.max_jobs:
+        raise UserError(f"max_parallel_jobs is {options.max_parallel_jobs}; give 1 to max_jobs ({options.max_jobs})")
+    if options.tune and options.spot:
+        raise UserError("leave out --spot: the trainings of a search would take each other's checkpoints")
+    tunable = [name for name, spec in get_specs().items() if spec.tunable]
+    if unknown := [name for name in options.tune if name not in tunable]:
+        raise UserError(f"tune {unknown[0]!r}: it cannot be tuned; choose from {join_names(tunable)}")
+
+
+def connect(session_class: Any, image: str) -> Any:
+    """The SDK's session, in the region and with the credentials that boto3 finds."""
+    os.environ.setdefault(CONFIG_VARIABLE, str(CONFIG))
+    # Else SDK v3 refuses a role that may not do what only jobs in a VPC need.
+    os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
+    session = session_class()
+    if f".{session.boto_region_name}." not in image:
+        raise UserError(f"image {image} is not in the region {session.boto_region_name}: AWS_DEFAULT_REGION chooses it")
+    return session
+
+
+def move_to_s3(session: Any, job: Job, data: Path, options: argparse.Namespace) -> Job:
+    """``job`` with its data and its results in S3, and what AWS has to know besides."""
+    name = f"{options.name}-{datetime.now(timezone.utc):%y%m%d-%H%M%S}"
+    folder = options.s3_data or f"s3://{options.bucket}/{name}/data"
+    if not options.s3_data:
+        for channel in job.channels:
+            session.upload_data(str(data / channel), options.bucket, f"{name}/data/{channel}")
+    return dataclasses.replace(
+        job,
+        # The slash at the end: without it .../train brings .../train_annotation along.
+        channels={channel: f"{folder.rstrip('/')}/{channel}/" for channel in job.channels},
+        output=f"s3://{options.bucket}/{name}",
+        endpoint_type=options.endpoint_type,
+        name=name,
+        role=options.role,
+        max_run=options.max_run,
+        checkpoints=f"s3://{options.bucket}/{name}/checkpoints" if options.spot else None,
+        keep_endpoint=options.keep_endpoint,
+    )
+
+
+def build_ranges(sdk: Any, names: list[str]) -> dict[str, Any]:
+    """The range of each hyperparameter, that of the built-in algorithm, with the classes of ``sdk``."""
+    ranges = {}
+    for name in names:
+        spec = get_specs()[name]
+        low, found, high = spec.tunable.partition(" to ")
+        if not found:
+            ranges[name] = sdk.CategoricalParameter(spec.tunable.split(", "))
+        elif spec.kind is int:
+            ranges[name] = sdk.IntegerParameter(int(low), int(high))
+        else:
+            ranges[name] = sdk.ContinuousParameter(float(low), float(high))
+    return ranges
+
+
+def find_model(session: Any, training_job: str) -> str:
+    """The address of the model of a training job that is over."""
+    found = session.sagemaker_client.describe_training_job(TrainingJobName=training_job)
+    return str(found["ModelArtifacts"]["S3ModelArtifacts"])

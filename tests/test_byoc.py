@@ -1,0 +1,237 @@
+"""docs/byoc.md: its commands and programs with both SDKs in an account that moto plays, and what is refused before."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib
+import json
+import re
+import shlex
+import string
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+
+from aws_account import Run, made_up_account, run_on_aws
+from docker_engine import FindSdk
+from gluonseg import METRIC_DEFINITIONS
+from gluonseg.errors import UserError
+from repository import ROOT, read_blocks, read_commands
+
+PAGE = "docs/byoc.md"
+COMMANDS = read_commands(PAGE)
+PROGRAM = re.compile(r"\.venv-sdk-v2/bin/python (local_mode/\w+\.py) (.*)")
+Use = Callable[[str], Run]
+
+
+def test_every_command_is_covered() -> None:
+    others = [command for command in COMMANDS if not PROGRAM.match(command) and not re.match(r"\w+=", command)]
+    assert [command.split()[0] for command in others] == ["export", "docker/build.sh"]
+
+
+def list_commands() -> dict[str, list[str]]:
+    """The page's commands that train, by the option that tells them from the others, with its variables filled in."""
+    variables: dict[str, str] = {}
+    found = {}
+    for command in COMMANDS:
+        text = string.Template(command).safe_substitute(variables)
+        if assigned := re.fullmatch(r"(\w+)=\"?(.*?)\"?", text):
+            variables[assigned[1]] = assigned[2]
+        elif (program := PROGRAM.match(text)) and "train_deploy" in program[1]:
+            options = [option for option in ("--tune", "--spot", "--keep_endpoint") if option in program[2]]
+            found[options[0] if options else ""] = shlex.split(program[2])
+    return found
+
+
+@pytest.fixture(scope="module", params=["v2", "v3"])
+def use(
+    request: pytest.FixtureRequest, find_sdk: FindSdk, few_photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Use:
+    """Runs the command of the page that has an option, each once, on few photos."""
+    runs: dict[str, Run] = {}
+    python = find_sdk(request.param)
+
+    def run(option: str) -> Run:
+        if option not in runs:
+            folder = tmp_path_factory.mktemp("byoc")
+            program = ROOT / f"local_mode/train_deploy_{request.param}.py"
+            runs[option] = run_on_aws(python, folder, program, *list_commands()[option], "--data", few_photos)
+        assert runs[option].code == 0, runs[option].output
+        return runs[option]
+
+    return run
+
+
+def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(use: Use) -> None:
+    run = use("")
+    assert "image/png = application/x-protobuf = batch transform" in run.output
+    assert "mIOU of the last epoch 0.500" in run.output
+    for part in ("Model", "EndpointConfig", "Endpoint"):
+        made = {sent[f"{part}Name"] for sent in run.find(f"Create{part}")}
+        assert made
+        assert made == {sent[f"{part}Name"] for sent in run.find(f"Delete{part}")}
+
+
+def test_what_a_training_job_is_told(use: Use) -> None:
+    (job,) = use("").find("CreateTrainingJob")
+    channels = {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in job["InputDataConfig"]}
+    assert list(channels) == ["train", "train_annotation", "validation", "validation_annotation", "label_map"]
+    # Without the slash the channel train would hold train_annotation, too.
+    assert all(uri.endswith(f"/data/{name}/") for name, uri in channels.items())
+    assert job["AlgorithmSpecification"]["MetricDefinitions"] == METRIC_DEFINITIONS
+    assert job["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600}
+    assert job["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
+    assert job["HyperParameters"]["num_training_samples"] == "12"
+    assert use("").find("CreateEndpointConfig")[0]["ProductionVariants"][0]["InstanceType"] == "ml.m5.xlarge"
+
+
+def test_spot_training_has_checkpoints(use: Use) -> None:
+    (job,) = use("--spot").find("CreateTrainingJob")
+    assert job["EnableManagedSpotTraining"]
+    assert job["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
+    assert job["CheckpointConfig"]["S3Uri"].endswith("/checkpoints")
+    assert job["CheckpointConfig"].get("LocalPath", "/opt/ml/checkpoints") == "/opt/ml/checkpoints"
+
+
+def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(use: Use) -> None:
+    run = use("--tune")
+    (job,) = run.find("CreateHyperParameterTuningJob")
+    config = job["HyperParameterTuningJobConfig"]
+    assert config["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:mIOU"}
+    ranges = {one["Name"]: (float(one["MinValue"]), float(one["MaxValue"]))
+              for one in config["ParameterRanges"]["ContinuousParameterRanges"]}  # fmt: skip
+    assert ranges == {"learning_rate": (1e-4, 0.1), "weight_decay": (1e-5, 1e-3)}
+    definition = job["TrainingJobDefinition"]
+    assert definition["AlgorithmSpecification"]["MetricDefinitions"] == METRIC_DEFINITIONS
+    assert not ranges.keys() & definition["StaticHyperParameters"].keys()
+    best = run.find("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"]
+    assert best.endswith("/FakeTrainingJobName/output/model.tar.gz")
+
+
+def test_an_endpoint_of_a_model_that_is_there_stays(use: Use) -> None:
+    run = use("--keep_endpoint")
+    assert run.find("CreateTrainingJob") == run.find("DeleteEndpoint") == []
+    (endpoint,) = run.find("CreateEndpoint")
+    assert run.output.splitlines()[-1].endswith(f"/local_mode/stop.py {endpoint['EndpointName']}")
+    assert endpoint["EndpointName"] not in [sent["ModelName"] for sent in run.find("DeleteModel")]
+
+
+def test_programs_on_the_page_run(find_sdk: FindSdk, few_photos: Path, tmp_path: Path) -> None:
+    photo = next((few_photos / "validation").iterdir())
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(read_blocks(PAGE, "python")), encoding="utf-8")
+    run = run_on_aws(find_sdk("v2"), tmp_path, program)
+    assert run.code == 0, run.output
+    (job,) = run.find("CreateTrainingJob")
+    assert job["AlgorithmSpecification"]["MetricDefinitions"] == METRIC_DEFINITIONS
+    assert (tmp_path / "mask.png").stat().st_size
+
+
+# --- the policies
+
+
+def read_policies() -> list[dict[str, Any]]:
+    return [json.loads(text) for text in read_blocks(PAGE, "json")]
+
+
+def list_actions(policy: dict[str, Any]) -> set[str]:
+    actions = [statement["Action"] for statement in policy["Statement"]]
+    return {one for action in actions for one in ([action] if isinstance(action, str) else action)}
+
+
+def test_the_user_may_do_what_the_programs_do(use: Use) -> None:
+    calls = [call for option in ("", "--tune", "--spot", "--keep_endpoint") for call in use(option).calls]
+    renamed = {"sagemaker-runtime": "sagemaker", "ListObjectsV2": "ListBucket", "HeadObject": "GetObject"}
+    used = {f"{renamed.get(one.service, one.service)}:{renamed.get(one.operation, one.operation)}" for one in calls}
+    used -= {"sts:GetCallerIdentity"}  # which needs no right
+    assert "sagemaker:CreateTransformJob" in used
+    allowed = list_actions(read_policies()[2])
+    assert [one for one in used if not any(fnmatch.fnmatchcase(one, action) for action in allowed)] == []
+
+
+def test_policies_name_operations_that_exist() -> None:
+    session = botocore.session.get_session()
+    policies = read_policies()
+    assert len(policies) == 3
+    for service, operation in (action.split(":") for policy in policies for action in list_actions(policy)):
+        # S3's and IAM's permissions are not all named like operations.
+        if service in ("ecr", "logs", "cloudwatch") and operation not in ("*", "BatchCheckLayerAvailability"):
+            assert operation in session.get_service_model(service).operation_names, f"{service}:{operation}"
+
+
+def test_policies_are_taken_by_iam(monkeypatch: pytest.MonkeyPatch) -> None:
+    with made_up_account(monkeypatch):
+        iam = boto3.client("iam")
+        trust, *others = [json.dumps(policy) for policy in read_policies()]
+        iam.create_role(RoleName="gluonseg-sagemaker", AssumeRolePolicyDocument=trust)
+        for number, policy in enumerate(others):
+            iam.create_policy(PolicyName=f"p{number}", PolicyDocument=policy)
+
+
+# --- what is refused before anything is sent
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "local_mode"))
+    return importlib.import_module("cloud")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--instance_type", "g4dn.xlarge"], "they begin with ml."),
+        (["--instance_type", "ml.p5.48xlarge"], "MXNet 1.9.1 has no code for its GPU"),
+        (["--instance_type", "ml.g7e.2xlarge"], "MXNet 1.9.1 has no code for its GPU"),
+        (["--endpoint_type", "ml.c7g.large"], "its processor is ARM"),
+        (["--role", ""], "give --role and --bucket"),
+        (["--image", "gluonseg"], "is not in Amazon ECR"),
+        (["--instance_count", "2"], "training runs on one machine"),
+        (["--name", "my_job"], "with hyphens between them"),
+        (["--name", "a-name-of-19-letters"], "at most 18"),
+        (["--max_parallel_jobs", "5"], "give 1 to max_jobs"),
+        (["--tune", "epochs"], "it cannot be tuned; choose from learning_rate"),
+        (["--tune", "momentum", "--spot"], "leave out --spot"),
+    ],
+)
+def test_options_that_aws_would_not_take(cloud: Any, options: list[str], told: str) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--image")
+    parser.add_argument("--instance_type")
+    parser.add_argument("--instance_count", type=int, default=1)
+    cloud.add_options(parser)
+    good = ["--image", "1.dkr.ecr.us-east-1.amazonaws.com/gluonseg", "--instance_type", "ml.g5.xlarge"]
+    good += ["--role", "arn:aws:iam::1:role/r", "--bucket", "b"]
+    cloud.check_options(parser.parse_args(good))
+    with pytest.raises(UserError, match=re.escape(told)):
+        cloud.check_options(parser.parse_args([*good, *options]))
+
+
+def test_machines_that_can_be_used(cloud: Any) -> None:
+    for machine in ("ml.g4dn.xlarge", "ml.g6e.xlarge", "ml.p4d.24xlarge", "ml.p3dn.24xlarge", "ml.m5.xlarge"):
+        cloud.check_instance_type(machine)
+
+
+def test_an_image_of_another_region_is_refused(cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cloud.CONFIG_VARIABLE, "mine.yaml")
+    monkeypatch.setenv("SAGEMAKER_VALIDATE_ROLE", "true")
+    session = SimpleNamespace(boto_region_name="eu-west-1")
+    with pytest.raises(UserError, match="not in the region eu-west-1"):
+        cloud.connect(lambda: session, "1.dkr.ecr.us-east-1.amazonaws.com/gluonseg")
+    assert cloud.connect(lambda: session, "1.dkr.ecr.eu-west-1.amazonaws.com/gluonseg") is session
+
+
+def test_data_in_s3_is_not_copied(cloud: Any, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    cloud.add_options(parser)
+    options = parser.parse_args(["--bucket", "b", "--role", "r", "--s3_data", "s3://other/data"])
+    job = importlib.import_module("job").Job("image", {}, {"train": "file:///train"}, "file:///out")
+    moved = cloud.move_to_s3(None, job, tmp_path, options)
+    assert moved.channels == {"train": "s3://other/data/train/"}
