@@ -25,8 +25,7 @@ lint: $(TESTING) ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-bench: $(TESTING) ## measure everything beside its peers, which are installed for it; DATA=/path/to/oxford-iiit-pet, STAGES="engine server"
-	$(VENV)/bin/python $(PIP) --quiet --require-hashes -r benchmarks/requirements.txt
+bench: $(TESTING) ## measure everything beside its peers; DATA=/path/to/oxford-iiit-pet, STAGES="engine server"
 	$(if $(DATA),GLUONSEG_BENCH_DATA="$(DATA)") $(VENV)/bin/python -m benchmarks $(STAGES)
 
 faults: $(TESTING) ## run the tests of all faults in docs/reliability.md

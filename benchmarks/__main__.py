@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
+import platform
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
-from benchmarks.photo import describe_data, find_pets
-from benchmarks.row import Row, describe_row, format_table
+from benchmarks.inputs import describe_data, find_pets
+from benchmarks.row import Row, format_table
 from benchmarks.variant import ROOT
+from gluonseg.cores import count_usable_cores
 from gluonseg.errors import DataError
 
-STAGES = ("input_pipeline", "training_step", "engine", "int8", "server", "cold_start", "model_server")
+STAGES = ("input_pipeline", "training_step", "engine", "int8", "server", "model_server")
 """Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[Row]``."""
 SCRATCH = ROOT / "build" / "bench"
 RESULT = SCRATCH / "results.json"
 BUSY_LOAD = 0.5
+
+
+def describe_machine() -> dict[str, Any]:
+    """The first processor as Linux describes it, cores, versions of all packages."""
+    return {
+        "processor": Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines(),
+        "cores": count_usable_cores(),
+        "python": platform.python_version(),
+        "packages": {item.name: item.version for item in metadata.distributions()},
+    }
 
 
 def _wait_until_idle(patience_s: float = 90.0) -> float:
@@ -43,12 +56,6 @@ def _measure(stage: str) -> tuple[list[Row], dict[str, Any]]:
     return rows, {"load": load, "seconds": round(time.monotonic() - start, 1)}
 
 
-def _format_loads(stages: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line for each stage that something else may have slowed down."""
-    loads = {stage: facts["load"] for stage, facts in stages.items() if facts.get("load", 0) > BUSY_LOAD}
-    return "".join(f"- {stage}: measured at load {load:.2f}: the machine was busy\n" for stage, load in loads.items())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the stages named, or all; returns 0 when every stage ran and every bar is met, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -65,7 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SCRATCH.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     stages: dict[str, Any] = {}
-    failed = []
     for stage in parsed.stages or STAGES:
         try:
             found, stages[stage] = _measure(stage)
@@ -73,18 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # What a stage needs, such as Java, may be missing here; the others are measured all the same.
             traceback.print_exc()
             found, stages[stage] = [], {"error": str(error)}
-            failed.append(stage)
         rows += found
         # After each stage: a whole run takes long, and what is measured is measured.
         content = {
             "machine": describe_machine(),
             "data": describe_data(SCRATCH),
             "stages": stages,
-            "rows": [describe_row(row) for row in rows],
+            "rows": [{**dataclasses.asdict(row), "is_met": row.is_met} for row in rows],
         }
         parsed.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(format_table(rows))
-    print(_format_loads(stages), end="")
+    for stage, facts in stages.items():
+        if facts.get("load", 0) > BUSY_LOAD:
+            print(f"- {stage}: measured at load {facts['load']:.2f}: the machine was busy")
+    failed = [stage for stage, facts in stages.items() if "error" in facts]
     if failed:
         print(f"not measured, see the messages above: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed or any(row.is_met is False for row in rows) else 0

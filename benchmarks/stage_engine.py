@@ -1,88 +1,121 @@
-"""Our prediction engine beside GluonCV's ``predict`` as its demos use it; MXNet and OpenVINO for information."""
+"""Our prediction engine beside GluonCV's ``predict`` as its demos use it.
+
+``python -m benchmarks.stage_engine ENGINE MODEL PHOTO COUNT MASK`` is one side: the photo, COUNT times a round. ENGINE
+is a name of :data:`LOADERS`; the mask is kept in the file MASK.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from importlib.util import find_spec
+import sys
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from benchmarks.inputs import prepare_photo
 from benchmarks.model import prepare_model
-from benchmarks.rounds import Series, pick, run_rounds
 from benchmarks.row import AT_MOST, Row, build_ratio_row
-from benchmarks.training_batch import THREADS
-from benchmarks.variant import Variant
-from gluonseg.cores import count_usable_cores
+from benchmarks.variant import Variant, compare, pick, serve_rounds
+from gluonseg.cores import count_usable_cores, set_thread_count
+from gluonseg.models.artifact import read_folder
+from gluonseg.models.onnx_file import FLOAT32, INT8
 
-_MODULE = "benchmarks.variants.engine"
-_SQUARE, _PHOTO = ("480", "480"), ("375", "500")
-"""Height and width; the first is the size that GluonCV's networks are trained at."""
+UInt8Array = npt.NDArray[np.uint8]
+Predict = Callable[[UInt8Array], UInt8Array]
 _PEER = "GluonCV predict"
-_MB = 1e6
 
 
-def _start(
-    stack: ExitStack, scratch: Path, engine: str, model: Path, threads: str, size: tuple[str, str] = _SQUARE
+def start_engine(
+    engine: str, model: Path, photo: Path, mask: Path, threads: int | None = None, count: int = 1
 ) -> Variant:
-    arguments = (engine, str(model), *size, "--save", str(_find_mask(scratch, engine, size)))
-    return stack.enter_context(
-        Variant(f"{engine} {threads}", _MODULE, arguments, environ={THREADS: threads})
-    )
-
-
-def _find_mask(scratch: Path, engine: str, size: tuple[str, str]) -> Path:
-    return scratch / f"mask-{engine}-{'x'.join(size)}.npy"
-
-
-def _build_agreement(scratch: Path, size: tuple[str, str]) -> Row:
-    ours, theirs = (np.load(_find_mask(scratch, engine, size)) for engine in ("ours", "gluoncv"))
-    share = 100 * float((ours == theirs).mean())
-    note = f"of {len(np.unique(theirs))} classes in their mask"
-    return Row(f"prediction, same class, {'x'.join(size)}", _PEER, "% of pixels", share, None, share, 99.99, note=note)
-
-
-def _measure_photo(scratch: Path, model: Path, cores: str) -> list[Row]:
-    """The same for a photo that is no square, whose sides are no multiples of the stride."""
-    with ExitStack() as stack:
-        variants = [_start(stack, scratch, engine, model, cores, _PHOTO) for engine in ("gluoncv", "ours")]
-        series = run_rounds(variants)
-    compared = _compare(series, f"ours {cores}", f"gluoncv {cores}")
-    stage = f"prediction, {cores} threads, {'x'.join(_PHOTO)}"
-    return [build_ratio_row(stage, _PEER, "photos/s", *compared, None), _build_agreement(scratch, _PHOTO)]
-
-
-def _compare(series: Series, name: str, other: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Photos per second of both."""
-    return [1 / time for time in pick(series, name)], [1 / time for time in pick(series, other)]
+    """One side; without ``threads`` the engine takes as many as it does by default."""
+    arguments = map(str, (engine, model, photo, count, mask))
+    return Variant("benchmarks.stage_engine", *arguments, threads=threads)
 
 
 def measure(scratch: Path) -> list[Row]:
-    """FCN resnet-50, 21 classes, one photo of 480x480 at a time; an empty thread count is the default."""
-    model = prepare_model(scratch, "fcn", "resnet-50", 21, onnx=True)
-    cores = str(count_usable_cores())
-    settings = [("gluoncv", ""), ("ours", ""), ("gluoncv", cores), ("ours", cores), ("mxnet", cores)]
-    if find_spec("openvino"):
-        settings.append(("openvino", cores))
-    with ExitStack() as stack:
-        variants = [_start(stack, scratch, engine, model, threads) for engine, threads in settings]
-        series = run_rounds(variants)
-        loads = {variant.name: variant.ready["load_s"] for variant in variants}
-    unit, same = "photos/s", f"prediction, {cores} threads"
-    rows = [
-        build_ratio_row("prediction, out of the box", _PEER, unit, *_compare(series, "ours ", "gluoncv "), 1.7),
-        build_ratio_row(same, _PEER, unit, *_compare(series, f"ours {cores}", f"gluoncv {cores}"), 1.12),
-        _build_agreement(scratch, _SQUARE),
-        *_measure_photo(scratch, model, cores),
-    ]
-    for engine, _ in settings[4:]:
-        name = f"{engine} {cores}"
-        compared = _compare(series, f"ours {cores}", name)
-        note = f"{engine} loaded in {loads[name]:.1f} s, ours in {loads[f'ours {cores}']:.1f} s"
-        rows.append(build_ratio_row(same, engine, unit, *compared, None, note=note))
-    ours, theirs = (
-        [value / _MB for value in pick(series, name, "peak_bytes")] for name in (f"ours {cores}", f"gluoncv {cores}")
+    """FCN resnet-50, 21 classes, one photo of 480x480 at a time: the size that GluonCV's networks are trained at."""
+    model, photo = prepare_model(scratch, "fcn", "resnet-50"), prepare_photo(scratch, (480, 480))
+    cores = count_usable_cores()
+    masks = {engine: scratch / f"mask-{engine}.npy" for engine in LOADERS}
+
+    def start(engine: str, threads: int | None) -> Variant:
+        return start_engine(engine, model, photo, masks[engine], threads)
+
+    series = compare(
+        {
+            "gluoncv by default": start("gluoncv", None),
+            "ours by default": start("ours", None),
+            "gluoncv": start("gluoncv", cores),
+            "ours": start("ours", cores),
+        }
     )
-    rows.append(build_ratio_row("memory of prediction", _PEER, "MB", ours, theirs, None, AT_MOST))
-    return rows
+    ours, theirs = np.load(masks["ours"]), np.load(masks["gluoncv"])
+    share, note = 100 * float((ours == theirs).mean()), f"of {len(np.unique(theirs))} classes in their mask"
+    name, unit = f"prediction, {cores} threads", "photos/s"
+    untold = pick(series, "rate", "ours by default", "gluoncv by default")
+    memory = pick(series, "peak_mb", "ours", "gluoncv")
+    return [
+        build_ratio_row("prediction, out of the box", _PEER, unit, *untold, 1.7),
+        build_ratio_row(name, _PEER, unit, *pick(series, "rate", "ours", "gluoncv"), 1.12),
+        Row("prediction, same class", _PEER, "% of pixels", share, None, share, 99.99, note=note),
+        build_ratio_row("memory of prediction", _PEER, "MB", *memory, sense=AT_MOST),
+    ]
+
+
+def _load_ours(model: Path, precision: str = FLOAT32) -> Predict:
+    set_thread_count()
+    from gluonseg.predict.predictor import load_predictor
+
+    return load_predictor(model, precision=precision).predict_mask
+
+
+def _load_gluoncv(model: Path) -> Predict:
+    """GluonCV's own class as its demos use it: transform, predict, argmax; MXNet's default number of threads."""
+    import mxnet as mx
+    from gluoncv.data.transforms.presets.segmentation import test_transform
+    from gluoncv.model_zoo.fcn import FCN
+
+    artifact = read_folder(model)
+    backbone = artifact.card.backbone.replace("-", "")
+    network: Any = FCN(artifact.card.num_classes, backbone=backbone, pretrained_base=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GluonCV has initialized its heads already
+        network.initialize()
+    for name, parameter in network._collect_params_with_prefix().items():
+        parameter._load_init(artifact.params[name], mx.cpu(), cast_dtype=True, dtype_source="current")
+
+    def predict(image: UInt8Array) -> UInt8Array:
+        output = network.predict(test_transform(mx.nd.array(image), mx.cpu(0)))
+        mask: UInt8Array = mx.nd.squeeze(mx.nd.argmax(output, 1)).asnumpy().astype(np.uint8)
+        return mask
+
+    return predict
+
+
+LOADERS: Mapping[str, Callable[[Path], Predict]] = {
+    "ours": _load_ours,
+    "int8": lambda model: _load_ours(model, INT8),
+    "gluoncv": _load_gluoncv,
+}
+
+
+def main(engine: str, model: str, photo: str, count: str, mask: str) -> None:
+    """Load, warm up, serve rounds."""
+    from gluonseg.data.decode import read_image
+
+    image, predict = read_image(Path(photo)), LOADERS[engine](Path(model))
+    np.save(mask, predict(image))
+
+    def run() -> None:
+        for _ in range(int(count)):
+            predict(image)
+
+    serve_rounds(run, count=int(count))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,87 +1,88 @@
-"""Decoding and augmentation beside GluonCV's: photos per CPU-second, one process, one thread; size of a batch."""
+"""Decoding and augmentation beside GluonCV's: photos per CPU-second, one process, one thread; size of a batch.
+
+``python -m benchmarks.stage_input_pipeline IMAGES MASKS COUNT PASSES CACHE_BYTES`` is our side: passes over
+photos and masks as gluonseg's training prepares them.
+"""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import sys
 from pathlib import Path
 
-from benchmarks.photo import prepare_channels
-from benchmarks.rounds import Series, pick, run_rounds
+from benchmarks.inputs import prepare_channels
 from benchmarks.row import AT_MOST, Row, build_ratio_row
-from benchmarks.variant import Variant
+from benchmarks.variant import Measurement, Variant, compare, pick, serve_rounds
 from gluonseg.data.pairs import match_pairs
 
+BASE_SIZE, CROP_SIZE, BATCH_SIZE = 520, 480, 8
 _MOST_PHOTOS = 320
-_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-_ALL_BYTES = str(1 << 32)
-_UNIT = "photos/CPU-s"
+_PEER = "GluonCV's data set"
 _RULE = (
     "pictures are normalised and in an array of MXNet's on both sides; GluonCV's masks too are made arrays of MXNet's, "
     "of 32 bits a pixel, while ours stay uint8, as our loss takes them"
 )
-_WARM_PASSES = "4"
-_PLACED = "--placed"
-
-
-def _build_variants(images: Path, masks: Path, count: int, stack: ExitStack) -> list[Variant]:
-    def start(name: str, module: str, *settings: str) -> Variant:
-        arguments = (str(images), str(masks), str(count), *settings)
-        return stack.enter_context(
-            Variant(name, f"benchmarks.variants.{module}", arguments, environ=_ONE_THREAD)
-        )  # fmt: skip
-
-    return [
-        start("gluoncv", "gluoncv_pipeline", "0"),
-        start("gluoncv decoded", "gluoncv_pipeline", "0", "decoded"),
-        start("gluoncv, 2 workers", "gluoncv_pipeline", "2"),
-        start("cold", "our_pipeline", "1", "1", "0", _PLACED),
-        start("cold uint8", "our_pipeline", "1", "1", "0"),
-        start("warm", "our_pipeline", "1", _WARM_PASSES, _ALL_BYTES, _PLACED),
-        start("warm uint8", "our_pipeline", "1", _WARM_PASSES, _ALL_BYTES),
-        start("cold, 2 workers", "our_pipeline", "2", "1", "0", _PLACED),
-    ]
-
-
-def _compute_rates(series: Series, name: str, key: str) -> list[float]:
-    return [photos / time for photos, time in zip(pick(series, name, "photos"), pick(series, name, key), strict=True)]
-
-
-def _build_rows(series: Series) -> list[Row]:
-    rates = {name: _compute_rates(series, name, "cpu_seconds") for name in series}
-    walls = {name: _compute_rates(series, name, "seconds") for name in series}
-    stage = "input pipeline"
-    theirs = "GluonCV's data set"
-    sizes = [pick(series, name, "batch_bytes") for name in ("cold uint8", "gluoncv")]
-    return [
-        build_ratio_row(f"{stage}, cold", theirs, _UNIT, rates["cold"], rates["gluoncv"], 2.5, note=_RULE),
-        build_ratio_row(f"{stage}, decoded cache", theirs, _UNIT, rates["warm"], rates["gluoncv"], 6, note=_RULE),
-        build_ratio_row(
-            f"{stage}, cold, as the loader yields it", theirs, _UNIT, rates["cold uint8"], rates["gluoncv"], None
-        ),
-        build_ratio_row(
-            f"{stage}, decoded cache, as the loader yields it", theirs, _UNIT, rates["warm uint8"], rates["gluoncv"],
-            None,
-        ),
-        build_ratio_row(
-            f"{stage}, transforms alone", "the same", _UNIT, rates["warm"], rates["gluoncv decoded"], None,
-            note="GluonCV, which has no cache, is handed decoded pictures too",
-        ),
-        build_ratio_row(
-            f"{stage}, cold, 2 workers", theirs, "photos/s", walls["cold, 2 workers"], walls["gluoncv, 2 workers"],
-            None, note="by the clock: threads beside GluonCV's processes",
-        ),
-        build_ratio_row(
-            f"{stage}, a batch", theirs, "bytes", sizes[0], sizes[1], 0.27, AT_MOST,
-            note="uint8, as the loader yields it",
-        ),
-    ]  # fmt: skip
 
 
 def measure(scratch: Path) -> list[Row]:
     """Base size 520, crop 480, batch 8; GluonCV always decodes, as its training does."""
     channels = prepare_channels(scratch)
     images, masks = channels / "train", channels / "train_annotation"
-    count = min(_MOST_PHOTOS, len(match_pairs(images, masks).pairs))
-    with ExitStack() as stack:
-        series = run_rounds(_build_variants(images, masks, count, stack))
-    return _build_rows(series)
+    files = (str(images), str(masks), str(min(_MOST_PHOTOS, len(match_pairs(images, masks).pairs))))
+
+    def start_ours(passes: int, cache_bytes: int) -> Variant:
+        return Variant("benchmarks.stage_input_pipeline", *files, str(passes), str(cache_bytes), threads=1)
+
+    series = compare(
+        {
+            "gluoncv": Variant("benchmarks.peers.gluoncv_pipeline", *files, threads=1),
+            "cold": start_ours(1, 0),
+            "decoded cache": start_ours(4, 1 << 32),
+        }
+    )
+    rows = [
+        build_ratio_row(
+            f"input pipeline, {name}", _PEER, "photos/CPU-s", *pick(series, "cpu_rate", name, "gluoncv"), bar,
+            note=_RULE,
+        )
+        for name, bar in (("cold", 2.5), ("decoded cache", 6))
+    ]  # fmt: skip
+    both, note = pick(series, "batch_bytes", "cold", "gluoncv"), "uint8, as the loader yields it"
+    return [*rows, build_ratio_row("input pipeline, a batch", _PEER, "bytes", *both, 0.27, AT_MOST, note)]
+
+
+def main(images: str, masks: str, *settings: str) -> None:
+    """Be our side."""
+    import cv2
+    import mxnet as mx
+
+    from gluonseg.data.dataset import Dataset
+    from gluonseg.data.loader import Loader
+    from gluonseg.data.transforms import TrainingPolicy
+    from gluonseg.labels import default_label_map
+    from gluonseg.predict.preprocess import normalise_images
+    from gluonseg.train.step import place_array
+
+    count, passes, cache_bytes = map(int, settings)
+    cv2.setNumThreads(1)  # as training does
+    pairs = match_pairs(Path(images), Path(masks)).pairs[:count]
+    data = Dataset(pairs, default_label_map(), cache_bytes=cache_bytes)
+    policy = TrainingPolicy(BASE_SIZE, CROP_SIZE)
+    loader = Loader(data, policy.draw, batch_size=BATCH_SIZE, shuffle=True, workers=1)
+    epochs = iter(range(1_000_000))
+
+    def run() -> Measurement:
+        done = batch_bytes = 0
+        for _ in range(passes):
+            for batch in loader.iter_batches(next(epochs)):
+                done += len(batch.images)
+                batch_bytes = batch.images.nbytes + batch.class_ids.nbytes
+                # As a training step does.
+                place_array(normalise_images(batch.images), mx.cpu()).wait_to_read()
+        return {"count": done, "batch_bytes": batch_bytes}
+
+    run()
+    serve_rounds(run)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,8 +1,10 @@
-"""One of the things that are compared, as a process of its own that measures itself when it is asked to.
+"""Programs that are compared, each a process of its own, measured in rounds that take turns.
 
-A process of its own, because thread counts are settled when a library is imported and memory is counted by
-process; kept alive between rounds, because what is loaded once must not be measured each time. The two
-sides talk in lines of JSON over pipes; whatever a library prints goes to standard error.
+A process of its own, because a library settles its number of threads when it is imported, and because memory is counted
+by process. It stays alive between rounds, because what is loaded once must not be measured each time. Parent and child
+send each other lines of JSON over pipes; what a library prints goes to standard error.
+
+This module needs only the standard library: some programs run in an environment without gluonseg.
 """
 
 from __future__ import annotations
@@ -14,108 +16,102 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-Measurement = Mapping[str, float]
 ROOT = Path(__file__).parent.parent
+THREADS = "OMP_NUM_THREADS"
+ROUNDS = 7
+"""Counted rounds; one more comes first and is dropped. Fewer than six are too few for a 95 % interval."""
+
+Measurement = Mapping[str, Any]
+Series = Mapping[str, Sequence[Measurement]]
+"""The measurements of each program, round by round."""
 
 
 class VariantError(RuntimeError):
-    """A variant has ended, or said nothing that can be understood."""
+    """A program that is compared has ended."""
 
 
 class Variant:
-    """A running variant; a context manager that ends it.
+    """``python -m MODULE ARGUMENT ...``, run in the repository's folder while the context is open.
 
-    ``module`` is run as ``python -m module arguments...`` from the repository's root, with ``environ`` on top of the
-    environment.
+    Without ``threads`` the program is not told how many threads to take. ``python`` names another environment.
     """
 
-    def __init__(
-        self,
-        name: str,
-        module: str,
-        arguments: Sequence[str] = (),
-        *,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name = name
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **(environ or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            self.ready = self._read()
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, *command: str, threads: int | None = None, python: str = sys.executable) -> None:
+        self._command = (python, "-m", *command)
+        self._environ = {name: value for name, value in os.environ.items() if name != THREADS}
+        if threads:
+            self._environ[THREADS] = str(threads)
 
-    def run(self) -> dict[str, float]:
-        """Measure one round; what the keys mean is up to the variant, ``seconds`` and ``cpu_seconds`` are there."""
+    def __enter__(self) -> Variant:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._environ, stdin=pipe, stdout=pipe, text=True)
+        self.ready = self._read()
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self._process.communicate()  # it ends when its standard input does
+
+    def run(self) -> Measurement:
+        """Measure one round: the keys that :func:`serve_rounds` names, and those of the program itself."""
         assert self._process.stdin is not None
         self._process.stdin.write("run\n")
         self._process.stdin.flush()
-        return self._read()
+        return {**self.ready, **self._read()}
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> Measurement:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise VariantError(f"{self.name} has ended with code {self._process.wait()}; its messages are above")
-        content: dict[str, float] = json.loads(line)
-        return content
-
-    def close(self) -> None:
-        """End the process, which takes the end of its input as a goodbye."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        try:
-            self._process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def __enter__(self) -> Variant:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
+            self._process.communicate()
+            command = " ".join(self._command[2:])
+            raise VariantError(f"{command} has ended with code {self._process.returncode}; its messages are above")
+        found: Measurement = json.loads(line)
+        return found
 
 
-def get_cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended, user and system."""
+def run_rounds(runs: Mapping[str, Callable[[], Measurement]], rounds: int = ROUNDS) -> Series:
+    """A B C, A B C, ...; the measurements of the first round are dropped."""
+    found = [{name: run() for name, run in runs.items()} for _ in range(1 + rounds)][1:]
+    return {name: [measurements[name] for measurements in found] for name in runs}
+
+
+def compare(variants: Mapping[str, Variant]) -> Series:
+    """Start all programs, and measure them in turn."""
+    with ExitStack() as stack:
+        return run_rounds({name: stack.enter_context(variant).run for name, variant in variants.items()})
+
+
+def pick(series: Series, key: str, ours: str, theirs: str) -> tuple[list[float], list[float]]:
+    """One number of each round of two programs."""
+    return [found[key] for found in series[ours]], [found[key] for found in series[theirs]]
+
+
+def get_peak_mb() -> float:
+    """The most memory that this process has ever had resident, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _get_cpu_seconds() -> float:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def read_peak_bytes() -> int:
-    """The most memory that this process has ever had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def serve_rounds(run: Callable[[], Measurement | None], ready: Measurement | None = None, count: int = 1) -> None:
+    """Called by a program once it is loaded and warm; measures ``run`` whenever the parent asks for it.
 
-
-def serve_rounds(run: Callable[[], Mapping[str, Any] | None], ready: Mapping[str, Any] | None = None) -> None:
-    """Called by a variant once it is loaded and warm: ``run`` is one round, and may return numbers of its own."""
+    A round handles ``count`` photos or steps, or the ``count`` that ``run`` returns; ``rate`` is how many a second,
+    ``cpu_rate`` how many in a second of CPU time.
+    """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # from here on a print of a library does not get among the answers
-    _answer(answers, ready or {})
+    os.dup2(2, 1)  # what a library prints must not get among the answers
+    print(json.dumps(ready or {}), file=answers, flush=True)
     for _ in sys.stdin:
-        cpu, start = get_cpu_seconds(), time.perf_counter()
-        found = run() or {}
-        seconds, cpu_seconds = time.perf_counter() - start, get_cpu_seconds() - cpu
-        peak = {"peak_bytes": read_peak_bytes()}
-        _answer(answers, {"seconds": seconds, "cpu_seconds": cpu_seconds, **peak, **found})
-
-
-def _answer(answers: Any, content: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(content) + "\n")
-    answers.flush()
+        cpu, start = _get_cpu_seconds(), time.perf_counter()
+        found = {"count": count, **(run() or {})}
+        seconds, cpu_seconds = time.perf_counter() - start, _get_cpu_seconds() - cpu
+        found |= {"seconds": seconds, "rate": found["count"] / seconds, "cpu_rate": found["count"] / cpu_seconds}
+        print(json.dumps({**found, "peak_mb": get_peak_mb()}), file=answers, flush=True)

@@ -1,1 +1,1 @@
-"""The servers that gluonseg is measured beside: their environments, and what runs in them."""
+"""What gluonseg is measured beside: programs to compare, their environments, and what runs in them."""

@@ -1,1 +1,0 @@
-"""What is compared: each module here is a program of its own, run by :mod:`benchmarks.variant`."""
