@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TIMEOUT_S = 60
+
 
 @dataclass(frozen=True)
 class Question:
@@ -31,7 +33,7 @@ class Outcome:
 
     begun: float
     sent: float
-    """When its first byte was sent; infinite when there was no connection."""
+    """When its first byte was sent, or it was clear that there is no connection."""
     ended: float
     status: int = 0
     is_right: bool = False
@@ -57,9 +59,10 @@ async def ask(port: int, question: Question) -> Outcome:
         with contextlib.closing(writer):
             writer.write(question.data)
             sent = time.monotonic()
-            status, is_right = await _read_answer(reader, question)
-    except (OSError, asyncio.IncompleteReadError) as error:
-        return Outcome(begun, sent, time.monotonic(), error=type(error).__name__)
+            status, is_right = await asyncio.wait_for(_read_answer(reader, question), TIMEOUT_S)
+    except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
+        ended = time.monotonic()
+        return Outcome(begun, min(sent, ended), ended, error=type(error).__name__)
     return Outcome(begun, sent, time.monotonic(), status, is_right)
 
 
@@ -85,9 +88,7 @@ async def run_closed(
     return outcomes
 
 
-async def run_open(
-    port: int, questions: Sequence[Question], rate: float, seconds: float, seed: int = 0
-) -> list[Outcome]:
+async def run_open(port: int, questions: list[Question], rate: float, seconds: float, seed: int = 0) -> list[Outcome]:
     """Requests come by chance (Poisson), ``rate`` a second, whatever becomes of the earlier ones."""
     draw = random.Random(seed)
     start = due = time.monotonic()

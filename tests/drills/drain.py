@@ -30,8 +30,7 @@ class Drain:
     signalled: float
     seconds: float
     exit_code: int
-    left: int
-    """Processes that did not end."""
+    processes_left: int
     outcomes: list[Outcome]
 
 
@@ -52,7 +51,7 @@ def drill(folder: Path, count: int) -> list[Verdict]:
     """Start a server, let it be asked, stop it; again and again."""
     draw, drains = random.Random(0), list[Drain]()
     for _ in range(count):
-        with open_server(folder, draw.choice((0.005, 0.02, 0.1))) as server:
+        with open_server(folder, stand_in=draw.choice((0.005, 0.02, 0.1))) as server:
             drains.append(asyncio.run(_drain(server, draw.uniform(0.05, 0.4))))
     before = [one for drain in drains for one in drain.outcomes if one.sent < drain.signalled]
     after = [one for drain in drains for one in drain.outcomes if one.sent >= drain.signalled]
@@ -63,7 +62,7 @@ def drill(folder: Path, count: int) -> list[Verdict]:
         judge_none("wrong answers", find_failures(answers, may_refuse=True), answers),
         judge("exit codes other than 0", sum(drain.exit_code != 0 for drain in drains), 0),
         judge("the longest end", max(drain.seconds for drain in drains), LIMIT_S, "s"),
-        judge("processes left", sum(drain.left for drain in drains), 0),
+        judge("processes left", sum(drain.processes_left for drain in drains), 0),
         Verdict("requests that were unanswered when the signal came", str(waiting)),
         Verdict("those that were begun after it", describe(after)),
     ]

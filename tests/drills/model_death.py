@@ -1,7 +1,7 @@
 """SIGKILL of the process that has the model, under load, again and again: what fails, and how soon it is back.
 
-``python -m tests.drills.model_death [--count 30]``. The third death within a minute ends the
-server, as it should; so each server has two, and its start is measured, too.
+``python -m tests.drills.model_death [--count 30]``. The third death within a minute ends the server, as it should; so
+each server has two, and its start is measured, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from drills.client import PING, Outcome, ask, describe, find_failures, run_closed
+from drills.client import PING, TIMEOUT_S, Outcome, ask, describe, find_failures, run_closed
 from drills.overload import draw_questions, open_server
 from drills.verdict import Verdict, judge, judge_none, run_drill
 from local_server import ServerProcess
@@ -24,14 +24,13 @@ from process_tree import find_model_processes
 CLIENTS = 4
 DEATHS_PER_SERVER = 2
 _RETRY_S = 0.25
-_LIMIT_S = 60
 
 
 async def _wait_until_back(port: int) -> float:
     """Wait until /ping says something else than 200, and then until it says 200; the seconds that it took."""
     start = time.monotonic()
     for is_back in (False, True):
-        while ((await ask(port, PING)).status == 200) != is_back and time.monotonic() < start + _LIMIT_S:
+        while ((await ask(port, PING)).status == 200) != is_back and time.monotonic() < start + TIMEOUT_S:
             await asyncio.sleep(0.01)
     return time.monotonic() - start
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from drills.client import find_failures, lasting, run_closed
+from drills.client import TIMEOUT_S, find_failures, lasting, run_closed
 from drills.overload import draw_questions, open_server
 from drills.verdict import Verdict, judge, judge_none, run_drill
 from local_server import ServerProcess
@@ -44,6 +44,7 @@ def besieging(port: int, kind: str) -> Iterator[list[socket.socket]]:
         clients = []
         for _ in range(CLIENTS):
             one = stack.enter_context(socket.socket())
+            one.settimeout(TIMEOUT_S)
             # As from afar: neither end's kernel takes a large part of an answer that is not read.
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
@@ -93,7 +94,7 @@ async def run_siege(server: ServerProcess, kind: str, seconds: float, rounds: in
 
 def drill(folder: Path, rounds: int) -> list[Verdict]:
     """All kinds, one after the other, at one server."""
-    with open_server(folder, 0.02) as server:
+    with open_server(folder, stand_in=0.02) as server:
         sieges = [asyncio.run(run_siege(server, kind, 10, rounds)) for kind in STARTS]
     return list(itertools.chain(*sieges))
 
