@@ -36,14 +36,14 @@ def _measure_overhead(scratch: Path) -> Row:
     whole, engine = ([1e3 / rate for rate in rates] for rates in pick(series, "rate", "clients", "engine"))
     beyond = median(one - other for one, other in zip(whole, engine, strict=True))
     return Row(
-        "server: time beyond the engine", "its engine", "ms", median(whole), median(engine), beyond, 12, AT_MOST,
+        "server: time beyond the engine", "its engine", "ms", median(whole), median(engine), beyond, 20, AT_MOST,
         note="FCN resnet-18, one client, JPEG 600x400 in, PNG out: median over rounds of the difference a photo",
     )  # fmt: skip
 
 
 def _measure_throughput(service: Service, model: Path, scratch: Path) -> Row:
     both = pick(_compare_with_engine(service, model, prepare_photo(scratch), CLIENTS, 1), "rate", "clients", "engine")
-    return build_ratio_row(f"server: {CLIENTS} clients", "engine loop", "photos/s", *both, 0.97)
+    return build_ratio_row(f"server: {CLIENTS} clients", "engine loop", "photos/s", *both, 0.95)
 
 
 def _measure_fairness(service: Service, scratch: Path) -> Row:
