@@ -10,7 +10,7 @@ PIP := -m pip install --disable-pip-version-check --no-deps
 # What the wheels of MXNet and its neighbours were tried with; python_requires in setup.py has the oldest.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 
-.PHONY: help demo test lint bench faults fault-table image image-gpu image-serve sdk-v2 sdk-v3 clean check-machine
+.PHONY: help demo test lint bench image image-gpu image-serve sdk-v2 sdk-v3 clean check-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile
@@ -27,12 +27,6 @@ lint: $(TESTING) ## check style and types
 
 bench: $(TESTING) ## measure everything beside its peers; DATA=/path/to/oxford-iiit-pet, STAGES="engine server"
 	$(if $(DATA),GLUONSEG_BENCH_DATA="$(DATA)") $(VENV)/bin/python -m benchmarks $(STAGES)
-
-faults: $(TESTING) ## run the tests of all faults in docs/reliability.md
-	$(VENV)/bin/pytest -m "fault and (slow or not slow)"
-
-fault-table: $(TESTING) ## write the table of faults in docs/reliability.md anew
-	PYTHONPATH=tests $(VENV)/bin/pytest --collect-only -q -m fault -p fault_table --fault-table docs/reliability.md >/dev/null
 
 image: ## build the Docker image gluonseg; BASE=gluonseg-base takes another base image
 	docker/build.sh $(if $(BASE),--base $(BASE))

@@ -1,10 +1,10 @@
-"""AWS accounts that moto plays: one in this process, and one around a program of local_mode/ that uses an SDK."""
+"""AWS accounts that moto plays: one in this process, and those around programs of local_mode/ that use an SDK."""
 
 from __future__ import annotations
 
 import json
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +45,8 @@ class Call(NamedTuple):
 
 
 class Run(NamedTuple):
-    """How a program ended, and what it has called."""
+    """What a command has printed and called."""
 
-    code: int
     output: str
     calls: Sequence[Call]
 
@@ -56,10 +55,14 @@ class Run(NamedTuple):
         return [call.sent for call in self.calls if call.operation == operation]
 
 
-def run_on_aws(python: Path, folder: Path, program: Path, *arguments: str | Path) -> Run:
-    """Run a program in ``folder``, under the Python of an SDK."""
+def run_on_aws(python: Path, folder: Path, commands: Mapping[str, str]) -> Mapping[str, Run]:
+    """Run the commands in ``folder``, in one process under the Python of an SDK, each in an account of its own."""
     runner, packages, calls = ROOT / "tests" / "aws_runner.py", sysconfig.get_path("purelib"), folder / "calls"
     environment = build_environment("AWS_", "SAGEMAKER_", HOME=str(folder), OMP_NUM_THREADS="1", **CREDENTIALS)
-    done = run_program([python, runner, packages, calls, program, *arguments], environment, cwd=folder)
-    lines = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
-    return Run(done.returncode, done.stdout, [Call(*json.loads(line)) for line in lines])
+    done = run_program([python, runner, packages, calls, *commands.values()], environment, cwd=folder)
+    assert done.returncode == 0, done.stdout
+    lines = [json.loads(line) for line in calls.read_text(encoding="utf-8").splitlines()]
+    return {
+        name: Run(output, [Call(*call) for of, *call in lines if of == number])
+        for number, (name, output) in enumerate(zip(commands, done.stdout.split("\f")[:-1], strict=True))
+    }

@@ -1,10 +1,11 @@
-"""Runs a program of local_mode/ in an AWS account that moto plays, under the Python of an SDK, which has no moto.
+"""Runs commands one after another in AWS accounts that moto plays, under the Python of an SDK, which has no moto.
 
-    PYTHON aws_runner.py PACKAGES CALLS PROGRAM ARGUMENTS...
+    PYTHON aws_runner.py PACKAGES CALLS "PROGRAM ARGUMENTS..." ...
 
 PACKAGES is the folder of the packages of the tests' environment; CALLS is the file that gets each call of AWS, as a
-line of JSON. Requests to SageMaker are held against the description of its API that comes with botocore, patterns and
-lengths too, which botocore itself leaves to AWS.
+line of JSON with the number of the command. A form feed ends a command's output. Requests to SageMaker are held
+against the description of its API that comes with botocore, patterns and lengths too, which botocore itself leaves to
+AWS.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import json
 import re
 import runpy
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
@@ -34,6 +37,7 @@ from moto import mock_aws
 BUCKET, LOGS = "amzn-s3-demo-bucket", "/aws/sagemaker/TrainingJobs"
 LINE = "#quality_metric. host: algo-1, epoch: 0, validation mIOU: 0.5 ."
 _ask_moto = BaseClient._make_api_call
+_validate = jsonschema.validate
 
 
 def find_problems(shape: Any, value: Any, place: str = "") -> Iterator[str]:
@@ -56,8 +60,8 @@ def find_problems(shape: Any, value: Any, place: str = "") -> Iterator[str]:
 class Account:
     """Answers calls of AWS: with moto, and with its own methods where moto does not know how."""
 
-    def __init__(self, calls: Path) -> None:
-        self._calls = calls
+    def __init__(self, calls: Path, number: int) -> None:
+        self._calls, self._number = calls, number
         self._is_asking = False
 
     def call(self, client: Any, operation: str, given: dict[str, Any]) -> Any:
@@ -66,7 +70,7 @@ class Account:
             return _ask_moto(client, operation, given)
         service = client.meta.service_model.service_name
         with self._calls.open("a") as file:
-            file.write(json.dumps([service, operation, given], default=str) + "\n")
+            file.write(json.dumps([self._number, service, operation, given], default=str) + "\n")
         if service == "sagemaker":
             problems = list(find_problems(client.meta.service_model.operation_model(operation).input_shape, given))
             assert not problems, f"{operation}: {problems}"
@@ -125,17 +129,33 @@ class Account:
     answer_StopTrainingJob = answer_StopHyperParameterTuningJob = answer_StopTransformJob = _stop
 
 
-def main() -> None:
+def validate_once(config: Any, schema: Any, checked: list[Any]) -> None:
+    """What an SDK does with its settings at each use of one, which takes most of its time."""
+    if config not in checked:
+        _validate(config, schema)
+        checked.append(config)
+
+
+def run_command(command: str, account: Account) -> None:
     """Run the program as if it had been started by itself."""
-    calls, program = Path(sys.argv[2]), sys.argv[3]
-    sys.argv = sys.argv[3:]
-    sys.path.insert(0, str(Path(program).parent))
-    time.sleep = lambda _seconds: None
+    sys.argv = shlex.split(command)
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
     with mock_aws():
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        account = Account(calls)
+        _ask_moto(boto3.client("s3"), "CreateBucket", {"Bucket": BUCKET})
         BaseClient._make_api_call = lambda *given: account.call(*given)
-        runpy.run_path(program, run_name="__main__")
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def main() -> None:
+    """Run each command; the first that fails is the last."""
+    calls, commands = Path(sys.argv[2]), sys.argv[3:]
+    time.sleep = lambda _seconds: None
+    checked: list[Any] = []
+    jsonschema.validate = lambda config, schema: validate_once(config, schema, checked)
+    for number, command in enumerate(commands):
+        run_command(command, Account(calls, number))
+        sys.stdout.write("\f")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from audit_hook import SUNG, TOKEN
 from file_tree import add_member
-from hostile_onnx import encode_external, encode_field
+from hostile_onnx import encode_model
 from picture import draw_noise, encode_picture
 
 
@@ -76,9 +77,8 @@ class Canaries:
 
     def build_onnx(self, name: str) -> bytes:
         """An ONNX file whose tensor is in another one, and whose operator is in Python."""
-        node = encode_field(4, b"PyOp") + encode_field(7, b"ai.onnx.contrib") + encode_field(3, TOKEN.encode())
-        tensor = encode_external(f"{name}.so")
-        return b"\x08\x08" + encode_field(7, encode_field(1, node) + encode_field(5, tensor))
+        node = helper.make_node("PyOp", [], [TOKEN], name=TOKEN, domain="ai.onnx.contrib")
+        return encode_model(node, external=f"{name}.so")
 
     def build_yaml(self, name: str) -> bytes:
         return f"!!python/object/apply:os.system ['{self.build_shell(name)}']\n".encode()

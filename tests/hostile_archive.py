@@ -1,4 +1,4 @@
-"""Archives that no program writes: lengths that are none, names that lead out, members that are no files."""
+"""Archives that no program writes: lengths that are wrong, names that lead out, members that are no files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 from file_tree import add_member
 
-BLOCK = 512
 BEST = "model_best.params"
 
 
-def pack(*members: tuple[str, bytes, dict[str, Any]], file_format: int = tarfile.GNU_FORMAT) -> bytes:
+def pack(*members: tuple[str, bytes, dict[str, Any]]) -> bytes:
     """A model.tar.gz of (name, content, fields of the header)."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", format=file_format) as archive:
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, content, fields in members:
             add_member(archive, name, content, **fields)
     return buffer.getvalue()
@@ -40,30 +39,17 @@ def build_cut_sparse() -> bytes:
 
 LENGTHS: Mapping[str, bytes] = {
     "a member of 8 GB": gzip.compress(build_header(BEST, 8 << 30)),
-    "a member of length -512": gzip.compress(build_header("other", -BLOCK)),
+    "a member of length -512": gzip.compress(build_header("other", -512)),
     "a name of 1 GB": gzip.compress(build_header("././@LongLink", 1 << 30, tarfile.GNUTYPE_LONGNAME)),
-    "many headers of one member": gzip.compress(build_header("p", 0, tarfile.XHDTYPE) * 2000),
-    "zeros without end": gzip.compress(bytes(1 << 20)),
 }
 """Archives whose headers claim too much."""
 
-
-def _link(kind: bytes, target: str) -> dict[str, Any]:
-    return {"type": kind, "linkname": target}
-
-
 REFUSED_MEMBERS: Mapping[str, tuple[tuple[str, bytes, dict[str, Any]], ...]] = {
     "up from a folder": (("code/../../x", b"x", {}),),
-    "up to a file of a model": (("../model_best.params", b"x", {}),),
     "absolute": (("/tmp/x", b"x", {}),),
-    "link to a file": ((BEST, b"", _link(tarfile.SYMTYPE, "/etc/passwd")),),
-    "hard link to a link": (
-        ("a", b"", _link(tarfile.SYMTYPE, "/etc/passwd")),
-        (BEST, b"", _link(tarfile.LNKTYPE, "a")),
-    ),
+    "link": ((BEST, b"", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),),
+    "hard link": ((BEST, b"", {"type": tarfile.LNKTYPE, "linkname": "a"}),),
     "device": ((BEST, b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5}),),
-    "pipe": ((BEST, b"", {"type": tarfile.FIFOTYPE}),),
     "sparse file": ((BEST, b"", {"type": tarfile.GNUTYPE_SPARSE}),),
-    "folder of a model's name": ((BEST, b"", {"type": tarfile.DIRTYPE}),),
     "twice, with a dot": ((BEST, b"one", {}), (f"./{BEST}", b"two", {})),
 }

@@ -25,19 +25,10 @@ def build_png(
 OTHER_FORMATS: Mapping[str, bytes] = {
     "PDF": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF",
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-    "PSD": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(400),
-    "FITS": b"".join(line.ljust(80) for line in (b"SIMPLE  =    T", b"BITPIX  =    8", b"NAXIS   =    0", b"END")),
-    "ICO": b"\0\0\1\0\1\0\x10\x10\0\0\1\0\x20\0" + struct.pack("<II", 40, 22) + bytes(2000),
     "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(300),
-    "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(300),
     "SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/"/></svg>',
-    "DICOM": bytes(128) + b"DICM" + bytes(300),
-    "PPM": b"P6 9 9 255\n" + bytes(243),
     "zip": b"PK\3\4" + bytes(300),
     "NumPy": b"\x93NUMPY\1\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + bytes(60),
-    "HTML": b"<!doctype html><title>404</title>",
     "JSON": b'{"instances": [{"b64": "/9j/4AAQ"}]}',
-    "zeros": bytes(100),
-    "a letter": b"x",
 }
 """Files that other programs, and other parts of Pillow, would open."""

@@ -3,8 +3,7 @@
 Environment variables tell it what to do: ``STAND_IN_SECONDS`` each prediction sleeps (the cores are free meanwhile),
 ``STAND_IN_LEAK`` bytes each leaves behind, ``STAND_IN_LOG`` a file that gets a line a prediction, with its beginning
 and the sum of the picture, ``STAND_IN_AUDIT`` one that gets a line for every connection, program or class that Python
-is asked for, ``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading, ``STAND_IN_FOR_REAL`` to
-leave the prediction to the real model.
+is asked for, ``STAND_IN_LOADING`` seconds to load, ``STAND_IN_END`` to end while loading.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ import numpy as np
 from gluonseg.models.card import build_card
 from gluonseg.predict.formats import encode_png
 from gluonseg.predict.recordio import Float32Array
-from gluonseg.serve.codec import MaskPredictor, UInt8Array
-from gluonseg.serve.model import load_model
+from gluonseg.serve.codec import UInt8Array
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings, read_settings
 
@@ -61,8 +59,7 @@ class StandIn:
 
     card = CARD
 
-    def __init__(self, environ: Mapping[str, str], real: MaskPredictor | None = None) -> None:
-        self._real = real
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._seconds = float(environ.get("STAND_IN_SECONDS", "0"))
         self._leak = int(environ.get("STAND_IN_LEAK", "0"))
         self._log = Path(environ["STAND_IN_LOG"]) if "STAND_IN_LOG" in environ else None
@@ -71,9 +68,6 @@ class StandIn:
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         if image_hwc.shape[:2] == _WARM_UP_SHAPE and not image_hwc.any():
             return compute_mask(image_hwc)
-        if self._real:
-            self._leaked.append(bytes(self._leak))
-            return self._real.predict_mask(image_hwc)
         self._work(image_hwc)
         return compute_mask(image_hwc)
 
@@ -94,15 +88,14 @@ class StandIn:
         return probabilities
 
 
-def load(settings: Settings) -> StandIn:
+def load(_settings: Settings) -> StandIn:
     """What the process with the model calls."""
     if "STAND_IN_AUDIT" in os.environ:
         _audit(Path(os.environ["STAND_IN_AUDIT"]))
     time.sleep(float(os.environ.get("STAND_IN_LOADING", "0")))
     if os.environ.get("STAND_IN_END"):
         os.kill(os.getpid(), signal.SIGKILL)
-    real = load_model(settings) if os.environ.get("STAND_IN_FOR_REAL") else None
-    return StandIn(os.environ, real)
+    return StandIn(os.environ)
 
 
 if __name__ == "__main__":

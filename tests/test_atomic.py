@@ -34,7 +34,6 @@ def test_text_that_is_no_text(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text(encoding="utf-8") == r"Straße \udcff"
 
 
-@pytest.mark.fault(family=45, outcome="the earlier file stays, the message has path and bytes")
 @pytest.mark.parametrize("number", ERRORS)
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_what_the_disk_refuses(tmp_path: Path, call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +72,6 @@ def test_pieces_that_fail_leave_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.fault(family=45, outcome="nothing is left, the message has path and bytes")
 def test_a_file_that_is_larger_than_may_be(tmp_path: Path) -> None:
     """A real refusal, in the middle of the writing."""
     source = f"""

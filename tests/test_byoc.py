@@ -7,9 +7,8 @@ import fnmatch
 import importlib
 import json
 import re
-import shlex
 import string
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +25,8 @@ from repository import ROOT, read_blocks, read_commands
 
 PAGE = "docs/byoc.md"
 COMMANDS = read_commands(PAGE)
-PROGRAM = re.compile(r"\.venv-sdk-v2/bin/python (local_mode/\w+\.py) (.*)")
-Use = Callable[[str], Run]
+PROGRAM = re.compile(r"\.venv-sdk-v2/bin/python (local_mode/(\w+)\.py .*)")
+Runs = Mapping[str, Run]
 
 
 def test_every_command_is_covered() -> None:
@@ -35,41 +34,43 @@ def test_every_command_is_covered() -> None:
     assert [command.split()[0] for command in others] == ["export", "docker/build.sh"]
 
 
-def list_commands() -> dict[str, list[str]]:
-    """The page's commands that train, by the option that tells them from the others, with its variables filled in."""
+def list_commands() -> dict[str, str]:
+    """The page's commands that call AWS, with its variables filled in, by the option that tells them apart."""
     variables: dict[str, str] = {}
     found = {}
     for command in COMMANDS:
         text = string.Template(command).safe_substitute(variables)
         if assigned := re.fullmatch(r"(\w+)=\"?(.*?)\"?", text):
             variables[assigned[1]] = assigned[2]
-        elif (program := PROGRAM.match(text)) and "train_deploy" in program[1]:
-            options = [option for option in ("--tune", "--spot", "--keep_endpoint") if option in program[2]]
-            found[options[0] if options else ""] = shlex.split(program[2])
+        elif (program := PROGRAM.match(text)) and program[2] != "push":
+            options = [option for option in ("--tune", "--spot", "--keep_endpoint") if option in program[1]]
+            found[options[0] if options else program[2]] = f"{ROOT}/{program[1]}"
     return found
 
 
 @pytest.fixture(scope="module", params=["v2", "v3"])
-def use(
+def runs(
     request: pytest.FixtureRequest, find_sdk: FindSdk, few_photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Use:
-    """Runs the command of the page that has an option, each once, on few photos."""
-    runs: dict[str, Run] = {}
-    python = find_sdk(request.param)
+) -> Runs:
+    """The commands of the page on few photos with an SDK, and with SDK v2 the code of the page, as ``page``."""
+    folder = tmp_path_factory.mktemp("byoc")
+    commands = list_commands()
+    for name in commands.keys() - {"stop"}:
+        commands[name] = commands[name].replace("deploy_v2", f"deploy_{request.param}") + f" --data {few_photos}"
+    if request.param == "v2":
+        (folder / "photo.jpg").write_bytes(next((few_photos / "validation").iterdir()).read_bytes())
+        (folder / "page.py").write_text("\n".join(read_blocks(PAGE, "python")), encoding="utf-8")
+        commands["page"] = str(folder / "page.py")
+    found = run_on_aws(find_sdk(request.param), folder, commands)
+    if request.param == "v2":
+        (job,) = found["page"].find("CreateTrainingJob")
+        assert job["AlgorithmSpecification"]["MetricDefinitions"] == METRIC_DEFINITIONS
+        assert (folder / "mask.png").stat().st_size
+    return found
 
-    def run(option: str) -> Run:
-        if option not in runs:
-            folder = tmp_path_factory.mktemp("byoc")
-            program = ROOT / f"local_mode/train_deploy_{request.param}.py"
-            runs[option] = run_on_aws(python, folder, program, *list_commands()[option], "--data", few_photos)
-        assert runs[option].code == 0, runs[option].output
-        return runs[option]
 
-    return run
-
-
-def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(use: Use) -> None:
-    run = use("")
+def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(runs: Runs) -> None:
+    run = runs["train_deploy_v2"]
     assert "image/png = application/x-protobuf = batch transform" in run.output
     assert "mIOU of the last epoch 0.500" in run.output
     for part in ("Model", "EndpointConfig", "Endpoint"):
@@ -78,8 +79,8 @@ def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(use: Use) -> 
         assert made == {sent[f"{part}Name"] for sent in run.find(f"Delete{part}")}
 
 
-def test_what_a_training_job_is_told(use: Use) -> None:
-    (job,) = use("").find("CreateTrainingJob")
+def test_what_a_training_job_is_told(runs: Runs) -> None:
+    (job,) = runs["train_deploy_v2"].find("CreateTrainingJob")
     channels = {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in job["InputDataConfig"]}
     assert list(channels) == ["train", "train_annotation", "validation", "validation_annotation", "label_map"]
     # Without the slash the channel train would hold train_annotation, too.
@@ -88,19 +89,20 @@ def test_what_a_training_job_is_told(use: Use) -> None:
     assert job["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600}
     assert job["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
     assert job["HyperParameters"]["num_training_samples"] == "12"
-    assert use("").find("CreateEndpointConfig")[0]["ProductionVariants"][0]["InstanceType"] == "ml.m5.xlarge"
+    (endpoint,) = runs["train_deploy_v2"].find("CreateEndpointConfig")
+    assert endpoint["ProductionVariants"][0]["InstanceType"] == "ml.m5.xlarge"
 
 
-def test_spot_training_has_checkpoints(use: Use) -> None:
-    (job,) = use("--spot").find("CreateTrainingJob")
+def test_spot_training_has_checkpoints(runs: Runs) -> None:
+    (job,) = runs["--spot"].find("CreateTrainingJob")
     assert job["EnableManagedSpotTraining"]
     assert job["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
     assert job["CheckpointConfig"]["S3Uri"].endswith("/checkpoints")
     assert job["CheckpointConfig"].get("LocalPath", "/opt/ml/checkpoints") == "/opt/ml/checkpoints"
 
 
-def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(use: Use) -> None:
-    run = use("--tune")
+def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(runs: Runs) -> None:
+    run = runs["--tune"]
     (job,) = run.find("CreateHyperParameterTuningJob")
     config = job["HyperParameterTuningJobConfig"]
     assert config["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:mIOU"}
@@ -114,24 +116,19 @@ def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(use: Use) 
     assert best.endswith("/FakeTrainingJobName/output/model.tar.gz")
 
 
-def test_an_endpoint_of_a_model_that_is_there_stays(use: Use) -> None:
-    run = use("--keep_endpoint")
+def test_an_endpoint_of_a_model_that_is_there_stays(runs: Runs) -> None:
+    run = runs["--keep_endpoint"]
     assert run.find("CreateTrainingJob") == run.find("DeleteEndpoint") == []
     (endpoint,) = run.find("CreateEndpoint")
     assert run.output.splitlines()[-1].endswith(f"/local_mode/stop.py {endpoint['EndpointName']}")
     assert endpoint["EndpointName"] not in [sent["ModelName"] for sent in run.find("DeleteModel")]
 
 
-def test_programs_on_the_page_run(find_sdk: FindSdk, few_photos: Path, tmp_path: Path) -> None:
-    photo = next((few_photos / "validation").iterdir())
-    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
-    program = tmp_path / "program.py"
-    program.write_text("\n".join(read_blocks(PAGE, "python")), encoding="utf-8")
-    run = run_on_aws(find_sdk("v2"), tmp_path, program)
-    assert run.code == 0, run.output
-    (job,) = run.find("CreateTrainingJob")
-    assert job["AlgorithmSpecification"]["MetricDefinitions"] == METRIC_DEFINITIONS
-    assert (tmp_path / "mask.png").stat().st_size
+def test_stop_shows_what_aws_says(runs: Runs) -> None:
+    output = runs["stop"].output
+    assert output.count("gluonseg-drawn: ") == 6
+    assert "hyper parameter tuning job gluonseg-drawn: gluonseg-drawn does not run" in output
+    assert "\nmodel gluonseg-drawn: Could not find model" in output
 
 
 # --- the policies
@@ -146,8 +143,8 @@ def list_actions(policy: dict[str, Any]) -> set[str]:
     return {one for action in actions for one in ([action] if isinstance(action, str) else action)}
 
 
-def test_the_user_may_do_what_the_programs_do(use: Use) -> None:
-    calls = [call for option in ("", "--tune", "--spot", "--keep_endpoint") for call in use(option).calls]
+def test_the_user_may_do_what_the_programs_do(runs: Runs) -> None:
+    calls = [call for name, run in runs.items() if name != "page" for call in run.calls]
     renamed = {"sagemaker-runtime": "sagemaker", "ListObjectsV2": "ListBucket", "HeadObject": "GetObject"}
     used = {f"{renamed.get(one.service, one.service)}:{renamed.get(one.operation, one.operation)}" for one in calls}
     used -= {"sts:GetCallerIdentity"}  # which needs no right
@@ -189,7 +186,6 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (["--instance_type", "g4dn.xlarge"], "they begin with ml."),
         (["--instance_type", "ml.p5.48xlarge"], "MXNet 1.9.1 has no code for its GPU"),
-        (["--instance_type", "ml.g7e.2xlarge"], "MXNet 1.9.1 has no code for its GPU"),
         (["--endpoint_type", "ml.c7g.large"], "its processor is ARM"),
         (["--role", ""], "give --role and --bucket"),
         (["--image", "gluonseg"], "is not in Amazon ECR"),
@@ -209,14 +205,10 @@ def test_options_that_aws_would_not_take(cloud: Any, options: list[str], told: s
     cloud.add_options(parser)
     good = ["--image", "1.dkr.ecr.us-east-1.amazonaws.com/gluonseg", "--instance_type", "ml.g5.xlarge"]
     good += ["--role", "arn:aws:iam::1:role/r", "--bucket", "b"]
-    cloud.check_options(parser.parse_args(good))
+    for machine in ("ml.g4dn.xlarge", "ml.g6e.xlarge", "ml.p4d.24xlarge", "ml.p3dn.24xlarge", "ml.m5.xlarge"):
+        cloud.check_options(parser.parse_args([*good, "--instance_type", machine]))
     with pytest.raises(UserError, match=re.escape(told)):
         cloud.check_options(parser.parse_args([*good, *options]))
-
-
-def test_machines_that_can_be_used(cloud: Any) -> None:
-    for machine in ("ml.g4dn.xlarge", "ml.g6e.xlarge", "ml.p4d.24xlarge", "ml.p3dn.24xlarge", "ml.m5.xlarge"):
-        cloud.check_instance_type(machine)
 
 
 def test_an_image_of_another_region_is_refused(cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,11 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fault_case import mark_cases
 from gluonseg.data.check import check_channels, format_report
 from gluonseg.data.diagnosis import diagnose_labels
 from gluonseg.data.finding import Finding
@@ -63,10 +61,10 @@ def _write(content: bytes, *parts: str) -> Callable[[SmallData], object]:
     return lambda data: data.path(*parts).write_bytes(content)
 
 
-def _cut(share: float, *parts: str) -> Callable[[SmallData], object]:
+def _halve(*parts: str) -> Callable[[SmallData], object]:
     def change(data: SmallData) -> None:
         content = data.path(*parts).read_bytes()
-        data.path(*parts).write_bytes(content[: int(len(content) * share)])
+        data.path(*parts).write_bytes(content[: len(content) // 2])
 
     return change
 
@@ -104,16 +102,6 @@ def _one_bad_pixel(data: SmallData) -> None:
     data.mask("validation", "v1.png", mask)
 
 
-def _folder_for_image(data: SmallData) -> None:
-    data.path("train/t0.jpg").unlink()
-    data.path("train/t0.jpg").mkdir()
-
-
-def _pipe_for_image(data: SmallData) -> None:
-    data.path("train/t0.jpg").unlink()
-    os.mkfifo(data.path("train/t0.jpg"))
-
-
 def _blank(label: int, *names: str) -> Callable[[SmallData], object]:
     def change(data: SmallData) -> None:
         for name in names:
@@ -123,69 +111,49 @@ def _blank(label: int, *names: str) -> Callable[[SmallData], object]:
 
 
 ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
-    ("1 missing", _remove("train"), "missing_channel", "the channel train is missing"),
-    ("1 empty", _empty_but_hidden, "empty_channel", "the channel train holds no images"),
-    ("2 missing", _remove("train_annotation"), "missing_channel", "the channel train_annotation is missing"),
-    ("2 empty", _jpeg_masks, "empty_channel", "train_annotation holds no masks. Masks must be PNG files"),
-    ("3 no mask", _remove("train_annotation/t1.png"), "image_without_mask", "1 images of train have no mask .*: t1"),
-    ("3 no image", _remove("validation/v0.jpg"), "mask_without_image", "1 masks of validation_annotation .*: v0"),
-    ("4 ambiguous", _second_file, "ambiguous", "1 names stand for two files in train .*: t1. Keep one file"),
+    ("missing", _remove("train"), "missing_channel", "the channel train is missing"),
+    ("empty", _empty_but_hidden, "empty_channel", "the channel train holds no images"),
+    ("no masks", _remove("train_annotation"), "missing_channel", "the channel train_annotation is missing"),
+    ("JPEG masks alone", _jpeg_masks, "empty_channel", "train_annotation holds no masks. Masks must be PNG files"),
+    ("no mask", _remove("train_annotation/t1.png"), "image_without_mask", "1 images of train have no mask .*: t1"),
+    ("no image", _remove("validation/v0.jpg"), "mask_without_image", "1 masks of validation_annotation .*: v0"),
+    ("ambiguous", _second_file, "ambiguous", "1 names stand for two files in train .*: t1. Keep one file"),
     (
-        "6 size",
+        "size",
         lambda data: data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH + 1), np.uint8)),
         "size_mismatch",
         r"1 masks differ in size from their image: train/t0.jpg is 8x6, train_annotation/t0.png is 9x6$",
     ),
     (
-        "6 exif",
+        "exif",
         _turned_by_exif,
         "size_mismatch",
         r"is 8x6, .* is 6x8 \(the sides are swapped\): the image has EXIF orientation 6, which is not applied; save",
     ),
-    ("7 zero bytes", _write(b"", "train/t0.jpg"), "unreadable", r"train/t0.jpg is empty \(0 bytes\)"),
-    ("7 cut JPEG", _cut(0.5, "train/t0.jpg"), "unreadable", "train/t0.jpg is damaged"),
-    ("7 cut mask", _cut(0.7, "train_annotation/t0.png"), "unreadable", "train_annotation/t0.png is damaged"),
-    ("8 HTML", _write(b"<html>", "train/t0.jpg"), "unreadable", "train/t0.jpg is not a picture in one of"),
+    ("zero bytes", _write(b"", "train/t0.jpg"), "unreadable", r"train/t0.jpg is empty \(0 bytes\)"),
+    ("cut JPEG", _halve("train/t0.jpg"), "unreadable", "train/t0.jpg is damaged"),
     (
-        "9 colour",
+        "colour",
         lambda data: data.mask("train", "t0.png", np.random.default_rng(0).integers(0, 9, (6, 8, 3), dtype=np.uint8)),
         "unreadable",
         r"train_annotation/t0.png is a colour mask \(\d+ colours\), labels are needed: save it as a palette PNG",
     ),
     (
-        "9 16-bit",
-        lambda data: data.mask("train", "t0.png", np.full((HEIGHT, WIDTH), 700, np.uint16)),
-        "unreadable",
-        "t0.png is a 16-bit mask with labels up to 700",
-    ),
-    (
-        "9 JPEG",
+        "JPEG mask",
         lambda data: data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH), np.uint8), format="JPEG"),
         "unreadable",
         "train_annotation/t0.png is not a picture in one of the formats PNG",
     ),
     (
-        "10 label",
+        "label",
         _one_bad_pixel,
         "out_of_range",
         r"1 masks hold labels out of range \(label 7; 1 pixels in all; valid are 0 to 2 and 255\): "
         r"validation_annotation/v1.png has label 7 on 1 pixels",
     ),
-    ("11 all ignored", _blank(255, "t0.png", "t1.png", "t2.png"), "all_ignored", "every pixel of every mask of train"),
+    ("all ignored", _blank(255, "t0.png", "t1.png", "t2.png"), "all_ignored", "every pixel of every mask of train"),
     (
-        "16 folder x.jpg",
-        _folder_for_image,
-        "mask_without_image",
-        "t0",
-    ),
-    (
-        "16 pipe",
-        _pipe_for_image,
-        "mask_without_image",
-        "t0",
-    ),
-    (
-        "18 name",
+        "name",
         _rename_channel,
         "missing_channel",
         "the channel validation_annotation is missing. Is the channel validation_annotations meant",
@@ -193,16 +161,7 @@ ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
 ]
 
 
-def _find_families(cases: Sequence[tuple[Any, ...]]) -> dict[str, int]:
-    """The number in front of a case's name is that of its family in the fault catalogue."""
-    return {case[0]: int(case[0].split()[0]) for case in cases if case[0][0].isdigit()}
-
-
-def _mark(cases: Sequence[tuple[Any, ...]], outcome: str) -> list[Any]:
-    return mark_cases({case[0]: case[1:] for case in cases}, _find_families(cases), outcome)
-
-
-@pytest.mark.parametrize(("change", "kind", "words"), _mark(ERRORS, "refused: the file and the fix, before training"))
+@pytest.mark.parametrize(("change", "kind", "words"), [case[1:] for case in ERRORS], ids=[case[0] for case in ERRORS])
 def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
@@ -212,7 +171,6 @@ def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: st
     assert str(report.errors[0]) in format_report(report)
 
 
-@pytest.mark.fault(family=5, outcome="refused: both names are told")
 def test_names_that_only_look_alike_are_pointed_out(data: SmallData) -> None:
     data.path("train/t0.jpg").rename(data.path("train/T0.jpg"))
     report = data.check()
@@ -249,18 +207,20 @@ WARNINGS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
         "skipped",
         "1 entries are not images and are skipped: train/list.lst",
     ),
-    ("11 ignored mask", _blank(255, "t1.png"), "ignored_mask", "1 masks are ignored .*: train_annotation/t1.png"),
-    ("13 one class", lambda d: d.map_masks({0: 2, 1: 2}), "single_class", "class 2 is the only one in all masks"),
-    ("13 background", lambda d: d.map_masks({1: 0, 2: 0}), "single_class", "they are all background"),
-    ("13 never", lambda d: d.map_masks({1: 0}), "never_seen", "1 classes occur in no mask.*: 1"),
-    ("13 validation", lambda d: d.map_masks({2: 0}, ["train"]), "only_in_validation", "validation only.*: 2"),
+    ("ignored mask", _blank(255, "t1.png"), "ignored_mask", "1 masks are ignored .*: train_annotation/t1.png"),
+    ("one class", lambda d: d.map_masks({0: 2, 1: 2}), "single_class", "class 2 is the only one in all masks"),
+    ("background", lambda d: d.map_masks({1: 0, 2: 0}), "single_class", "they are all background"),
+    ("never", lambda d: d.map_masks({1: 0}), "never_seen", "1 classes occur in no mask.*: 1"),
+    ("validation", lambda d: d.map_masks({2: 0}, ["train"]), "only_in_validation", "validation only.*: 2"),
     ("dominant", _dominate, "dominant_class", "class 1 covers 98.6 % of the training pixels"),
-    ("15 duplicate", _copy_to_validation, "duplicate", "1 images .* byte for byte: train/t2.jpg and validation/v1.jpg"),
+    ("duplicate", _copy_to_validation, "duplicate", "1 images .* byte for byte: train/t2.jpg and validation/v1.jpg"),
     ("EXIF", _upright_exif, "orientation", "1 images have an EXIF orientation: train/t0.jpg. It is not applied"),
 ]
 
 
-@pytest.mark.parametrize(("change", "kind", "words"), _mark(WARNINGS, "a warning that lists them"))
+@pytest.mark.parametrize(
+    ("change", "kind", "words"), [case[1:] for case in WARNINGS], ids=[case[0] for case in WARNINGS]
+)
 def test_warnings(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
@@ -404,7 +364,6 @@ def test_another_ignore_label(data: SmallData) -> None:
     assert report.ignored == {"train": 3, "validation": 2}
 
 
-@pytest.mark.fault(family=12, outcome="refused by the header")
 def test_pixel_limit(data: SmallData) -> None:
     report = data.check(max_pixels=HEIGHT * WIDTH - 1)
     assert "train/t0.jpg has 8x6 pixels, the limit is 47" in _only(report.errors, "unreadable")
@@ -436,7 +395,6 @@ def test_the_failure_text_begins_with_every_error(data: SmallData) -> None:
     assert "and 30 more" in str(caught.value)
 
 
-@pytest.mark.fault(family=12, outcome="refused: photos that no memory is enough for when they are scaled to the crop")
 def test_a_photo_that_is_far_too_thin(data: SmallData) -> None:
     data.image("validation", "v0.jpg", np.zeros((1, 20_000, 3), np.uint8))
     data.mask("validation", "v0.png", np.zeros((1, 20_000), np.uint8))
@@ -446,7 +404,6 @@ def test_a_photo_that_is_far_too_thin(data: SmallData) -> None:
     assert "is 20000x1. Cut them into pieces" in text
 
 
-@pytest.mark.fault(family=5, outcome="refused: the name is told on one printable line")
 def test_file_names_cannot_break_lines_or_the_terminal(data: SmallData) -> None:
     name = "a\n\x1b[31m" + os.fsdecode(b"\xff")
     shutil.copy(data.path("train/t0.jpg"), data.path("train", f"{name}.jpg"))
@@ -521,8 +478,6 @@ def test_no_label_channel(tmp_path: Path) -> None:
         ("train_label_map.json", b" " * (2**20 + 1), "it has 1048577 bytes, the limit is 1048576"),
         ("class_names.json", b"\xff", "class_names.json is not JSON"),
         ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),
-        ("class_names.json", b"[]", "expected a list of 1 to 254 names"),
-        ("class_names.json", b"[1, 2]", "expected a list of 1 to 254 names"),
         ("class_names.json", b'["a", "a"]', "2 different class names are needed"),
     ],
 )

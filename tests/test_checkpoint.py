@@ -172,7 +172,6 @@ def _stop_at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, stop:
     monkeypatch.setattr(Stepper, name, call)
 
 
-@pytest.mark.fault(family=43, outcome="goes on inside the epoch, bit for bit")
 @pytest.mark.parametrize(
     ("method", "number", "position", "changes", "devices"),
     [
@@ -238,7 +237,6 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.fault(family=37, outcome="passed over and told; the one before is taken")
 def test_a_damaged_checkpoint_is_passed_over(
     run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -253,7 +251,6 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert len(_find_checkpoints(folder)) == KEPT
 
 
-@pytest.mark.fault(family=38, outcome="refused (2); nothing is removed")
 def test_when_all_are_damaged_the_job_is_refused(run_tiny: RunJob, folder: Path, tmp_path: Path) -> None:
     for path in _find_checkpoints(folder):
         _flip(path)
@@ -292,7 +289,6 @@ def _drop_states(arrays: dict[str, Array]) -> None:
         del arrays[name]
 
 
-@pytest.mark.fault(family=37, outcome="refused as damaged, naming what does not fit")
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -339,7 +335,6 @@ def test_one_with_the_right_checksum_and_the_wrong_content(
     assert words in caplog.text
 
 
-@pytest.mark.fault(family=36, outcome="refused (2) with the reason; nothing is removed")
 def test_one_that_cannot_be_read_is_not_taken_for_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_file: CheckpointFile) -> NoReturn:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -354,7 +349,6 @@ def test_one_that_cannot_be_read_is_not_taken_for_damaged(tmp_path: Path, monkey
         assert folder.find_files() == [file]
 
 
-@pytest.mark.fault(family=39, outcome="refused (2), naming the formats; nothing is removed")
 def test_one_of_an_earlier_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_checkpoints(tmp_path) as folder:
         assert folder
@@ -366,7 +360,6 @@ def test_one_of_an_earlier_format_is_refused(tmp_path: Path, monkeypatch: pytest
         assert folder.find_files() == [file]
 
 
-@pytest.mark.fault(family=39, outcome="refused (2), each difference named", inputs=4)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -384,14 +377,12 @@ def test_what_is_different_in_another_job(changes: Mapping[str, str], words: lis
     assert describe_differences(identity, {**identity, **changes}) == words
 
 
-@pytest.mark.fault(family=36, outcome="refused (2) before anything is read: it is the folder of the model")
 def test_the_folder_of_the_model_is_none_for_checkpoints(run_tiny: RunJob, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model is the folder of the model; name another one for the checkpoints"):
         run_tiny(checkpoint_folder=tmp_path / "x" / ".." / "model")
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.fault(family=45, outcome="no room for the model: the checkpoint is written all the same")
 def test_a_checkpoint_is_saved_when_there_is_no_room_for_the_model(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,7 +399,6 @@ def test_a_checkpoint_is_saved_when_there_is_no_room_for_the_model(
     assert len(_find_checkpoints(tmp_path / "checkpoints")) == 1
 
 
-@pytest.mark.fault(family=39, outcome="refused (2), each difference named; nothing is removed", inputs=6)
 def test_one_of_another_job_is_refused(run_tiny: RunJob, folder: Path) -> None:
     changes = {"backbone": "resnet-34", "epochs": "3", "learning_rate": "1e-3", "seed": "7", "class_names": "a,b,c,d"}
     before = sorted(folder.iterdir())
@@ -426,7 +416,6 @@ def test_one_of_another_job_is_refused(run_tiny: RunJob, folder: Path) -> None:
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.fault(family=39, outcome="refused (2), each difference named", inputs=6)
 def test_other_data_devices_versions_and_starting_values_are_refused(
     run_tiny: RunJob, folder: Path, drawn_channels: Mapping[str, Path], trained_model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -449,7 +438,6 @@ def test_other_data_devices_versions_and_starting_values_are_refused(
         run_tiny(checkpoint_folder=folder)
 
 
-@pytest.mark.fault(family=41, outcome="ends with 0; nothing is written")
 def test_a_finished_job_ends_at_once_with_its_model_as_it_is(
     run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -476,7 +464,6 @@ def test_a_finished_job_without_its_onnx_file_writes_it(
     assert (model / ONNX_FILE).read_bytes() == (finished_job / "model" / ONNX_FILE).read_bytes()
 
 
-@pytest.mark.fault(family=41, outcome="ends with 0; what is missing is written", inputs=2)
 def test_a_finished_job_whose_report_is_missing_writes_it(
     run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -492,7 +479,6 @@ def test_a_finished_job_whose_report_is_missing_writes_it(
     assert "nothing is left to do" in caplog.text
 
 
-@pytest.mark.fault(family=41, outcome="ends with 0; the model is written, without training")
 @pytest.mark.parametrize("damaged", [None, BEST, LAST])
 def test_a_finished_job_without_its_model_makes_it_anew(
     run_tiny: RunJob, folder: Path, finished_job: Path, tmp_path: Path, damaged: str | None
@@ -507,7 +493,6 @@ def test_a_finished_job_without_its_model_makes_it_anew(
         assert (model / name).read_bytes() == (finished_job / "model" / name).read_bytes()
 
 
-@pytest.mark.fault(family=41, outcome="ends with 0, without training")
 def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) -> None:
     changes = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
     changes |= {"early_stopping_tolerance": "1", "epochs": "9", "learning_rate": "1e-9"}
@@ -519,7 +504,6 @@ def test_a_job_that_stopped_early_is_finished(run_tiny: RunJob, tmp_path: Path) 
     assert (tmp_path / "model" / BEST).is_file()
 
 
-@pytest.mark.fault(family=36, outcome="never touched", inputs=4)
 def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
     newest, before = _find_checkpoints(folder)
     newest.unlink()
@@ -536,7 +520,6 @@ def test_foreign_files_stay(run_tiny: RunJob, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == foreign | ours
 
 
-@pytest.mark.fault(family=42, outcome="the second is refused (2)")
 def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path) as first:
         assert first
@@ -546,7 +529,6 @@ def test_two_jobs_cannot_keep_checkpoints_in_one_folder(tmp_path: Path) -> None:
         assert none is None
 
 
-@pytest.mark.fault(family=42, outcome="the second is refused (2); nothing is changed")
 def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trained_model: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()}
     message = f"another process writes its model to {trained_model}; wait for its end"
@@ -555,7 +537,6 @@ def test_two_jobs_cannot_write_their_models_to_one_folder(run_tiny: RunJob, trai
     assert {path.name: path.stat().st_mtime_ns for path in trained_model.iterdir()} == before
 
 
-@pytest.mark.fault(family=36, outcome="refused (2) before anything is read", inputs=3)
 def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: RunJob, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -565,7 +546,6 @@ def test_a_folder_that_cannot_be_used_is_told_before_anything_is_read(run_tiny: 
         run_tiny({"num_classes": "wrong"}, checkpoint_folder=Path("/proc/nothing"))
 
 
-@pytest.mark.fault(family=36, outcome="goes on without, told with path and bytes")
 def test_a_full_disk_ends_no_training(
     run_tiny: RunJob, folder: Path, tmp_path: Path, finished_job: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -604,7 +584,6 @@ def test_a_stop_before_training_tells_of_what_is_there(
     assert [path.name for path in model.iterdir()] == [BEST] * has_model
 
 
-@pytest.mark.fault(family=45, outcome="a refusal while an earlier model is removed leaves a model, or none", inputs=9)
 def test_removing_an_earlier_model_leaves_a_model_or_none(
     trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -633,7 +612,6 @@ def test_removing_an_earlier_model_leaves_a_model_or_none(
             read_folder(model)
 
 
-@pytest.mark.fault(family=45, outcome="no room for the best model: the checkpoint of its epoch is written all the same")
 def test_a_checkpoint_is_written_when_the_model_of_its_epoch_cannot_be(
     run_tiny: RunJob, tmp_path: Path, finished_job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -650,7 +628,6 @@ def test_a_checkpoint_is_written_when_the_model_of_its_epoch_cannot_be(
     _assert_same_model(tmp_path / "model", finished_job / "model")
 
 
-@pytest.mark.fault(family=36, outcome="refused (2) before anything is read: no renaming, or no opening", inputs=2)
 @pytest.mark.parametrize("call", ["replace", "open"])
 def test_a_file_system_that_checkpoints_cannot_be_kept_on(
     tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
@@ -667,7 +644,6 @@ def test_a_file_system_that_checkpoints_cannot_be_kept_on(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.fault(family=36, outcome="left alone, with a warning: what has the name of a leftover, and is none")
 def test_a_folder_with_the_name_of_a_leftover(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".checkpoint.7.partial").mkdir()
     with open_checkpoints(tmp_path) as checkpoints:

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,29 +147,11 @@ def test_check_of_bad_data(own_channels: Path, capsys: Capture) -> None:
     assert captured.out.endswith("the data cannot be used until the errors are corrected\n")
 
 
-def test_check_knows_a_misspelt_folder(own_channels: Path, capsys: Capture) -> None:
-    (own_channels / "validation_annotation").rename(own_channels / "validation_annotations")
-    assert main(["check", str(own_channels)]) == 2
-    out = capsys.readouterr().out
-    assert "the channel validation_annotation is missing. Is the channel validation_annotations meant?" in out
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "words"),
-    [
-        ("--num_classes", "0", "num_classes must be a whole number, at least 2 and at most 254; got '0'"),
-        ("--ignore_label", "300", "ignore_label must be a whole number, at least 0 and at most 255; got '300'"),
-        ("--crop_size", "large", "crop_size must be a whole number, greater than 16 and at most 16384; got 'large'"),
-        ("--max_pixels", "-1", "max_pixels must be a whole number, at least 1 and at most 178956970; got '-1'"),
-    ],
-)
-def test_check_refuses_numbers_out_of_range(
-    channels: Path, option: str, value: str, words: str, capsys: Capture
-) -> None:
+def test_check_refuses_numbers_out_of_range(channels: Path, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["check", str(channels), option, value])
+        main(["check", str(channels), "--num_classes", "0"])
     assert end.value.code == 2
-    assert words in capsys.readouterr().err
+    assert "num_classes must be a whole number, at least 2 and at most 254; got '0'" in capsys.readouterr().err
 
 
 def test_train_makes_a_model_that_predicts(channels: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -186,28 +167,12 @@ def test_train_makes_a_model_that_predicts(channels: Path, tmp_path: Path, capsy
     assert not (tmp_path / "job" / "output" / "failure").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--epoch", "3"], ("'epoch' is not a hyperparameter; did you mean epochs?",)),
-        (["--num_class=4", "--bakbone", "x"], ("did you mean num_classes?", "did you mean backbone?")),
-        (
-            ["--num_classes", "4", "--crop_size", "1"],
-            ("crop_size must be a whole number, greater than 16 and at most 16384; got '1'",),
-        ),
-        ([], ("num_classes is required",)),
-    ],
-    ids=["misspelt", "two-misspelt", "out-of-range", "missing"],
-)
-def test_train_refuses_wrong_hyperparameters(
-    channels: Path, tmp_path: Path, options: list[str], words: tuple[str, ...], capsys: Capture
-) -> None:
-    assert main(["train", str(channels), "--output", str(tmp_path / "job"), *options]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("gluonseg: ")
-    assert err.count("\n") == 1
-    for word in words:
-        assert word in err
+def test_train_refuses_wrong_hyperparameters(channels: Path, tmp_path: Path, capsys: Capture) -> None:
+    command = ["train", str(channels), "--output", str(tmp_path / "job")]
+    assert main([*command, "--num_class=4", "--bakbone", "x"]) == 2
+    check_one_line(capsys, "did you mean num_classes?", "did you mean backbone?")
+    assert main(command) == 2
+    assert capsys.readouterr().err == "gluonseg: num_classes is required\n"
     assert not (tmp_path / "job").exists()
 
 
@@ -248,18 +213,6 @@ def test_predict_files_and_folders_with_overlays(model: Path, channels: Path, tm
         assert mask.max() < 4
         assert _read(out / f"{path.stem}_overlay.png").shape == _read(path).shape
     np.testing.assert_array_equal(_read(out / "one photo.png"), _read(out / f"{photos[0].stem}.png"))
-
-
-def test_predict_with_an_archive_gives_the_same_mask(model: Path, channels: Path, tmp_path: Path) -> None:
-    archive = tmp_path / "model.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        for name in ("model_best.params", "model_card.json"):
-            tar.add(model / name, name)
-    photo = min((channels / "validation").iterdir())
-    for source, out in ((model, "folder"), (archive, "archive")):
-        assert main(["predict", str(photo), "--model", str(source), "--output", str(tmp_path / out)]) == 0
-    name = f"{photo.stem}.png"
-    np.testing.assert_array_equal(_read(tmp_path / "folder" / name), _read(tmp_path / "archive" / name))
 
 
 def test_predict_leaves_out_what_it_cannot_read(model: Path, channels: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -310,12 +263,8 @@ def test_predict_needs_pictures_and_a_model(model: Path, channels: Path, tmp_pat
     check_one_line(capsys, f"{tmp_path / 'no.jpg'} does not exist")
     assert main(["predict", str(channels / "label_map"), "--model", str(model), *out]) == 2
     check_one_line(capsys, "there are no pictures in", ".jpg")
-    assert main(["predict", photo, "--model", str(tmp_path), *out]) == 2
-    check_one_line(capsys, f"no model_best.params (nor model_algo-1) in {tmp_path}", "model.tar.gz")
     assert main(["predict", photo, "--model", str(tmp_path / "no"), *out]) == 2
     check_one_line(capsys, f"{tmp_path / 'no'} does not exist")
-    assert main(["predict", photo, "--model", photo, *out]) == 2
-    assert "is not a usable model.tar.gz" in capsys.readouterr().err
     (tmp_path / "out").write_text("a file")
     assert main(["predict", photo, "--model", str(model), *out]) == 1
     check_one_line(capsys, "File exists", str(tmp_path / "out"))
@@ -408,12 +357,10 @@ def test_hyperparameters_prints_every_name_and_default(capsys: Capture) -> None:
     ("arguments", "words"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["prepare"], "the following arguments are required: DATASET"),
         (["chekc"], "invalid choice: 'chekc'"),
-        (["predict", "a.jpg", "--output", "b"], "the following arguments are required: --model"),
         (["check", "x", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
     ],
-    ids=["none", "no-dataset", "unknown-command", "no-model", "foreign-option"],
+    ids=["none", "unknown-command", "foreign-option"],
 )
 def test_wrong_usage(arguments: list[str], words: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:

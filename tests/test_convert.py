@@ -249,7 +249,6 @@ def test_another_network_names_the_one_that_fits(tmp_path: Path, resnet18: dict[
         convert_backbone(tmp_path / "x.safetensors", "resnet-50")
 
 
-@pytest.mark.fault(family=35, outcome="refused by the first bytes, never opened", inputs=4)
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -265,7 +264,7 @@ def test_pickle_is_refused_with_the_way_out(tmp_path: Path, name: str, content: 
         convert_backbone(tmp_path / name, "resnet-18")
 
 
-@pytest.mark.parametrize("keep", [0, 4, 8, 9, 5000, -1])
+@pytest.mark.parametrize("keep", [0, 9, -1])
 def test_broken_safetensors_file(tmp_path: Path, resnet18: dict[str, npt.NDArray[Any]], keep: int) -> None:
     path = tmp_path / "x.safetensors"
     save_file(resnet18, str(path))

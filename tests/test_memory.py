@@ -27,7 +27,6 @@ def _lay_out(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
-@pytest.mark.fault(family=44, outcome="the limit of the control group is known")
 @pytest.mark.parametrize(
     ("files", "limit"),
     [
@@ -58,7 +57,6 @@ def test_this_machine() -> None:
     assert limit is None or limit > 1 << 28
 
 
-@pytest.mark.fault(family=24, outcome="refused (2) before anything is computed, with the estimate and what would fit")
 def test_a_batch_that_cannot_fit(run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gluonseg.train.memory.find_memory_limit", lambda: 1 << 30)
     changes = {"mini_batch_size": "9", "crop_size": "480", "base_size": "480"}
@@ -77,7 +75,6 @@ def test_a_crop_that_cannot_fit() -> None:
     check_memory(hp, 1, 1, [mx.gpu(0)], 1)
 
 
-@pytest.mark.fault(family=24, outcome="refused (2): a batch of the validation that cannot fit")
 def test_a_validation_batch_that_cannot_fit() -> None:
     hp = parse_hyperparameters({"num_classes": "2", "crop_size": "480", "backbone": "resnet-18"})
     fix = r"batches of 500 .*; lower validation_mini_batch_size to \d+ or less"
@@ -119,7 +116,6 @@ print(peak, fixed + hp.mini_batch_size * each)
 """
 
 
-@pytest.mark.fault(family=24, outcome="the estimate is below what a training takes, and not far")
 @pytest.mark.parametrize(("algorithm", "optimizer"), [("fcn", "sgd"), ("deeplab", "adam")])
 def test_the_estimate_is_below_what_is_taken(algorithm: str, optimizer: str) -> None:
     """A job that would have gone through must not be refused."""

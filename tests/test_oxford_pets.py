@@ -176,7 +176,7 @@ def test_archive_members_cannot_leave_the_folder(source: Path, tmp_path: Path) -
     assert not list(tmp_path.rglob("link*"))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.5, 0.999])
 def test_cut_off_archives_are_refused(source: Path, tmp_path: Path, share: float) -> None:
     packed = _pack(source, tmp_path / "packed")
     data = (packed / "images.tar.gz").read_bytes()

@@ -40,7 +40,6 @@ def test_orphans_are_named_on_both_sides(tmp_path: Path) -> None:
     assert matching.masks_without_image == ("c",)
 
 
-@pytest.mark.fault(family=4, outcome="refused: ambiguous names match nothing", inputs=3)
 @pytest.mark.parametrize(
     ("images", "masks"),
     [(["a.jpg", "a.JPG"], ["a.png"]), (["a.jpg", "a.png"], ["a.png"]), (["a.jpg"], ["a.png", "a.gif"])],
@@ -67,7 +66,6 @@ def test_names_that_only_look_alike_do_not_match(tmp_path: Path, image: str, mas
     assert matching.masks_without_image == (Path(mask).stem,)
 
 
-@pytest.mark.fault(family=5, outcome="accepted: pairs match by their exact names", inputs=8)
 @pytest.mark.parametrize("stem", ["-rf", "$(id)", "a\nb", "a.b.c", " ", "x" * 251, "\u732b", "a;b|c&d"])
 def test_odd_names_match(tmp_path: Path, stem: str) -> None:
     assert [pair.name for pair in _match(tmp_path, [f"{stem}.jpg"], [f"{stem}.png"]).pairs] == [stem]
@@ -82,7 +80,6 @@ def test_what_is_no_image_is_skipped_and_named(tmp_path: Path) -> None:
     assert sorted(path.name for path in matching.skipped) == ["a.jpg", "folder.jpg", "notes.txt", "train_annotation"]
 
 
-@pytest.mark.fault(family=16, outcome="skipped with a warning, and never opened", inputs=3)
 def test_pipes_and_broken_links_do_not_block(tmp_path: Path) -> None:
     train = _fill(tmp_path / "train", "a.jpg")
     os.mkfifo(train / "pipe.jpg")
@@ -93,7 +90,6 @@ def test_pipes_and_broken_links_do_not_block(tmp_path: Path) -> None:
     assert [path.name for path in listing.other] == ["gone.jpg", "loop.jpg", "pipe.jpg"]
 
 
-@pytest.mark.fault(family=16, outcome="refused: the link is named, and not followed", inputs=3)
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     """Relative or absolute, in one step or two; one that stays inside is a file like any other."""
     outside = _fill(tmp_path / "outside", "secret.jpg")

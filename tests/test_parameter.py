@@ -22,7 +22,6 @@ WEIGHTS = Spec(tuple, (), "help", item=float, above=0, words=("balanced",))
 NAMES = Spec(tuple, (), "help")
 
 
-@pytest.mark.fault(family=21, outcome="read")
 @pytest.mark.parametrize("value", ["16", " 16 ", "16.0", "1.6e1", '"16"', '" 16 "', 16, 16.0, "+16", "016"])
 def test_spellings_of_a_whole_number(value: Any) -> None:
     found = parse_value("n", value, WHOLE)
@@ -35,7 +34,6 @@ def test_spellings_of_a_number(value: Any) -> None:
     assert parse_value("rate", value, RATE) == 0.25
 
 
-@pytest.mark.fault(family=21, outcome="read")
 @pytest.mark.parametrize("value", [True, "True", "true", "TRUE", "1", 1, "yes", " Yes ", '"true"', '"True"'])
 def test_spellings_of_true(value: Any) -> None:
     assert parse_value("flag", value, FLAG) is True
@@ -81,7 +79,6 @@ def test_a_word_in_place_of_a_list(value: str) -> None:
     assert parse_value("class_weights", value, WEIGHTS) == "balanced"
 
 
-@pytest.mark.fault(family=21, outcome="None and null: as if left out")
 @pytest.mark.parametrize("one", [WHOLE, RATE, FLAG, WORD, TEXT, STEPS, NAMES])
 @pytest.mark.parametrize("value", [None, "None", "null", " None ", '"None"', '"null"'])
 def test_not_given(one: Spec, value: Any) -> None:
@@ -105,7 +102,6 @@ REFUSED: list[tuple[Spec, tuple[Any, ...]]] = [
 ]
 
 
-@pytest.mark.fault(family=21, outcome="refused, naming value and type")
 @pytest.mark.parametrize(("one", "value"), [(one, value) for one, values in REFUSED for value in values])
 def test_refused(one: Spec, value: Any) -> None:
     with pytest.raises(HyperparameterError, match=r"^field must be .*got ") as caught:
@@ -113,7 +109,6 @@ def test_refused(one: Spec, value: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.fault(family=21, outcome="refused, with what is valid")
 @pytest.mark.parametrize("one", [WHOLE, RATE, FLAG, WORD, TEXT])
 @pytest.mark.parametrize("value", ["", "  ", '""'])
 def test_empty_is_refused_with_what_is_valid(one: Spec, value: str) -> None:
@@ -149,7 +144,6 @@ def test_a_message_names_value_range_and_the_nearest_choice() -> None:
     assert str(caught.value) == "n must be a whole number, at least 1 and at most 1000; got '0'"
 
 
-@pytest.mark.fault(family=25, outcome="refused, shown short and escaped")
 def test_a_long_or_unprintable_value_is_shown_short_and_safe() -> None:
     with pytest.raises(HyperparameterError) as caught:
         parse_value("algorithm", "\x1b[31m" + "x" * 10_000, WORD)
@@ -173,7 +167,6 @@ def test_every_list_survives_a_round_trip(numbers: tuple[int, ...]) -> None:
     assert parse_value("steps", format_value(numbers), STEPS) == numbers
 
 
-@pytest.mark.fault(family=25, outcome="parsed, or refused in one printable line, 100 drawn values each", inputs=100)
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.text())))
 @pytest.mark.parametrize("one", [WHOLE, RATE, FLAG, WORD, STEPS, WEIGHTS, NAMES])
 def test_any_value_is_parsed_or_refused_in_one_line(one: Spec, value: Any) -> None:

@@ -38,7 +38,6 @@ def test_enlarging_follows_mxnet_and_a_few_cells_at_a_time_give_the_same_mask(
     np.testing.assert_allclose(compute_probabilities(logits, *size, align_corners), wanted, atol=1e-6)
 
 
-@pytest.mark.fault(family=56, outcome="200 within a second and 64 MB: 200 000 pixels in a line", inputs=2)
 def test_memory_does_not_grow_with_the_square_of_a_side(tmp_path: Path) -> None:
     setup = (
         "import json, numpy as np\n"

@@ -68,7 +68,6 @@ HOSTILE = (
 )
 
 
-@pytest.mark.fault(family=5, outcome="accepted: no log line can be forged by what is told", inputs=40)
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("template", ["%s is damaged", "%s", "found %r", "#whole_image_metric. IoU of %s: 0.5 ."])
 def test_nothing_that_is_told_can_look_like_a_line_of_ours(template: str, text: str) -> None:

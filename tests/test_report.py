@@ -28,7 +28,7 @@ from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts, compute_ticks, spread_labels
 from gluonseg.report.curves import draw_curves, find_changes
 from gluonseg.report.data import describe_sizes
-from gluonseg.report.gallery import choose_photos, compute_disagreement
+from gluonseg.report.gallery import choose_photos
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.mark import MAX_MARKERS, build_mark
 from gluonseg.report.overlay import UNTINTED, choose_colours, draw_overlay
@@ -73,6 +73,12 @@ def write_comparison(folder: Path, records: Sequence[RunRecord], **settings: Any
         write_record(folder / "runs" / record.name, record)
     (folder / "comparison.json").write_text(json.dumps({"format_version": 1, **settings}))
     return folder
+
+
+def answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: Any) -> Answer:
+    """Of a comparison of runs with so many wrong pixels, by algorithm and seed."""
+    records = [build_record(name, seed, count) for name, pair in wrong.items() for seed, count in enumerate(pair, 1)]
+    return answer(read_comparison(write_comparison(folder, records, **settings)))
 
 
 @pytest.fixture(autouse=True)
@@ -162,35 +168,17 @@ def test_figure_is_mean_and_sample_deviation() -> None:
         ({"fcn": [5, 6], "psp": [30]}, "FCN resnet-18 scores highest", "One seed of PSP resnet-18 says nothing"),
         ({"fcn": [5, 6], "psp": [30, 31]}, "FCN resnet-18 is best", "more than the spread over seeds (2 seeds each)"),
         ({"fcn": [5, 20], "psp": [8, 22]}, "FCN resnet-18 and PSP resnet-18 cannot be told apart", "within the spread"),
+        ({"fcn": [9, 9], "psp": [9, 9]}, "FCN resnet-18 and PSP resnet-18 cannot be told apart", "within the spread"),
+        ({"fcn": [5, 20], "psp": [8, 22], "deeplab": [9, 23]}, "FCN", "So is that to DeepLab resnet-18."),
         ({"fcn": [5]}, "FCN resnet-18 reaches mIoU 0.905", "One seed says nothing"),
         ({"fcn": [5, 6]}, "FCN resnet-18 reaches mIoU 0.896", "Spread over 2 seeds"),
         ({}, "No run has finished yet", ""),
     ],
 )
 def test_answer(tmp_path: Path, wrong: Mapping[str, Sequence[int]], headline: str, caveat: str) -> None:
-    records = [
-        build_record(name, seed, count) for name, counts in wrong.items() for seed, count in enumerate(counts, 1)
-    ]
-    found = answer(read_comparison(write_comparison(tmp_path, records)))
+    found = answer_runs(tmp_path, wrong)
     assert found.headline.startswith(headline)
     assert caveat in found.caveat
-
-
-def test_equal_models_cannot_be_told_apart(tmp_path: Path) -> None:
-    records = [build_record(name, seed) for name in ("fcn", "psp") for seed in (1, 2)]
-    found = answer(read_comparison(write_comparison(tmp_path, records)))
-    assert "cannot be told apart" in found.headline
-
-
-def test_answer_counts_photos(with_photos: Path) -> None:
-    comparison = read_comparison(with_photos)
-    better = dataclasses.replace(build_score(5), photos=[PhotoScore("x", 0.9, 0.9), PhotoScore("y", 0.2, 0.2)])
-    worse = dataclasses.replace(build_score(9), photos=[PhotoScore("x", 0.5, 0.5), PhotoScore("y", 0.3, 0.3)])
-    records = [
-        dataclasses.replace(run, score=score) for run, score in zip(comparison.records, (better, worse), strict=True)
-    ]
-    found = answer(dataclasses.replace(comparison, records=records))
-    assert "FCN resnet-18 scores higher than PSP resnet-18 on 1 of 2" in found.caveat
 
 
 def test_page_needs_nothing_else(with_photos: Path) -> None:
@@ -279,10 +267,8 @@ def test_failures_are_told_of_before_any_run_has_finished(tmp_path: Path) -> Non
 def test_gap_to_the_first(
     tmp_path: Path, wrong: Mapping[str, Sequence[int]], text: str, is_within: bool | None
 ) -> None:
-    records = [
-        build_record(name, seed, count) for name, counts in wrong.items() for seed, count in enumerate(counts, 1)
-    ]
-    first, second = read_comparison(write_comparison(tmp_path, records)).models
+    answer_runs(tmp_path, wrong)
+    first, second = read_comparison(tmp_path).models
     gap = compute_gap(first, second)
     assert gap is not None
     assert (gap.text, gap.is_within_spread) == (text, is_within)
@@ -290,12 +276,6 @@ def test_gap_to_the_first(
     page = read_page(write_report(tmp_path))
     assert text.split(", ")[1] in page.text
     assert json.loads((tmp_path / "report.json").read_text())["models"][1]["behind_first"]["within_spread"] is is_within
-
-
-def test_third_model_within_the_spread_is_named(tmp_path: Path) -> None:
-    wrong = {"fcn": [5, 20], "psp": [8, 22], "deeplab": [9, 23]}
-    records = [build_record(name, seed, count) for name, pair in wrong.items() for seed, count in enumerate(pair)]
-    assert "So is that to DeepLab resnet-18." in answer(read_comparison(write_comparison(tmp_path, records))).caveat
 
 
 def test_json_ranks_models(tmp_path: Path) -> None:
@@ -346,13 +326,6 @@ def test_damaged_comparison_is_named(tmp_path: Path) -> None:
         write_report(tmp_path / "elsewhere")
 
 
-def test_disagreement_is_the_share_of_pixels(with_photos: Path) -> None:
-    comparison = read_comparison(with_photos)
-    names = sorted(comparison.models[0].photo_miou)
-    found = compute_disagreement(comparison, [*names, "no such photo"])
-    assert [found[name] for name in names] == pytest.approx([0.0, 0.25, 0.5], abs=0.03)
-
-
 def test_chosen_photos(with_photos: Path) -> None:
     models = read_comparison(with_photos).models
     names = sorted(models[0].photo_miou)
@@ -399,13 +372,15 @@ def test_masks_shrink_without_new_classes() -> None:
     [
         (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
         (0.31, 0.58, [0.3, 0.4, 0.5, 0.6]),
-        (3, 3, None),
+        (25, 25, None),
+        (0, 0, None),
         (0, 35, [0, 10, 20, 30, 40]),
     ],
 )
 def test_ticks_are_round_and_enclose(low: float, high: float, ticks: list[float] | None) -> None:
     found = compute_ticks(low, high)
     assert found[0] <= low <= high <= found[-1]
+    assert len({f"{tick:g}" for tick in found}) == len(found) >= 2
     assert ticks is None or found == pytest.approx(ticks)
 
 
@@ -557,7 +532,7 @@ def test_report_of_a_run(with_photos: Path, trained_model: Path) -> None:
 
 
 def _pack(archive: Path, folder: Path, names: Sequence[str]) -> Path:
-    with tarfile.open(archive, "w:gz") as tar:
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
         for name in names:
             tar.add(folder / name, name)
     return archive
@@ -617,33 +592,26 @@ def test_report_names_what_it_cannot_use(trained_model: Path, tmp_path: Path) ->
     ],
 )
 def test_curves_that_no_training_writes(trained_model: Path, tmp_path: Path, curves: Any, words: str) -> None:
-    model = shutil.copytree(trained_model, tmp_path / "model")
-    (model / "curves.json").write_text(json.dumps(curves), encoding="utf-8")
-    archive = _pack(tmp_path / "model.tar.gz", model, ["model_best.params", "model_card.json", "curves.json"])
-    for source in (model, archive):
-        with pytest.raises(UserError, match=rf"curves.json cannot be read \({words}\); without it there are no curves"):
-            write_source_report(source)
-
-
-def _answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: Any) -> Answer:
-    records = [build_record(name, seed, count) for name, pair in wrong.items() for seed, count in enumerate(pair, 1)]
-    return answer(read_comparison(write_comparison(folder, records, **settings)))
+    shutil.copy(trained_model / "model_card.json", tmp_path)
+    (tmp_path / "curves.json").write_text(json.dumps(curves), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"curves.json cannot be read \({words}\); without it there are no curves"):
+        write_source_report(tmp_path)
 
 
 def test_a_third_model_within_the_spread_is_no_worse_than_the_best(tmp_path: Path) -> None:
-    found = _answer_runs(tmp_path / "a", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [2, 30]})
+    found = answer_runs(tmp_path / "a", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [2, 30]})
     assert "is best" not in found.headline
     assert found.headline.endswith("but cannot be told apart from DeepLab resnet-18.")
     assert "to PSP resnet-18, 0.086, is more than the spread" in found.caveat
-    found = _answer_runs(tmp_path / "b", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [30]})
+    found = answer_runs(tmp_path / "b", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [30]})
     assert "scores highest" in found.headline
     assert "Whether that to DeepLab resnet-18 is, one seed does not tell." in found.caveat
-    found = _answer_runs(tmp_path / "c", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [30, 31]})
+    found = answer_runs(tmp_path / "c", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [30, 31]})
     assert "FCN resnet-18 is best" in found.headline
 
 
 def test_unfinished_comparison_says_so_everywhere(tmp_path: Path) -> None:
-    _answer_runs(tmp_path, {"fcn": [5, 6], "psp": [30, 31]}, runs=[["fcn", "resnet-18", seed] for seed in range(6)])
+    answer_runs(tmp_path, {"fcn": [5, 6], "psp": [30, 31]}, runs=[["fcn", "resnet-18", seed] for seed in range(6)])
     write_report(tmp_path)
     text = "2 of 6 runs are still to come."
     for name in ("html", "json", "md"):
@@ -701,7 +669,7 @@ def test_ties_are_told_and_all_ties_are_not(with_photos: Path) -> None:
     other = dataclasses.replace(build_score(9), photos=[PhotoScore("x", 0.5, 0.5), PhotoScore("y", 0.8, 0.8)])
     records = [build_record("fcn", score=score), build_record("psp", score=other)]
     found = answer(dataclasses.replace(read_comparison(with_photos), records=records))
-    assert "on 1 of 2, the same on 1." in found.caveat
+    assert "FCN resnet-18 scores higher than PSP resnet-18 on 1 of 2, the same on 1." in found.caveat
 
 
 def test_model_scored_on_other_photos_does_not_mix_them_with_the_trainings(
@@ -807,12 +775,6 @@ def test_report_of_a_job_has_the_hardware(run_tiny: RunJob, tmp_path: Path) -> N
     assert "loadbefore" in text
 
 
-def test_hardware_is_described() -> None:
-    found = describe_hardware()
-    assert found["load"] >= 0
-    assert int(found["threads"]) >= 1
-
-
 def test_gallery_says_what_it_does_not_show(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gluonseg.report.gallery.MAX_COMPARED", 2)
     monkeypatch.setattr("gluonseg.report.gallery.MAX_PICTURES", 5)
@@ -840,17 +802,6 @@ def test_spread_reaches_the_end() -> None:
     assert choose_spread(range(11), 6) == [0, 1, 3, 5, 7, 9]
     assert choose_spread(range(3), 6) == [0, 1, 2]
     assert choose_spread([], 6) == []
-
-
-def test_photos_that_nobody_counted_are_a_dash(tmp_path: Path) -> None:
-    page = read_page(write_report(write_comparison(tmp_path, [build_record("fcn")])))
-    assert "Photos––" in "".join(page.text.split())
-
-
-@pytest.mark.parametrize("value", [1.0, 0.0, 25.0])
-def test_ticks_of_one_value_differ(value: float) -> None:
-    texts = [f"{tick:g}" for tick in compute_ticks(value, value)]
-    assert len(set(texts)) == len(texts) >= 2
 
 
 def test_failed_run_has_its_curve(tmp_path: Path) -> None:

@@ -96,7 +96,6 @@ def test_the_answer_has_the_type_that_was_asked_for(client: FlaskClient, accept:
     assert (response.status_code, response.content_type) == (200, accept)
 
 
-@pytest.mark.fault(family=52, outcome="without Accept the default, what was asked for, or 406")
 def test_without_accept_and_content_type_the_answer_is_recordio_protobuf(client: FlaskClient) -> None:
     response = client.post("/invocations", data=PNG)
     assert response.content_type == "application/x-recordio-protobuf"
@@ -108,12 +107,10 @@ def test_the_default_answer_comes_from_the_settings() -> None:
     assert _client(FakePredictor(), settings).post("/invocations", data=PNG).content_type == "image/png"
 
 
-@pytest.mark.fault(family=64, outcome="concurrent requests x payload is at most 100 MB")
 def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) -> None:
     assert client.get("/execution-parameters").json == {"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 1}
 
 
-@pytest.mark.fault(family=51, outcome="415 for what is no picture, 413 for what is too large; the next one works")
 @pytest.mark.parametrize(
     ("body", "headers", "status", "text"),
     [
@@ -137,7 +134,6 @@ def test_wrong_requests_say_what_to_send_and_the_next_one_works(
     assert client.post("/invocations", data=PNG).status_code == 200
 
 
-@pytest.mark.fault(family=58, outcome="404 or 405, in JSON")
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/invocations", 405), ("POST", "/ping", 405), ("GET", "/", 404), ("POST", "/models?url=s3://x", 404)],
@@ -160,7 +156,6 @@ def test_a_bug_is_a_500_that_tells_nothing_and_the_log_has_the_trace(
     assert client.post("/invocations", data=PNG).status_code == 200
 
 
-@pytest.mark.fault(family=59, outcome="not echoed; the log has one short line a request, and no forged one", inputs=3)
 def test_one_short_line_of_ascii_a_request(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     client.post("/invocations", data=PNG, headers={"Accept": "image/png"})

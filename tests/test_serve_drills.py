@@ -22,7 +22,6 @@ def check(verdicts: list[Verdict], *words: str) -> None:
     assert [one for one in found if not one.holds] == []
 
 
-@pytest.mark.fault(family=61, outcome="SIGTERM under load: every request that was begun is answered", inputs=2)
 def test_drain(tmp_path: Path) -> None:
     check(drain.drill(tmp_path, count=2), "lost", "wrong answers", "exit codes", "longest end", "processes left")
 
@@ -34,7 +33,6 @@ def test_overload(tmp_path: Path) -> None:
     assert [one for one in verdicts if " x 200, " in one.seen and " x 503" in one.seen]
 
 
-@pytest.mark.fault(family=60, outcome="200 clients with a byte a second change nothing for others", inputs=600)
 def test_slow_clients(tmp_path: Path) -> None:
     with overload.open_server(tmp_path, stand_in=0.002) as server:
         for kind in slow_clients.STARTS:

@@ -105,7 +105,6 @@ def test_it_is_ready_once_the_model_has_made_a_prediction(start: Start, monkeypa
     assert model.predict(lambda: encode_picture(draw_noise(20, 30)), PNG) == encode_mask(draw_noise(20, 30))
 
 
-@pytest.mark.fault(family=48, outcome="without a model: exit code 2 and one clear line")
 @pytest.mark.parametrize(("load", "exit_code", "text"), [(load_nothing, 2, "no model in"), (load_wrongly, 1, "bug")])
 def test_a_model_that_cannot_be_loaded_is_given_up(
     start: Start, load: Load, exit_code: int, text: str, capfd: pytest.CaptureFixture[str]
@@ -129,7 +128,6 @@ def test_requests_are_answered_in_the_order_in_which_they_came(
     assert sums == [int(draw_noise(20, 30, seed=number).sum()) for number in range(12)]
 
 
-@pytest.mark.fault(family=61, outcome="one request too many is refused at once; the others are answered")
 def test_a_request_too_many_is_refused_at_once(
     start: Start, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +152,6 @@ def test_nothing_is_begun_after_its_deadline(
     assert len((tmp_path / "begun").read_text().splitlines()) == 2
 
 
-@pytest.mark.fault(family=44, outcome="a killed process is replaced; nothing that was taken is lost", inputs=6)
 def test_a_killed_process_is_replaced_and_nothing_is_lost(
     start: Start, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +171,6 @@ def test_a_process_that_ends_at_rest_is_replaced(start: Start, pool: ThreadPoolE
     check_answers(ask_all(pool, model, 1))
 
 
-@pytest.mark.fault(family=61, outcome="500 for a picture that ends two processes; the others are answered", inputs=7)
 def test_a_picture_that_ends_the_process_is_alone_to_fail(
     start: Start, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +186,6 @@ def test_a_picture_that_ends_the_process_is_alone_to_fail(
     check_answers(behind)
 
 
-@pytest.mark.fault(family=61, outcome="after the third end within a minute the server ends with exit code 1")
 def test_a_process_that_keeps_ending_ends_the_server(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

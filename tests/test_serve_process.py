@@ -65,7 +65,6 @@ def _read_png(body: bytes) -> npt.NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(body)))
 
 
-@pytest.mark.fault(family=61, outcome="/ping says 503 until the model is loaded")
 def test_ping_says_503_until_the_model_is_loaded(server: ServerProcess, pings: list[int]) -> None:
     assert pings[0] == 503
     assert set(pings) == {503, 200}
@@ -95,14 +94,12 @@ def test_every_answer_has_the_same_mask_of_the_size_that_was_sent(server: Server
     assert _read_png(_post(server, PNG, Accept="image/x-overlay+png")[2]).shape == (90, 70, 3)
 
 
-@pytest.mark.fault(family=56, outcome="200; the mask has the size of the picture")
 @pytest.mark.parametrize("size", [(1, 1), (33, 200), (1, 4000)])
 def test_any_size_of_a_jpeg(server: ServerProcess, size: tuple[int, int]) -> None:
     body = encode_picture(np.resize(PICTURE, (*size, 3)), "JPEG")
     assert _read_png(_post(server, body, Content_Type="image/jpeg", Accept="image/png")[2]).shape == size
 
 
-@pytest.mark.fault(family=62, outcome="only the bad one fails; the others have the masks they have alone", inputs=18)
 def test_good_and_bad_requests_at_the_same_time(server: ServerProcess) -> None:
     good = [encode_picture(draw_noise(*size, seed=size[0])) for size in ((1, 1), (300, 400), (17, 9), (64, 64))]
     bodies = [*good, good[1][:5000], b"no picture"]
@@ -112,7 +109,6 @@ def test_good_and_bad_requests_at_the_same_time(server: ServerProcess) -> None:
     assert [(one.status, one.body) for one in together] == [(one.status, one.body) for one in alone * 3]
 
 
-@pytest.mark.fault(family=49, outcome="400 in JSON, and the connection is closed; the next request works")
 @pytest.mark.parametrize(
     ("data", "status"),
     [
@@ -134,7 +130,6 @@ def test_what_is_no_valid_http_is_refused_in_json(server: ServerProcess, data: b
     assert _post(server, PNG)[0] == 200
 
 
-@pytest.mark.fault(family=50, outcome="up to the limit 200, beyond it 413 before the body is read", inputs=5)
 def test_a_body_is_limited_before_it_is_read(server: ServerProcess) -> None:
     assert exchange(server.port, build_request(PNG + bytes(LIMIT - len(PNG)))).status == 200
     unsent = exchange(server.port, build_request(b"", Content_Length=str(LIMIT + 1)))
@@ -165,7 +160,6 @@ def test_answers_tell_nothing_of_the_servers_inside(server: ServerProcess) -> No
     assert set(reply.headers) == {"content-type", "content-length", "date"}
 
 
-@pytest.mark.fault(family=45, outcome="an answer that has no room on the disk is cut, and told so in the log")
 def test_an_answer_that_has_no_room_ends_its_connection_alone(tmp_path: Path) -> None:
     limit = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
     program = f"{limit}runpy.run_path({STAND_IN!r}, run_name='__main__')"
@@ -177,7 +171,6 @@ def test_an_answer_that_has_no_room_ends_its_connection_alone(tmp_path: Path) ->
         assert server.stop() == 0
 
 
-@pytest.mark.fault(family=60, outcome="nothing is kept for clients that leave", inputs=12)
 def test_clients_that_leave_at_any_moment(server: ServerProcess) -> None:
     data = build_request(PNG, Accept="application/x-recordio-protobuf")
     files = Path(f"/proc/{server.process.pid}/fd")
@@ -190,8 +183,6 @@ def test_clients_that_leave_at_any_moment(server: ServerProcess) -> None:
     assert "Traceback" not in server.read_log()
 
 
-@pytest.mark.fault(family=61, outcome="what was begun before SIGTERM is answered, exit code 0", inputs=6)
-@pytest.mark.fault(family=43, outcome="SIGTERM, once or twice, or SIGINT: finishes what was begun; exit code 0")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_was_begun(tmp_path: Path, number: int) -> None:
     data = build_request(PNG)
@@ -235,7 +226,6 @@ def test_what_cannot_be_finished_in_time_is_told_so_before_the_platform_kills(tm
         assert time.monotonic() - start < 4
 
 
-@pytest.mark.fault(family=43, outcome="SIGKILL: the process with the model ends by itself")
 def test_a_killed_server_leaves_nothing_behind(tmp_path: Path) -> None:
     with stand_in(tmp_path) as server:
         processes = list(iter_tree(server.process.pid))
@@ -243,7 +233,6 @@ def test_a_killed_server_leaves_nothing_behind(tmp_path: Path) -> None:
         wait_until(lambda: not any(map(is_running, processes)), 5)
 
 
-@pytest.mark.fault(family=43, outcome="the log's reader may be gone")
 def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
     port, (reading, writing) = find_free_port(), os.pipe()
     process = subprocess.Popen([sys.executable, STAND_IN], env=describe_stand_in(port), stdout=writing, stderr=writing)
@@ -259,7 +248,6 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
         process.wait()
 
 
-@pytest.mark.fault(family=43, outcome="as process 1 of a container: ended processes are reaped, SIGTERM stops")
 def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
@@ -282,7 +270,6 @@ def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
         process.wait()
 
 
-@pytest.mark.fault(family=60, outcome="a client that reads slowly holds nobody up, and no memory")
 def test_an_answer_that_is_not_read_holds_nobody_up(server: ServerProcess) -> None:
     large = build_request(encode_picture(np.full((700, 700, 3), 9, np.uint8)), Accept="application/x-recordio-protobuf")
     with connect(server.port) as idler:
@@ -319,7 +306,6 @@ def test_ping_is_fast_while_more_is_asked_than_there_is_room_for(tmp_path: Path)
         assert sorted(reply.seconds for reply in pings)[len(pings) // 2] < AT_ONCE_S
 
 
-@pytest.mark.fault(family=64, outcome="200 for as much at once as /execution-parameters allows", inputs=5)
 def test_a_batch_transform_at_its_limits(tmp_path: Path) -> None:
     with stand_in(tmp_path, SAGEMAKER_MAX_PAYLOAD_IN_MB="20", SAGEMAKER_MAX_CONCURRENT_TRANSFORMS="5") as server:
         allowed = json.loads(server.request("/execution-parameters").body)
@@ -328,7 +314,6 @@ def test_a_batch_transform_at_its_limits(tmp_path: Path) -> None:
         assert {reply.result().status for reply in replies} == {200}
 
 
-@pytest.mark.fault(family=63, outcome="weights that overflow: no start, exit code 2 and the reason")
 def test_weights_that_overflow(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base / "model", tmp_path / "model", ignore=shutil.ignore_patterns("*.onnx"))
     arrays = dict(read_arrays(tmp_path / "model" / BEST_FILE))

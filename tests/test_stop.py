@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,13 +17,24 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from conftest import RunJob
 from gluonseg.models.params_file import read_arrays
-from gluonseg.predict.predictor import load_predictor
-from gluonseg.sagemaker.stop_signal import find_children, find_receivers, stopping_job
+from gluonseg.predict.predictor import Predictor, load_predictor
+from gluonseg.sagemaker.stop_signal import (
+    STOP_SIGNALS,
+    Script,
+    find_children,
+    find_receivers,
+    passing_on_sigterm,
+    stopping_job,
+)
+from gluonseg.train.result import ResultFolder
+from gluonseg.train.step import Stepper
 from gluonseg.train.stop import Stop
 from job_layout import HYPERPARAMETERS, TRAIN, Job, draw_channels, lay_out_job
 from logged_process import LoggedProcess, start_logged
@@ -29,30 +42,21 @@ from logged_process import LoggedProcess, start_logged
 FILES = {"model_best.params", "model_algo-1", "hyperparams.json", "model_card.json", "model_symbol.json",
          "model_manifest.json", "curves.json"}  # fmt: skip
 EPOCH_END = r"completed \S+ % of epochs"
-# container/train with one thing in it made slow: the rest of the process is as it is.
 SLOW = """
 import sys, time
-from importlib import import_module
+from itertools import count
+from gluonseg.sagemaker.job import main
+from gluonseg.train.step import Stepper
 
-def slow_down(module, owner, name, when, seconds):
-    holder = getattr(import_module(module), owner) if owner else import_module(module)
-    fast, calls = getattr(holder, name), [0]
-    def slow(*arguments, **options):
-        calls[0] += 1
-        if calls[0] >= when:
-            print("SLOW", name, flush=True)
-            time.sleep(seconds)
-        return fast(*arguments, **options)
-    setattr(holder, name, slow)
+def hang(*arguments, fast=Stepper.update, calls=count(1)):
+    if next(calls) == 20:
+        print("SLOW", flush=True)
+        time.sleep(600)
+    return fast(*arguments)
 
-slow_down({slow})
-from gluonseg.{module} import main
+Stepper.update = hang
 sys.exit(main())
 """
-SLOW_CHECK = '"gluonseg.data.scan", "", "scan_pair", 5, 1'
-SLOW_UPDATE = '"gluonseg.train.step", "Stepper", "update", 22, 600'
-SLOW_PREDICTION = '"gluonseg.predict.predictor", "Predictor", "predict_mask", 2, 0.3'
-SLOW_FILE = '"gluonseg.train.result", "ResultFolder", "{name}", 1, 0.5'
 PID_1 = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 needs_pid_1 = pytest.mark.skipif(
     not shutil.which("unshare") or os.geteuid() != 0, reason="a process of number 1 needs unshare and root"
@@ -63,7 +67,7 @@ import json, os, signal, sys, time
 def stop(number, frame):
     with open(os.path.join(os.environ["SM_MODEL_DIR"], "stopped.json"), "w") as file:
         json.dump(number, file)
-    sys.exit({code})
+    sys.exit(0)
 
 found = f"{{int(signal.getsignal(signal.SIGTERM))}} {{len(signal.pthread_sigmask(signal.SIG_BLOCK, []))}}\\n"
 if {handles}:
@@ -107,9 +111,9 @@ def _start(command: list[str], log_file: Path, **variables: str) -> Iterator[Run
 
 
 @contextmanager
-def _run(job: Job, *, slow: str = "", prefix: tuple[str, ...] = ()) -> Iterator[Running]:
-    """Run ``container/train`` on the job; ``slow`` says what is slowed down."""
-    program = ["-c", SLOW.format(slow=slow, module="sagemaker.job")] if slow else [str(TRAIN)]
+def _run(job: Job, *, slow: bool = False, prefix: tuple[str, ...] = ()) -> Iterator[Running]:
+    """Run ``container/train`` on the job, or with ``slow`` the same job until it hangs in its third epoch."""
+    program = ["-c", SLOW] if slow else [str(TRAIN)]
     log_file = job.base.parent / "train.log"
     with _start([*prefix, sys.executable, *program], log_file, SAGEMAKER_BASE_DIR=str(job.base)) as running:
         yield running
@@ -126,19 +130,18 @@ def job(data: Path, tmp_path: Path) -> Job:
     return lay_out_job(tmp_path / "ml", data, link=True, epochs="2000", mini_batch_size="2", _logging_frequency="1")
 
 
-def _check_model(job: Job, epochs: int | None = None) -> Mapping[str, object]:
-    """The model folder is complete, and its model predicts; returns the card's metrics."""
-    metrics: Mapping[str, object] = json.loads((job.model / "model_card.json").read_text())["metrics"]
-    curves = json.loads((job.model / "curves.json").read_text())
+def _check_model(model: Path, epochs: int | None = None) -> Mapping[str, object]:
+    """The folder is complete, and its model predicts; returns the card's metrics."""
+    metrics: Mapping[str, object] = json.loads((model / "model_card.json").read_text())["metrics"]
+    curves = json.loads((model / "curves.json").read_text())
     assert len(curves) == metrics["epochs"] == (len(curves) if epochs is None else epochs)
-    names = {path.name for path in job.model.iterdir()}
+    names = {path.name for path in model.iterdir()}
     assert names - {"model.onnx"} == (FILES | {"curves.png"} if curves else FILES)
-    assert json.loads((job.model / "hyperparams.json").read_text())["num_classes"] == "4"
-    assert load_predictor(job.model).predict_mask(np.zeros((30, 50, 3), dtype=np.uint8)).shape == (30, 50)
-    best, last = (read_arrays(job.model / name) for name in ("model_best.params", "model_algo-1"))
+    assert json.loads((model / "hyperparams.json").read_text())["num_classes"] == "4"
+    assert load_predictor(model).predict_mask(np.zeros((30, 50, 3), dtype=np.uint8)).shape == (30, 50)
+    best, last = (read_arrays(model / name) for name in ("model_best.params", "model_algo-1"))
     assert best.keys() == last.keys()
     assert all(np.isfinite(array).all() for array in (*best.values(), *last.values()))
-    assert (job.base / "output" / "data" / "curves.json").is_file()
     return metrics
 
 
@@ -152,34 +155,75 @@ def _check_stopped(job: Job, running: Running, code: int, words: str) -> None:
     assert job.read_failure() is None
 
 
-def _leave_earlier_model(job: Job) -> dict[str, str]:
-    """Files of an earlier job."""
+# --- at every point of a job, in this process
+
+
+def _stop_at(patch: pytest.MonkeyPatch, owner: type, name: str, number: int = 1) -> Stop:
+    """Ask for the stop at the call of that number."""
+    method, calls, stop = getattr(owner, name), itertools.count(1), Stop()
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            stop.request(signal.SIGTERM)
+        return method(*arguments, **options)
+
+    patch.setattr(owner, name, call)
+    return stop
+
+
+def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(
+    run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
     for name in FILES:
-        (job.model / name).write_text(f"earlier {name}")
-    return {path.name: path.read_text() for path in job.model.iterdir()}
+        (model / name).write_text(f"earlier {name}")
+    (model / ".model_best.params.1.partial").write_bytes(b"of a job that was killed")
+    caplog.set_level(logging.INFO)
+    run_tiny(stop=_stop_at(monkeypatch, Stepper, "update", 2))
+    assert "Stopped by SIGTERM in the first epoch: model_best.params and model_algo-1 have the par" in caplog.text
+    assert _check_model(model, epochs=0) == {"epochs": 0, "stopped_by": "SIGTERM"}
+    assert (model / "model_best.params").read_bytes() == (model / "model_algo-1").read_bytes()
 
 
-@pytest.mark.fault(family=43, outcome="a model, code 0")
-def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(job: Job) -> None:
-    _leave_earlier_model(job)
-    with _run(job) as running:
-        running.wait_for("epoch: 0, iterations: 2 ")
-        code = running.stop(signal.SIGTERM)
-    _check_stopped(job, running, code, "Stopped by SIGTERM in the first epoch: .* as they were")
-    assert _check_model(job, epochs=0) == {"epochs": 0, "stopped_by": "SIGTERM"}
-    assert (job.model / "model_best.params").read_bytes() == (job.model / "model_algo-1").read_bytes()
+@pytest.mark.parametrize(
+    ("owner", "name", "words", "is_in_card"),
+    [
+        (Predictor, "predict_mask", "is complete, but not scored on whole images", False),
+        (ResultFolder, "_draw_curves", "is complete, but not scored", False),
+        (ResultFolder, "_write", "Stopped by SIGTERM after epoch 0: .* as they were", True),
+    ],
+)
+def test_a_stop_after_the_last_epoch(
+    run_tiny: RunJob, tmp_path: Path, owner: type, name: str, words: str, is_in_card: bool,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The card says what the log says."""
+    caplog.set_level(logging.INFO)
+    run_tiny({"epochs": "1"}, stop=_stop_at(monkeypatch, owner, name))
+    monkeypatch.undo()
+    assert len(re.findall(r"Stopped by SIG", caplog.text)) == 1
+    assert re.search(words, caplog.text)
+    metrics = _check_model(tmp_path / "model", epochs=1)
+    assert ("stopped_by" in metrics) == is_in_card
+    assert metrics["best_epoch"] == 0
+    assert "whole_image" not in metrics
 
 
-@pytest.mark.fault(family=43, outcome="a model and a checkpoint, code 0")
+# --- processes
+
+
+@needs_pid_1
 def test_after_epochs_the_best_one_and_the_last_parameters_are_kept(job: Job) -> None:
+    """As the first process of a container: the kernel keeps signals that have no handler from it."""
     checkpoints = job.base / "checkpoints"
     checkpoints.mkdir()
-    with _run(job) as running:
+    with _run(job, prefix=PID_1) as running:
         running.wait_for(EPOCH_END, count=2)
-        code = running.stop(signal.SIGTERM)
+        code = running.stop(signal.SIGTERM, pid=running.find_first())
     words = r"Stopped by SIGTERM after epoch \d+: model_best.params is of epoch \d+, model_algo-1 has .* as they were"
     _check_stopped(job, running, code, words)
-    metrics = _check_model(job)
+    metrics = _check_model(job.model)
     assert metrics["stopped_by"] == "SIGTERM"
     assert isinstance(metrics["epochs"], int)
     assert metrics["epochs"] >= 2
@@ -190,64 +234,24 @@ def test_after_epochs_the_best_one_and_the_last_parameters_are_kept(job: Job) ->
     assert files[-1].startswith(f"checkpoint-{metrics['epochs'] - 1:06}-"), "that of the last whole epoch is there"
 
 
-@pytest.mark.fault(family=43, outcome="code 0; an earlier model stays")
-@pytest.mark.parametrize(
-    ("slow", "line"), [("", "Docker entrypoint called"), (SLOW_CHECK, "SLOW scan_pair")], ids=["start", "data check"]
-)
-def test_before_training_an_earlier_model_is_left_alone(job: Job, slow: str, line: str) -> None:
-    earlier = _leave_earlier_model(job)
-    with _run(job, slow=slow) as running:
-        running.wait_for(line)
+def test_before_training_an_earlier_model_is_left_alone(job: Job) -> None:
+    (job.model / "model_best.params").write_text("earlier")
+    with _run(job) as running:
+        running.wait_for("Merging with provided configuration")
         code = running.stop(signal.SIGTERM)
-    words = "before training had begun: (there is no model|the model in .* is as it was)"
-    _check_stopped(job, running, code, words)
-    assert {path.name: path.read_text() for path in job.model.iterdir()} == earlier
+    _check_stopped(job, running, code, "before training had begun: the model in .* is as it was")
+    assert [path.read_text() for path in job.model.iterdir()] == ["earlier"]
 
 
-@pytest.mark.fault(family=43, outcome="a model without scores, code 0")
-def test_during_the_evaluation_the_model_is_complete_already(job: Job) -> None:
-    job.set_hyperparameters(epochs="1")
-    with _run(job, slow=SLOW_PREDICTION) as running:
-        running.wait_for("SLOW predict_mask")
-        code = running.stop(signal.SIGTERM)
-    _check_stopped(job, running, code, "is complete, but not scored on whole images")
-    metrics = _check_model(job, epochs=1)
-    assert metrics["best_epoch"] == 0
-    assert "whole_image" not in metrics
-
-
-@pytest.mark.fault(family=43, outcome="the second of a kind ends the job at once; the best model so far loads")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_job_at_once(job: Job, number: signal.Signals) -> None:
-    with _run(job, slow=SLOW_UPDATE) as running:
-        running.wait_for("SLOW update")
-        assert running.stop(number, number) == 128 + number, running.log
+@pytest.mark.parametrize("numbers", [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGTERM)], ids=["SIGKILL", "SIGTERM"])
+def test_sigkill_and_a_second_signal_leave_the_best_model_so_far(job: Job, numbers: tuple[signal.Signals, ...]) -> None:
+    """It ends at once, within an update that would take ten minutes."""
+    with _run(job, slow=True) as running:
+        running.wait_for("SLOW")
+        code = running.stop(*numbers)
+    assert code == (-signal.SIGKILL if len(numbers) == 1 else 128 + signal.SIGTERM)
     assert "Traceback" not in running.log
     assert load_predictor(job.model).card.num_classes == 4
-
-
-@pytest.mark.fault(family=43, outcome="the best model so far loads")
-def test_sigkill_leaves_the_best_model_so_far(job: Job) -> None:
-    with _run(job) as running:
-        running.wait_for(EPOCH_END, count=2)
-        assert running.stop(signal.SIGKILL) == -signal.SIGKILL
-    assert load_predictor(job.model).card.num_classes == 4
-    # What it was writing goes with the next job.
-    (job.model / ".model_best.params.1.partial").write_bytes(b"part")
-    job.set_hyperparameters(epochs="1")
-    assert job.run().code == 0
-    _check_model(job, epochs=1)
-
-
-@pytest.mark.fault(family=43, outcome="a model, code 0")
-@needs_pid_1
-def test_as_the_first_process_of_a_container(job: Job) -> None:
-    """The kernel keeps signals that have no handler from it."""
-    with _run(job, prefix=PID_1) as running:
-        running.wait_for(EPOCH_END)
-        code = running.stop(signal.SIGTERM, pid=running.find_first())
-    _check_stopped(job, running, code, "Stopped by SIGTERM after epoch")
-    _check_model(job)
 
 
 @needs_pid_1
@@ -264,78 +268,34 @@ def test_a_stop_while_the_first_process_loads_gluonseg(program: str, tmp_path: P
     assert running.log == f"LOADING\nStopped by SIGTERM before {before}\n"
 
 
-def test_a_job_that_has_failed_is_not_stopped_any_more(job: Job) -> None:
-    job.set_hyperparameters(epochs="none of them")
-    with _run(job, slow='"gluonseg.sagemaker.job", "", "write_failure", 1, 1') as running:
-        running.wait_for("SLOW write_failure")
-        code = running.stop(signal.SIGTERM, signal.SIGINT)
-    assert code == 2, running.log
-    assert "epochs must be" in (job.read_failure() or "")
-
-
-@pytest.mark.parametrize(
-    ("step", "words", "is_in_card"),
-    [
-        ("_draw_curves", "is complete, but not scored", False),
-        ("_write", "Stopped by SIGTERM after epoch 0: .* as they were", True),
-    ],
-)
-def test_a_stop_while_the_last_files_are_written(job: Job, step: str, words: str, is_in_card: bool) -> None:
-    """The card says what the log says."""
-    job.set_hyperparameters(epochs="1")
-    with _run(job, slow=SLOW_FILE.format(name=step)) as running:
-        running.wait_for(f"SLOW {step}")
-        code = running.stop(signal.SIGTERM)
-    _check_stopped(job, running, code, words)
-    metrics = _check_model(job, epochs=1)
-    assert ("stopped_by" in metrics) == is_in_card
-    assert "whole_image" not in metrics
-
-
-@pytest.mark.fault(family=43, outcome="a model, code of the signal")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_command_stops_with_the_code_of_the_signal(data: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_the_command_stops_with_the_code_of_the_signal(data: Path, tmp_path: Path) -> None:
     with _start_command(data, tmp_path) as running:
         running.wait_for(EPOCH_END)
-        assert running.stop(number) == 128 + number, running.log
-    assert f"Stopped by {number.name}" in running.log
+        assert running.stop(signal.SIGINT) == 128 + signal.SIGINT, running.log
+    assert "Stopped by SIGINT" in running.log
     assert "Traceback" not in running.log
-    _check_model(Job(tmp_path / "out"))
-
-
-def test_ctrl_c_before_training_ends_the_command(data: Path, tmp_path: Path) -> None:
-    with _start_command(data, tmp_path, slow=SLOW_CHECK) as running:
-        running.wait_for("SLOW scan_pair")
-        assert running.stop(signal.SIGINT) == 130, running.log
-    assert "before training had begun" in running.log
-    assert "Traceback" not in running.log
-    assert not (tmp_path / "out" / "model").exists()
+    _check_model(tmp_path / "out" / "model")
 
 
 @contextmanager
-def _start_command(data: Path, folder: Path, slow: str = "") -> Iterator[Running]:
-    program = ["-c", SLOW.format(slow=slow, module="cli")] if slow else ["-m", "gluonseg"]
+def _start_command(data: Path, folder: Path) -> Iterator[Running]:
     given = {**HYPERPARAMETERS, "epochs": "2000"}
     options = [text for name, value in given.items() for text in (f"--{name}", value)]
-    command = [sys.executable, *program, "train", str(data), "--output", str(folder / "out"), *options]
+    command = [sys.executable, "-m", "gluonseg", "train", str(data), "--output", str(folder / "out"), *options]
     with _start(command, folder / "command.log") as running:
         yield running
 
 
-def _lay_out_script(job: Job, handles: bool, code: int = 0) -> None:
+def _lay_out_script(job: Job, handles: bool) -> None:
     source = job.base.parent / "source"
     source.mkdir()
-    (source / "train.py").write_text(SCRIPT.format(handles=handles, code=code))
+    (source / "train.py").write_text(SCRIPT.format(handles=handles))
     job.write_config("hyperparameters", {"sagemaker_program": "train.py", "sagemaker_submit_directory": str(source)})
 
 
-@pytest.mark.parametrize(
-    ("handles", "code", "failure"), [(True, 0, None), (True, 7, "ExitCode 7"), (False, 0, "ExitCode -15")]
-)
-def test_a_users_script_hears_of_the_stop_and_decides_the_end(
-    job: Job, handles: bool, code: int, failure: str | None
-) -> None:
-    _lay_out_script(job, handles=handles, code=code)
+@pytest.mark.parametrize(("handles", "failure"), [(True, None), (False, "ExitCode -15")])
+def test_a_users_script_hears_of_the_stop_and_decides_the_end(job: Job, handles: bool, failure: str | None) -> None:
+    _lay_out_script(job, handles=handles)
     with _run(job) as running:
         running.wait_for("RUNNING 0 0")  # the default action, and nothing blocked
         found = running.stop(signal.SIGTERM)
@@ -364,14 +324,13 @@ def test_a_stop_while_the_scripts_requirements_are_installed(job: Job) -> None:
     assert job.read_failure() is None
 
 
-def test_a_stop_after_a_script_has_failed_changes_nothing(job: Job) -> None:
-    _lay_out_script(job, handles=False)
-    (job.base.parent / "source" / "train.py").write_text("raise ValueError('the seventh photo')")
-    with _run(job, slow='"sagemaker_training.files", "", "write_failure_file", 1, 1') as running:
-        running.wait_for("SLOW write_failure_file")
-        assert running.stop(signal.SIGTERM) == 1, running.log
-    assert "Stopped" not in running.log
-    assert "the seventh photo" in (job.read_failure() or "")
+def test_a_script_that_has_ended_is_not_stopped_any_more() -> None:
+    script = Script()
+    script.begin()
+    script.end()
+    with passing_on_sigterm(script), subprocess.Popen(["sleep", "0.2"]) as process:
+        signal.raise_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def test_the_program_of_a_shell_script_hears_of_the_stop(job: Job) -> None:
@@ -392,7 +351,7 @@ def test_the_program_of_a_shell_script_hears_of_the_stop(job: Job) -> None:
     [
         ("sleep 600 & sleep 600 & wait", 3),
         ("trap : TERM; sleep 600 & sleep 600 & wait", 1),
-        (f"exec {sys.executable} -c 'import subprocess; subprocess.run([\"sleep\", \"600\"])'", 1),
+        (f'exec {sys.executable} -c \'import subprocess; subprocess.run(["sleep", "600"])\'', 1),
     ],
     ids=["shell", "shell with a trap", "Python"],
 )
@@ -419,6 +378,17 @@ def test_signals_are_heard_in_the_block_only_and_an_ignored_one_is_not(hangup: s
         assert [signal.getsignal(number) for number in numbers] == before
     finally:
         signal.signal(signal.SIGHUP, earlier)
+
+
+def test_a_process_that_is_there_for_the_job_ignores_what_comes_after_it() -> None:
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        with stopping_job(Stop(), owns_process=True):
+            pass
+        assert {signal.getsignal(number) for number in STOP_SIGNALS} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_program_that_trains_in_a_thread_keeps_its_signals() -> None:

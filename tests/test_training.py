@@ -404,7 +404,6 @@ def _spoil_update(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Stepper, "update", update)
 
 
-@pytest.mark.fault(family=26, outcome="ends within a step, naming epoch and iteration")
 def test_a_loss_that_is_no_number_stops_the_job(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,7 +413,6 @@ def test_a_loss_that_is_no_number_stops_the_job(
     assert list((tmp_path / "model").iterdir()) == []
 
 
-@pytest.mark.fault(family=26, outcome="ends within a step; the best model stays, and loads")
 def test_a_later_divergence_leaves_the_best_model(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,7 +424,6 @@ def test_a_later_divergence_leaves_the_best_model(
     assert load_predictor(tmp_path / "model").predict_mask(np.zeros((9, 9, 3), np.uint8)).shape == (9, 9)
 
 
-@pytest.mark.fault(family=26, outcome="ends after the epoch, naming the parameter")
 def test_first_layers_that_are_lost_stop_the_job_though_the_loss_is_finite(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,7 +518,6 @@ def test_bad_data_stops_the_job_before_any_compute(
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.fault(family=24, outcome="decoded photos are kept in an eighth of the memory for each split at most")
 def test_photos_are_kept_where_there_is_memory(
     drawn_channels: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

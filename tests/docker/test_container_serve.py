@@ -53,7 +53,6 @@ def _ask_inside(container: Container) -> tuple[str, bytes]:
     return status, base64.b64decode(body)
 
 
-@pytest.mark.fault(family=44, outcome="serves as ever: read-only, no network, no capabilities, 128 processes, 1 GB")
 @pytest.mark.parametrize("user", ["4321:4321", "0:0"])
 def test_least_privilege(image: str, base: Path, drawn_channels: dict[str, Path], user: str) -> None:
     photo = next(drawn_channels["validation"].iterdir())
@@ -74,7 +73,6 @@ def test_port_of_a_pipeline(image: str, base: Path) -> None:
         container.wait_until_served()
 
 
-@pytest.mark.fault(family=48, outcome="refused (2), naming the folder")
 def test_no_model(image: str, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     run = run_container(image, "serve", base=tmp_path)

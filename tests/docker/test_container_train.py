@@ -83,15 +83,12 @@ def test_what_the_user_can_fix(image: str, job: Job, hyperparameters: dict[str, 
     assert "Traceback" not in run.log
 
 
-@pytest.mark.fault(family=48, outcome="refused (2), naming what to mount")
 def test_nothing_mounted(image: str) -> None:
     run = run_container(image)
     assert run.code == 2
     assert "mount it at /opt/ml" in run.log
 
 
-@pytest.mark.fault(family=47, outcome="refused (2), naming instance_count")
-@pytest.mark.fault(family=66, outcome="cannot happen: training of several hosts is refused (2)")
 def test_several_hosts(image: str, job: Job) -> None:
     job.write_config("resourceconfig", {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]})
     run = run_container(image, "train", base=job.base)
@@ -99,7 +96,6 @@ def test_several_hosts(image: str, job: Job) -> None:
     assert job.read_failure() == "ClientError: the job has 2 hosts, training runs on one; set instance_count=1"
 
 
-@pytest.mark.fault(family=44, outcome="threads follow the container's cores")
 @pytest.mark.parametrize(("cores", "threads"), [("0.5", "1"), ("2", "2")])
 def test_threads_follow_the_limit(image: str, cores: str, threads: str) -> None:
     if int(threads) > (os.cpu_count() or 1):
@@ -108,7 +104,6 @@ def test_threads_follow_the_limit(image: str, cores: str, threads: str) -> None:
     assert run_container(image, "python3", "-c", code, options=["--cpus", cores]).log == f"{threads}\n"
 
 
-@pytest.mark.fault(family=44, outcome="trains as ever, read-only, without network and capabilities")
 def test_within_limits(image: str, job: Job) -> None:
     run = run_container(image, "train", base=job.base, options=["--cpus", "1", "--memory", "1g", *LOCKED_DOWN])
     assert run.code == 0, run.log
@@ -156,7 +151,6 @@ def training(image: str, job: Job) -> Iterator[Container]:
         yield container
 
 
-@pytest.mark.fault(family=43, outcome="a model, code 0")
 @pytest.mark.parametrize("moment", ["epoch: 0, iterations: 1 ", "completed 0.2 % of epochs"])
 def test_sigterm_leaves_a_model(training: Container, job: Job, moment: str) -> None:
     training.wait_for_log(moment)

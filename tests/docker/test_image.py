@@ -19,7 +19,6 @@ def inspect(image: str) -> dict[str, Any]:
     return description
 
 
-@pytest.mark.fault(family=48, outcome="trains")
 def test_entrypoint_gets_signals_and_trains_by_default(image: str) -> None:
     config = inspect(image)["Config"]
     assert config["Entrypoint"] == ["entrypoint"]
@@ -35,7 +34,6 @@ def test_size(image: str) -> None:
     assert inspect(image)["Size"] < LARGEST_BYTES
 
 
-@pytest.mark.fault(family=48, outcome="run, or refused (127) with the commands there are")
 @pytest.mark.parametrize(
     ("command", "code", "output"),
     [

@@ -1,6 +1,6 @@
 """A disk that is full, read-only or broken from some call on: nothing is half written, and the next run goes on.
 
-``python -m tests.drills.disk_full [--errors ENOSPC EROFS EIO] [--stride 1] [--jobs 1]``
+``python -m tests.drills.disk_full [--errors ENOSPC EROFS EIO] [--stride 1]``
 
 A training that has one epoch behind it runs the others; from its call number 0, 1, 2 ... that changes a file of model,
 output, checkpoints or the temporary folder on, all such calls fail. Then the disk is well again, and it runs once more.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import itertools
 import json
 import os
 import re
@@ -20,9 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -104,9 +103,8 @@ def prepare(folder: Path) -> Drill:
     return Drill(folder, outcome, begun.base, library, read_calls(folder / "calls.txt"))
 
 
-def fail_once(drill: Drill, what: tuple[str, int]) -> Fault:
+def fail_once(drill: Drill, error: str, number: int) -> Fault:
     """Run the training on a disk that fails from a call on, look at what it leaves, and run it again."""
-    error, number = what
     call = drill.calls[number]
     job = _copy(drill.begun, drill.folder / f"{error}{number}")
     shim = _build_shim(drill.library, job)
@@ -178,40 +176,22 @@ def _check_message(job: Job, code: int, log: str, error: str, call: Call) -> lis
 
 def summarise(faults: Sequence[Fault]) -> list[dict[str, object]]:
     """A row for each error."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for error in dict.fromkeys(fault.error for fault in faults):
         of_error = [fault for fault in faults if fault.error == error]
-        rows.append(
-            {
-                "error": error,
-                "calls": len(of_error),
-                "good": sum(not fault.problem for fault in of_error),
-                "refused (2)": sum(fault.code == 2 for fault in of_error),
-                "went on (0)": sum(fault.code == 0 for fault in of_error),
-            }
-        )
+        good, refused = sum(not fault.problem for fault in of_error), sum(fault.code == 2 for fault in of_error)
+        rows.append({"error": error, "calls": len(of_error), "good": good, "refused (2)": refused})
     return rows
 
 
-def run(
-    errors: Sequence[str] = ERRORS, stride: int = 1, jobs: int = 1, first: int = 0, chosen: int | None = None
-) -> list[Fault]:
-    """Make the drill; see the module. Of the calls every ``stride``-th is one, from ``first`` on.
-
-    With ``chosen``, so many of the calls that write a file of parameters, for each error others.
-    """
-    with tempfile.TemporaryDirectory(prefix="drill-disk-") as name, ThreadPoolExecutor(jobs) as pool:
-        drill = prepare(Path(name))
-        say(f"{len(drill.calls)} calls that change files")
-        faults = []
-        work = [(error, number) for error in errors for number in range(first, len(drill.calls), stride)]
-        if chosen is not None:
-            large = [call.number for call in drill.calls if call.size > 1 << 20]
-            step = len(large) // (chosen * len(errors))
-            work = [(errors[index % len(errors)], large[index * step]) for index in range(chosen * len(errors))]
-        for fault in pool.map(partial(fail_once, drill), work):
-            faults.append(fault)
-            say(f"{len(faults)} of {len(work)} {fault}")
+def run(folder: Path, errors: Sequence[str] = ERRORS, stride: int = 1, is_short: bool = False) -> list[Fault]:
+    """Make the drill; see the module. Every ``stride``-th call fails; with ``is_short``, the first of a large write."""
+    drill, faults = prepare(folder), []
+    say(f"{len(drill.calls)} calls that change files")
+    numbers = [call.number for call in drill.calls[::stride] if not is_short or call.size > 1 << 20]
+    for error, number in itertools.product(errors, numbers[:1] if is_short else numbers):
+        faults.append(fail_once(drill, error, number))
+        say(f"{len(faults)} of {len(errors) * len(numbers)} {faults[-1]}")
     return faults
 
 
@@ -219,11 +199,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--errors", nargs="+", default=list(ERRORS), choices=ERRORS)
     parser.add_argument("--stride", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     start = time.monotonic()
-    faults = run(options.errors, options.stride, options.jobs, options.first)
+    with tempfile.TemporaryDirectory(prefix="drill-disk-") as name:
+        faults = run(Path(name), options.errors, options.stride)
     command = f"python -m tests.drills.disk_full --errors {' '.join(options.errors)} --stride {options.stride}"
     write_record("disk_full", command, summarise(faults), [asdict(fault) for fault in faults], start)
     return int(any(fault.problem for fault in faults))

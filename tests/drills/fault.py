@@ -1,18 +1,15 @@
-"""The library of fault.c: programs that die, or find the disk full, in a chosen call that changes files."""
+"""The library of fault.c: programs that find the disk full or broken from a chosen call on."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 SOURCE = Path(__file__).with_name("fault.c")
-MOMENTS = ("before", "middle", "after")
-"""Where in a call a program can die, in the order of the numbers that the library has for them."""
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 
 
@@ -41,10 +38,6 @@ class Shim:
         """Environment in which nothing happens, but every call is written to ``log``; see :func:`read_calls`."""
         return self._build(log=log)
 
-    def die_at(self, number: int, moment: str) -> Mapping[str, str]:
-        """Environment in which the program dies ``before``, in the ``middle`` of or ``after`` a call."""
-        return self._build(at=number, when=moment)
-
     def fail_from(self, number: int, error: int) -> Mapping[str, str]:
         """Environment in which that call and all later ones of its kind fail with an errno."""
         return self._build(at=number, error=error)
@@ -67,13 +60,3 @@ def read_calls(log: Path) -> list[Call]:
         number, name, *path, size = line.split(" ")
         calls.append(Call(int(number), name, " ".join(path), int(size)))
     return sorted(calls)
-
-
-def list_moments(calls: Sequence[Call]) -> list[tuple[Call, str]]:
-    """All moments at which a program can die around these calls; there is a middle of what is written only."""
-    return [(call, moment) for call in calls for moment in MOMENTS if moment != "middle" or call.name == "write"]
-
-
-def extend_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment and ``variables``."""
-    return {**os.environ, **variables}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,19 +81,19 @@ class Running(LoggedProcess):
 
 
 @contextmanager
-def running(job: Job, name: str, *options: str, **variables: str) -> Iterator[Running]:
-    """Run ``container/train``, or with ``options`` the launcher of these, in a process of its own."""
-    program = [LAUNCHER, *options] if options else [TRAIN]
+def running(job: Job, name: str, each_update: bool = False, /, **variables: str) -> Iterator[Running]:
+    """Run ``container/train``, or with ``each_update`` the launcher, in a process of its own."""
+    program = LAUNCHER if each_update else TRAIN
     log_file = job.base.parent / f"{job.base.name}.{name}.log"
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     variables = {"OMP_NUM_THREADS": threads, "SAGEMAKER_BASE_DIR": str(job.base), **variables}
-    with start_logged([sys.executable, *map(str, program)], log_file, **variables) as process:
+    with start_logged([sys.executable, str(program)], log_file, **variables) as process:
         yield Running(process, log_file)
 
 
-def run_to_end(job: Job, name: str, *options: str, **variables: str) -> tuple[int, str]:
+def run_to_end(job: Job, name: str, each_update: bool = False, /, **variables: str) -> tuple[int, str]:
     """Exit code and log of a training that nobody interrupts."""
-    with running(job, name, *options, **variables) as run:
+    with running(job, name, each_update, **variables) as run:
         return run.process.wait(timeout=600), run.log
 
 
@@ -167,6 +166,3 @@ def loads(job: Job) -> bool:
     from gluonseg.predict.predictor import load_predictor
 
     return load_predictor(job.model).predict_mask(np.zeros((30, 50, 3), np.uint8)).shape == (30, 50)
-
-
-SIGKILLED = -signal.SIGKILL

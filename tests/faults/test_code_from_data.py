@@ -8,9 +8,7 @@ every library from the data, and every piece of code that is compiled or run and
 from __future__ import annotations
 
 import ast
-import gzip
 import hashlib
-import io
 import json
 import shutil
 import sys
@@ -23,10 +21,7 @@ import pytest
 import audit_hook
 from audit_hook import CASE, STARTED
 from canary import Canaries, build_bodies, plant_around
-from gluonseg.compare.progress import Display
-from gluonseg.compare.runner import RunError, run_child
 from hostile_archive import pack
-from hostile_onnx import encode_external, encode_field
 from job_layout import TRAIN, Job, draw_channels, lay_out_job
 from local_server import SERVE, find_free_port, started_server
 from picture import draw_noise, encode_picture
@@ -86,7 +81,6 @@ CODE_IN_TEXT = (
 )
 
 
-@pytest.mark.fault(family=35, outcome="never run: training, with canaries in 16 places", inputs=16)
 def test_training_among_canaries(cage: Cage, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In channels known and unknown, model, output, configuration, checkpoints, home, temporary folder, and cwd."""
     names = [name.replace(",", ";") for name in CODE_IN_TEXT]
@@ -163,36 +157,21 @@ def _build_npz(canaries: Canaries) -> bytes:
 
 REFUSED_JOBS: dict[str, Place] = {
     "model: pickle for parameters": _put_in_channel("model", "model_best.params", _pickle()),
-    "model: pickle for the last ones": _put_in_channel("model", "model_algo-1", _pickle(0)),
     "model: npz for parameters": _put_in_channel("model", "model_best.params", _build_npz),
-    "model: npy for parameters": _put_in_channel("model", "model_best.params", lambda c: c.build_npy("refused")),
-    "model: pickle for an archive": _put_in_channel("model", "model.tar.gz", _pickle(4)),
-    "model: pickle, compressed": _put_in_channel("model", "model.tar.gz", lambda c: gzip.compress(_pickle()(c))),
     "model: pickle in an archive": _put_in_channel("model", "model.tar.gz", _archive("model_best.params", _pickle())),
     "model: scripts in an archive": _put_in_channel("model", "model.tar.gz", lambda c: c.build_script_archive("x")),
     "model: ONNX in Python": _put_in_channel("model", "model.onnx", lambda c: c.build_onnx("refused")),
     "model: symbol": _put_in_channel("model", "model-symbol.json", lambda c: c.build_symbol("refused")),
     "pretrained: pickle": _put_in_channel("pretrained", "resnet-18.params", _pickle()),
-    "pretrained: npz": _put_in_channel("pretrained", "resnet18_v1b.params", _build_npz),
-    "pretrained: pickle for safetensors": _put_in_channel("pretrained", "model.safetensors", _pickle(4)),
     "pretrained: PyTorch": _put_in_channel("pretrained", "resnet18.safetensors", lambda c: c.build_torch("refused")),
-    "label map: pickle": _put_in_channel("label_map", "train_label_map.json", _pickle(0)),
     "label map: YAML": _put_in_channel("label_map", "validation_label_map.json", lambda c: c.build_yaml("refused")),
-    "class names: pickle": _put_in_channel("label_map", "class_names.json", _pickle()),
     "photo: pickle": _replace_first("train", _pickle()),
-    "photo: npy": _replace_first("validation", lambda c: c.build_npy("refused")),
     "photo: SVG that fetches": _replace_first("train", lambda c: c.build_document("refused")),
-    "mask: pickle": _replace_first("train_annotation", _pickle(4)),
     "mask: npz": _replace_first("validation_annotation", _build_npz),
     "checkpoint: pickle of the right checksum": _put_checkpoint,
     "configuration: pickle": _put_config("hyperparameters"),
-    "channels: pickle": _put_config("inputdataconfig"),
-    "hosts: pickle": _put_config("resourceconfig"),
     "hyperparameter: Python": _set("epochs", CODE_IN_TEXT[2]),
-    "hyperparameter: shell": _set("algorithm", CODE_IN_TEXT[0]),
     "hyperparameter: template": _set("num_classes", CODE_IN_TEXT[1]),
-    "hyperparameter: list of code": _set("class_weights", f"[{CODE_IN_TEXT[2]}]"),
-    "hyperparameter: name": _set(CODE_IN_TEXT[0], "1"),
 }
 
 
@@ -207,7 +186,6 @@ def _run_calls(cage: Cage, calls: list[list[Any]]) -> tuple[Mapping[str, int], s
     return json.loads(codes.read_text(encoding="utf-8")), output
 
 
-@pytest.mark.fault(family=35, outcome="never run: jobs that are refused", inputs=len(REFUSED_JOBS))
 def test_jobs_that_are_refused(cage: Cage, tmp_path_factory: pytest.TempPathFactory) -> None:
     data, calls = draw_channels(tmp_path_factory.getbasetemp()), []
     for number, (name, place) in enumerate(REFUSED_JOBS.items()):
@@ -221,54 +199,34 @@ def test_jobs_that_are_refused(cage: Cage, tmp_path_factory: pytest.TempPathFact
     cage.check_silent()
 
 
-def _copy_model(trained_model: Path, folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True)
-    for name in names or [path.name for path in trained_model.iterdir()]:
-        shutil.copy(trained_model / name, folder)
-    return folder
-
-
-def _build_external(location: str) -> bytes:
-    return b"\x08\x08" + encode_field(7, encode_field(5, encode_external(location)))
-
-
 BAD_MODELS: dict[str, tuple[str, Callable[[Canaries], bytes]]] = {
     "parameters": ("model_best.params", _pickle()),
-    "last parameters": ("model_algo-1", _pickle(4)),
-    "ONNX": ("model.onnx", _pickle(0)),
     "ONNX with a library": ("model.onnx", lambda canaries: canaries.build_onnx("library")),
-    "ONNX with another file": ("model.onnx", lambda _: _build_external("library.so")),
     "card": ("model_card.json", _pickle(0)),
-    "manifest": ("model_manifest.json", _pickle(2)),
-    "archive": ("model.tar.gz", _pickle(4)),
     "archive of parameters": ("model.tar.gz", _archive("model_best.params", _pickle())),
-    "archive of an ONNX file": ("model.tar.gz", _archive("model.onnx", lambda one: one.build_onnx("library"))),
     "archive of scripts": ("model.tar.gz", lambda canaries: canaries.build_script_archive("archive")),
 }
-"""What a model folder holds alone, but for the card and the manifest, which are in the place of good ones."""
+"""What a model folder holds alone, but for the card, which is in the place of a good one."""
 
 
 def _lay_out_bad_models(cage: Cage, trained_model: Path) -> dict[str, Path]:
     folders = {}
     for number, (name, (file, build)) in enumerate(BAD_MODELS.items()):
-        folders[name] = cage.data / f"model-{number}"
-        good = ("model_best.params", "model_card.json") if file.endswith(".json") else ()
-        folders[name].mkdir()
-        for one in good:
-            shutil.copy(trained_model / one, folders[name])
-        cage.canaries.plant_scripts(folders[name], f"model-{number}")
-        _write(folders[name] / file, build(cage.canaries))
-        if file == "model.onnx":
-            shutil.copy(trained_model / "model_card.json", folders[name])
+        folder = folders[name] = cage.data / f"model-{number}"
+        cage.canaries.plant_scripts(folder, f"model-{number}")
+        if file in ("model_card.json", "model.onnx"):
+            shutil.copy(trained_model / "model_card.json", folder)
+        if file == "model_card.json":
+            shutil.copy(trained_model / "model_best.params", folder)
+        _write(folder / file, build(cage.canaries))
     return folders
 
 
-@pytest.mark.fault(family=35, outcome="never run: commands on good and bad models", inputs=3 * len(BAD_MODELS) + 12)
 def test_commands_among_canaries(cage: Cage, trained_model: Path, drawn_channels: Mapping[str, Path]) -> None:
     channels = Path(shutil.copytree(drawn_channels["train"].parent, cage.data / "channels"))
     photos = cage.data / "photos"
     _write(photos / "a.jpg", cage.canaries.build_picture("photo"))
-    model = _copy_model(trained_model, cage.data / "model")
+    model = Path(shutil.copytree(trained_model, cage.data / "model"))
     for folder in (channels, channels / "train", channels / "label_map", photos, model):
         cage.canaries.plant_scripts(folder, folder.name)
     archive = shutil.make_archive(str(cage.data / "good"), "gztar", model)
@@ -279,12 +237,9 @@ def test_commands_among_canaries(cage: Cage, trained_model: Path, drawn_channels
     good: dict[str, list[str]] = {
         "check": ["check", str(channels)],
         "predict": ["predict", str(photos), "--model", str(model), "--output", *out, "--overlay"],
-        "predict, archive": ["predict", str(photos), "--model", archive, "--output", *out],
         "evaluate": ["evaluate", *map(str, sorted(channels.glob("validation*"))), "--model", archive],
         "export": ["export", str(model)],
-        "export, archive": ["export", archive, "--output", *out],
         "report": ["report", str(model), "--out", *out],
-        "report, archive": ["report", archive, "--channels", str(channels), "--out", *out],
     }  # fmt: skip
     bad: dict[str, list[str]] = {
         "predict, pickle": ["predict", str(cage.data / "bad"), "--model", str(model), "--output", *out],
@@ -294,7 +249,6 @@ def test_commands_among_canaries(cage: Cage, trained_model: Path, drawn_channels
     }
     for name, folder in _lay_out_bad_models(cage, trained_model).items():
         bad[f"predict with {name}"] = ["predict", str(photos), "--model", str(folder), "--output", *out]
-        bad[f"export {name}"] = ["export", str(folder), "--output", *out]
         bad[f"report on {name}"] = ["report", str(folder), "--channels", str(channels), "--out", *out]
     calls = [[name, "gluonseg", str(cage.data), arguments] for name, arguments in {**good, **bad}.items()]
     codes, output = _run_calls(cage, calls)
@@ -303,10 +257,9 @@ def test_commands_among_canaries(cage: Cage, trained_model: Path, drawn_channels
     cage.check_silent()
 
 
-@pytest.mark.fault(family=35, outcome="never run: requests to a server among canaries", inputs=2 * 20)
 def test_serving_among_canaries(cage: Cage, trained_model: Path) -> None:
     base = cage.data / "ml"
-    model = _copy_model(trained_model, base / "model")
+    model = Path(shutil.copytree(trained_model, base / "model"))
     cage.canaries.plant_scripts(model, "model")
     cage.canaries.plant_scripts(base, "base")
     cage.canaries.plant_scripts(cage.data / "home", "home")
@@ -326,58 +279,6 @@ def test_serving_among_canaries(cage: Cage, trained_model: Path) -> None:
         log = server.read_log()
         assert server.stop() == 0, log
     cage.check_silent(of_server=True)
-
-
-@pytest.mark.fault(family=35, outcome="never run: modules in the folder that a server is started in", inputs=3)
-def test_a_server_does_not_look_where_it_is_started(tmp_path: Path, trained_model: Path) -> None:
-    """Not among canaries: what watches those has imported these modules before."""
-    for module in ("json", "socket", "numpy"):
-        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    _copy_model(trained_model, tmp_path / "ml" / "model")
-    port = find_free_port()
-    variables = {"SAGEMAKER_BASE_DIR": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": str(port)}
-    environment = build_environment("PYTHON", OMP_NUM_THREADS="1", **variables)
-    with started_server([sys.executable, str(SERVE)], port, tmp_path / "log", environment, tmp_path) as server:
-        server.wait_until_served()
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.fault(family=35, outcome="never run: a server with a model that is a canary", inputs=2)
-@pytest.mark.parametrize("name", ["parameters", "ONNX with a library"])
-def test_a_server_on_a_canary(cage: Cage, trained_model: Path, name: str) -> None:
-    folder = _lay_out_bad_models(cage, trained_model)[name]
-    (cage.data / "ml").mkdir()
-    folder.rename(cage.data / "ml" / "model")
-    places = {"SAGEMAKER_BASE_DIR": str(cage.data / "ml"), "SAGEMAKER_BIND_TO_PORT": str(find_free_port())}
-    code, output = cage.run(SERVE, **places)
-    assert code == 2, output
-    assert "Traceback" not in output
-    cage.check_silent(of_server=True)
-
-
-@pytest.mark.fault(family=35, outcome="never run: modules in the folder that a command is started in")
-def test_a_command_started_among_canaries(cage: Cage) -> None:
-    """The installed command; python -m would look there."""
-    program = Path(sys.executable).with_name("gluonseg")
-    if not program.exists():
-        pytest.skip("the command is not installed")
-    code, output = cage.run(program, "hyperparameters")
-    assert code == 0, output
-    cage.check_silent()
-
-
-def test_children_of_a_comparison_do_not_look_where_they_are_started(
-    cage: Cage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("Python 3.10 always looks there")
-    monkeypatch.chdir(cage.around)
-    for name, value in cage.variables.items():
-        monkeypatch.setenv(name, value)
-    task = {"channels": str(cage.data / "none"), "run": "run", "hyperparameters": {}}
-    with (cage.data / "lock").open("wb") as lock, pytest.raises(RunError, match="none is not a folder"):
-        run_child(task, cage.data / "log", Display(io.StringIO()), lock.fileno())
-    cage.check_silent()
 
 
 MODULES = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "torch", "xml", "imp", "code")
@@ -414,7 +315,6 @@ def _find_unsafe(tree: ast.AST) -> Iterator[str]:
             yield from (word.arg or "" for word in node.keywords if word.arg == "shell")
 
 
-@pytest.mark.fault(family=35, outcome="nothing in the program can: no module, call or method that runs what it reads")
 def test_no_module_of_ours_could_run_data() -> None:
     files = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "container").glob("*"))
     found = {
@@ -426,50 +326,27 @@ def test_no_module_of_ours_could_run_data() -> None:
     assert found == ALLOWED
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle",
-        "from yaml import load",
-        "import xml.etree.ElementTree",
-        "eval(text)",
-        "trainer.load_states(path)",
-        "numpy.load(path)",
-        "mx.nd.load(path)",
-        "tar.extractall(folder)",
-        "subprocess.run(text, shell=True)",
-        "os.system(text)",
-    ],
-)
-def test_what_is_looked_for_is_found(source: str) -> None:
-    assert list(_find_unsafe(ast.parse(source)))
+def test_what_is_looked_for_is_found() -> None:
+    for source in ("from yaml import load", "eval(text)", "one.load_states(x)", "mx.nd.load(x)", "run(x, shell=True)"):
+        assert list(_find_unsafe(ast.parse(source))), source
 
 
-UNSAFE: dict[str, tuple[str, str]] = {
-    "pickle": ("import pickle; pickle.load(open(data / 'model.pkl', 'rb'))", "pickle.find_class"),
-    "npy": ("sys.path.pop(0); import numpy; numpy.load(data / 'model.npy', allow_pickle=True)", "pickle.find_class"),
-    "npz": ("sys.path.pop(0); import numpy; numpy.load(data / 'model.npz', None, True)['a']", "pickle.find_class"),
-    "script": ("import runpy; runpy.run_path(str(data / 'code/inference.py'))", "exec"),
-    "module": ("sys.path.insert(0, str(data)); import model_handler", "exec"),
-    "source": ("exec((data / 'train.py').read_text())", "exec"),
-    "shell": ("import os; os.system((data / 'train.sh').read_text())", "os.system"),
-    "program": ("import subprocess; subprocess.run(['sh', str(data / 'train.sh')])", "subprocess.Popen"),
-    "library": ("import ctypes\ntry: ctypes.CDLL(str(data / 'library.so'))\nexcept OSError: pass", "ctypes.dlopen"),
+UNSAFE: dict[str, tuple[str, str, list[str]]] = {
+    "pickle": ("import pickle; pickle.load(open(data / 'model.pkl', 'rb'))", "pickle.find_class", ["sung"]),
+    "module": ("sys.path.insert(0, str(data)); import model_handler", "exec", ["sung"]),
+    "shell": ("import os; os.system((data / 'train.sh').read_text())", "os.system", ["sung"]),
+    "library": ("import ctypes\ntry: ctypes.CDLL(str(data / 'library.so'))\nexcept OSError: pass", "ctypes.dlopen", []),
     "address": (
         "import urllib.request\ntry: urllib.request.urlopen('http://127.0.0.1:9/')\nexcept OSError: pass",
         "socket.connect",
+        [],
     ),
-    "name": ("import socket\ntry: socket.gethostbyname('localhost')\nexcept OSError: pass", "socket.gethostbyname"),
 }
-SILENT = ("library", "address", "name")
-"""These do harm without running anything that could leave a mark."""
 
 
-@pytest.mark.parametrize(("source", "event"), UNSAFE.values(), ids=UNSAFE.keys())
-def test_the_watch_sees_programs_that_are_not_careful(
-    cage: Cage, source: str, event: str, request: pytest.FixtureRequest
-) -> None:
-    """The other way round: each of these must be seen, by the hook and by the mark that its canary leaves."""
+@pytest.mark.parametrize(("source", "event", "marks"), UNSAFE.values(), ids=UNSAFE)
+def test_the_watch_sees_programs_that_are_not_careful(cage: Cage, source: str, event: str, marks: list[str]) -> None:
+    """The other way round: each of these must be seen, by the hook and by the mark that a canary leaves."""
     cage.canaries.plant_scripts(cage.data / "model", "sung")
     head = f"import sys\nfrom pathlib import Path\ndata = Path({str(cage.data / 'model')!r})\n"
     code, output = cage.run("-c", head + source)
@@ -477,5 +354,4 @@ def test_the_watch_sees_programs_that_are_not_careful(
     with pytest.raises(AssertionError):
         cage.check_silent()
     assert event in [line[0] for line in audit_hook.read_events(cage.log)]
-    is_silent = any(f"[{name}]" in request.node.name for name in SILENT)
-    assert cage.canaries.find_sung() == ([] if is_silent else ["sung"])
+    assert cage.canaries.find_sung() == marks

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of everything that reads bytes from outside: ``python -m tests.fuzz TARGET --seconds N``."""
+"""Coverage-guided fuzzing of what reads bytes from outside: ``python -m tests.fuzz TARGET``."""
 
 import sys
 from pathlib import Path

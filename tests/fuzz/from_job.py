@@ -1,12 +1,9 @@
-"""What a training job is given: label maps, class names, hyperparameters, checkpoints."""
+"""What a training job is given: label maps, class names, hyperparameters."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterable
 
 from .target import MAX_TEXT, Check, Target, check, check_error
 
@@ -78,83 +75,5 @@ def _seed_hyperparameters() -> Iterable[bytes]:
     yield b'{"num_classes": "\\ud800", "epochs": {"a": [null, true, 1e999]}}'
 
 
-_SETTINGS: Mapping[str, str] = {"num_classes": "3", "seed": "0"}
-
-
-def _describe_checkpoint(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the JSON of a checkpoint says, with the words of every version of it."""
-    entry = {"epoch": 0, "learning_rate": 0.1, "train_loss": 1.0, "train_throughput": 9.0, "validation_throughput": 9.0}
-    identity = {**_SETTINGS, "class names": "a, b, c", "devices": "1 cpu"}
-    hashes = dict.fromkeys(("training data", "validation data", "start"), "0" * 64)
-    return {
-        "format": 3,
-        "identity": {**identity, **hashes},
-        "threads": None,
-        "seconds": 1.5,
-        "peak_mb": 100.0,
-        "epochs": [{**entry, "phase": None, "confusion": None}],
-        "part": {"updates": 0, "samples": 0, "loss": 0.0, "seconds": 0.0},
-        "optimizer": counts,
-    }
-
-
-def _build_network() -> tuple[Any, Any]:
-    import mxnet as mx
-
-    network = mx.gluon.nn.Dense(3, in_units=2)
-    network.initialize()
-    return network, mx.gluon.Trainer(network.collect_params(), "sgd", {"learning_rate": 0.1, "momentum": 0.9})
-
-
-def _build_checkpoint() -> Check:
-    """The JSON inside a checkpoint whose checksum is right; the arrays beside it are good ones."""
-    import numpy as np
-
-    from gluonseg.errors import UserError
-    from gluonseg.json_object import parse_json_object
-    from gluonseg.train import checkpoint as module
-    from gluonseg.train.checkpoint_state import collect_arrays, collect_counts
-
-    network, trainer = _build_network()
-    arrays = {name: array.asnumpy() for name, array in collect_arrays(network, trainer).items()}
-    arrays["confusion"] = np.ones((1, 3, 3), np.int64)
-    identity = _describe_checkpoint({})["identity"]
-    writer = SimpleNamespace(last={"weight": arrays["parameter/weight"]}, resume=lambda _results: None)
-
-    def resume(data: bytes) -> int:
-        file = SimpleNamespace(path=Path("checkpoint"), epochs=1, updates=0)
-        file.read = lambda: (arrays, parse_json_object(data))
-        folder = SimpleNamespace(folder=Path("folder"), find_files=lambda: [file], note_good=lambda _file: None)
-        checkpoint: Any = module.Checkpoint(folder, identity, network, trainer, writer)  # type: ignore[arg-type]
-        return len(checkpoint.resume()[0])
-
-    good = _describe_checkpoint(collect_counts(network, trainer))
-    check(resume(json.dumps(good).encode()) == 1, "a good one is taken: else nothing is read of any other")
-
-    def run(data: bytes) -> None:
-        try:
-            resume(data)
-        except UserError as error:
-            check(len(str(error)) < MAX_TEXT + 20 * len(data), "an error's text is short")
-        check(np.isfinite(network.weight.data().asnumpy()).all(), "parameters stay numbers")
-
-    return run
-
-
-def _seed_checkpoint() -> Iterable[bytes]:
-    from gluonseg.train.checkpoint_state import collect_counts
-
-    good = _describe_checkpoint(collect_counts(*_build_network()))
-    yield json.dumps(good).encode()
-    for name in good:
-        yield json.dumps({key: value for key, value in good.items() if key != name}).encode()
-        yield json.dumps({**good, name: 1e300}).encode()
-        yield json.dumps({**good, name: [{}]}).encode()
-    for name in good["epochs"][0]:
-        yield json.dumps({**good, "epochs": [{**good["epochs"][0], name: "x"}]}).encode()
-    yield json.dumps({**good, "identity": {**good["identity"], "class names": [1]}}).encode()
-
-
 LABEL_MAP = Target(_build_label_map, _seed_label_map, ("gluonseg", "json"), 1 << 12)
 HYPERPARAMETERS = Target(_build_hyperparameters, _seed_hyperparameters, ("gluonseg", "json"), 1 << 12)
-CHECKPOINT = Target(_build_checkpoint, _seed_checkpoint, ("gluonseg", "json"), 1 << 12)

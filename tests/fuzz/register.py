@@ -13,7 +13,6 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "request": from_request.REQUEST,
         "label_map": from_job.LABEL_MAP,
         "hyperparameters": from_job.HYPERPARAMETERS,
-        "checkpoint": from_job.CHECKPOINT,
         "params": from_model.PARAMS,
         "onnx": from_model.ONNX,
         "archive": from_model.ARCHIVE,

@@ -1,0 +1,116 @@
+"""Faults of a channel that are more than its files' content: links, changes while it is read, very little data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from conftest import RunJob
+from gluonseg.data.dataset import Dataset
+from gluonseg.data.decode import decode_label
+from gluonseg.data.label_channel import read_label_maps
+from gluonseg.data.pairs import match_pairs
+from gluonseg.errors import DataError, ImageError
+from gluonseg.labels import default_label_map
+from gluonseg.predict.batch import find_images
+from picture import draw_noise, encode_picture
+from small_data import HEIGHT, WIDTH, SmallData
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> SmallData:
+    (tmp_path / "data").mkdir()
+    return SmallData(tmp_path / "data")
+
+
+def test_links_out_of_a_channel_are_refused(data: SmallData, tmp_path: Path) -> None:
+    data.path("train/t0.jpg").rename(tmp_path / "outside.jpg")
+    data.path("train/t0.jpg").symlink_to("../../outside.jpg")
+    first = data.check().errors[0]
+    assert (first.kind, first.examples) == ("link_out", ("train/t0.jpg",))
+    with pytest.raises(DataError, match=r"links that lead out of .*train are not followed: t0\.jpg"):
+        find_images([data.path("train")])
+    assert find_images([tmp_path / "outside.jpg"]) == [tmp_path / "outside.jpg"]
+
+
+def test_a_label_map_that_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("root:x:0:0")
+    (tmp_path / "label_map").mkdir()
+    (tmp_path / "label_map" / "train_label_map.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match="is a symbolic link that leads out of its channel") as caught:
+        read_label_maps(tmp_path / "label_map")
+    assert "root:x" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(data: SmallData) -> None:
+    data.path("train", "t0.jpg").chmod(0)
+    (error,) = data.check().errors
+    assert "train/t0.jpg cannot be read: Permission denied" in str(error)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_a_picture_of_another_format_than_its_name_says(data: SmallData, file_format: str) -> None:
+    data.image("train", "t0.jpg", draw_noise(HEIGHT, WIDTH), format=file_format)
+    data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH), np.uint8), format=file_format)
+    assert data.check().errors == ()
+
+
+def test_files_that_change_between_the_check_and_an_epoch(data: SmallData) -> None:
+    """Removed, replaced by a pipe or by a file of 1 TB, cut off, replaced by a picture of another size."""
+    pairs = match_pairs(data.path("train"), data.path("train_annotation")).pairs
+    dataset, photo = Dataset(pairs, default_label_map(), cache_bytes=0), data.path("train/t0.jpg")
+    photo.unlink()
+    with pytest.raises(ImageError, match=r"train/t0\.jpg cannot be read: No such file"):
+        dataset.read(0)
+    os.mkfifo(photo)
+    with pytest.raises(ImageError, match=r"train/t0\.jpg cannot be read: it is not a regular file"):
+        dataset.read(0)
+    photo.unlink()
+    photo.touch()
+    os.truncate(photo, 1 << 40)
+    with pytest.raises(ImageError, match=r"train/t0\.jpg cannot be read: it has 1099511627776 bytes, the limit is"):
+        dataset.read(0)
+    data.path("train_annotation/t1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ImageError, match=r"train_annotation/t1\.png is damaged"):
+        dataset.read(1)
+    data.mask("train", "t2.png", np.zeros((HEIGHT, WIDTH + 3), np.uint8))
+    with pytest.raises(DataError, match=r"t2\.png is 11x6 \(width x height\), .*t2\.jpg is 8x6"):
+        dataset.read(2)
+
+
+def test_another_label_map_for_validation(run_tiny: RunJob, tmp_path: Path, drawn_channels: Mapping[str, Path]) -> None:
+    channels = {name: tmp_path / name for name in ("label_map", "validation_annotation")}
+    for folder in channels.values():
+        folder.mkdir()
+    for path in drawn_channels["validation_annotation"].iterdir():
+        labels = decode_label(path.read_bytes())
+        tens = np.where(labels == 255, labels, labels * 10).astype(np.uint8)
+        (channels["validation_annotation"] / path.name).write_bytes(encode_picture(tens))
+    (channels["label_map"] / "train_label_map.json").write_text('{"scale": 1}')
+    (channels["label_map"] / "validation_label_map.json").write_text('{"scale": 10}')
+    found = run_tiny({"epochs": "1"}, extra_channels=channels)
+    same = run_tiny({"epochs": "1"}, tmp_path / "same")
+    assert (found.results[0].confusion.matrix == same.results[0].confusion.matrix).all()
+
+
+@pytest.mark.parametrize("algorithm", ["psp", "deeplab"])
+def test_one_photo_in_a_batch_that_is_larger(
+    run_tiny: RunJob, drawn_channels: Mapping[str, Path], tmp_path: Path, algorithm: str
+) -> None:
+    """The pooled branches of PSPNet and DeepLabV3 see one value a channel, whose variance over the batch is zero."""
+    names = ("train", "train_annotation", "validation", "validation_annotation")
+    channels = {name: tmp_path / "one" / name for name in names}
+    for name, folder in channels.items():
+        folder.mkdir(parents=True)
+        shutil.copy(min(drawn_channels[name].iterdir()), folder)
+    settings = {"epochs": "1", "mini_batch_size": "16", "validation_mini_batch_size": "16", "algorithm": algorithm}
+    run_tiny(settings, extra_channels=channels)
+    parameters = mx.nd.load(str(tmp_path / "model" / "model_algo-1"))
+    assert all(np.isfinite(value.asnumpy()).all() for value in parameters.values())
