@@ -23,6 +23,7 @@ from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError
 from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.models.registry import get_networks
+from gluonseg.predict.overlay import UNTINTED, choose_colours, draw_overlay
 from gluonseg.predict.score import PhotoScore, Score
 from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts, compute_ticks, spread_labels
@@ -31,7 +32,6 @@ from gluonseg.report.data import describe_sizes
 from gluonseg.report.gallery import choose_photos
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.mark import MAX_MARKERS, build_mark
-from gluonseg.report.overlay import UNTINTED, choose_colours, draw_overlay
 from gluonseg.report.page import write_model_report, write_report
 from gluonseg.report.photo import Album, Picture, choose_spread, encode_pictures, shrink
 from gluonseg.report.record import FAILED, FINISHED, RunRecord, write_record

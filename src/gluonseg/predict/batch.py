@@ -16,7 +16,7 @@ from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError, join_names
 from gluonseg.predict.evaluation import MaskPredictor
 from gluonseg.predict.formats import encode_png
-from gluonseg.report.overlay import choose_colours, draw_overlay
+from gluonseg.predict.overlay import choose_colours, draw_overlay
 
 UInt8Array = npt.NDArray[np.uint8]
 OVERLAY_SUFFIX = "_overlay.png"

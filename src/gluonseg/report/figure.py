@@ -17,9 +17,9 @@ from PIL import Image
 
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.labels import IGNORE, default_class_names, voc_colours
+from gluonseg.predict.overlay import UNTINTED, choose_colours
 from gluonseg.report.chart import CURVES, Reader, find_all_changes, list_backbones
 from gluonseg.report.gallery import Row, build_gallery
-from gluonseg.report.overlay import UNTINTED, choose_colours
 from gluonseg.report.photo import Album, Encoded, UInt8Array, choose_spread, overlay
 from gluonseg.report.summary import Colour, Comparison, ModelSummary
 

@@ -14,11 +14,11 @@ import numpy as np
 from gluonseg.atomic import write_text
 from gluonseg.errors import UserError
 from gluonseg.models.card import ModelCard
+from gluonseg.predict.overlay import UNTINTED
 from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts
 from gluonseg.report.data import describe_splits, draw_examples
 from gluonseg.report.gallery import Gallery, build_gallery
-from gluonseg.report.overlay import UNTINTED
 from gluonseg.report.photo import Album
 from gluonseg.report.setting import COMPARED, describe_load, find_hardware, find_settings, find_versions
 from gluonseg.report.single import CardScores, list_scores, read_single

@@ -19,7 +19,7 @@ from gluonseg.data.label_channel import default_label_maps, read_label_maps
 from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.errors import UserError
 from gluonseg.labels import IGNORE, LabelMap
-from gluonseg.report.overlay import draw_overlay
+from gluonseg.predict.overlay import draw_overlay
 
 UInt8Array = npt.NDArray[np.uint8]
 MAX_SIDE = 320

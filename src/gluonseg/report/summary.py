@@ -17,9 +17,9 @@ from gluonseg.json_object import parse_json_object
 from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.metrics import Confusion
 from gluonseg.models import registry
+from gluonseg.predict.overlay import choose_colours
 from gluonseg.predict.score import Score
 from gluonseg.report.mark import Mark, build_mark, number_algorithms
-from gluonseg.report.overlay import choose_colours
 from gluonseg.report.record import COMPARISON_FILE, FAILED, FINISHED, RUNS_FOLDER, RunRecord, read_record
 
 Colour = tuple[int, int, int]

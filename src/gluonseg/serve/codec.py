@@ -13,8 +13,8 @@ from gluonseg.data.decode import REQUEST_FORMATS, decode_image
 from gluonseg.errors import BadRequestError, PayloadTooLargeError, UnsupportedImageError
 from gluonseg.models.card import ModelCard
 from gluonseg.predict.formats import describe_mask, encode_png
+from gluonseg.predict.overlay import choose_colours, draw_overlay
 from gluonseg.predict.recordio import Float32Array, encode_probabilities
-from gluonseg.report.overlay import choose_colours, draw_overlay
 from gluonseg.serve import media
 
 UInt8Array = npt.NDArray[np.uint8]

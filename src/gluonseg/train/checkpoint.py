@@ -11,8 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -25,6 +23,7 @@ from gluonseg.errors import UserError
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion
 from gluonseg.models.params_file import compute_size, convert_arrays
+from gluonseg.predict.scoring import read_peak_mb
 from gluonseg.train.checkpoint_file import CheckpointFile, CheckpointFolder, describe_position
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
 from gluonseg.train.listener import EpochPart, EpochResult
@@ -48,7 +47,6 @@ _CHANGED = {
 }
 """What is said of a difference, where it is more than the two values."""
 _THREADS = "OMP_NUM_THREADS"
-_MB = 1 << 20 if sys.platform == "darwin" else 1 << 10  # ru_maxrss is in bytes there, in KiB elsewhere
 
 
 def build_identity(
@@ -153,7 +151,7 @@ class Checkpoint:
             "identity": dict(self._identity),
             "threads": os.environ.get(_THREADS),
             "seconds": self.seconds + time.monotonic() - self._start,
-            "peak_mb": max(self.peak_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MB),
+            "peak_mb": max(self.peak_mb, read_peak_mb()),
             "epochs": [{**vars(result), "confusion": None} for result in results],
             "part": dataclasses.asdict(part),
             "optimizer": collect_counts(self._network, self._trainer),
