@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.inputs import describe_data, find_pets
 from benchmarks.row import Row, format_table
 from benchmarks.variant import ROOT
-from gluonseg.cores import count_usable_cores
 from gluonseg.errors import DataError
+from gluonseg.machine.limits import count_usable_cores
 
 STAGES = ("input_pipeline", "training_step", "engine", "int8", "server", "model_server")
 """Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[Row]``."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gluonseg.data.oxford_pets import prepare_oxford_pets
-from gluonseg.data.synthetic import prepare_synthetic
+from gluonseg.data.prepare.pets import prepare_oxford_pets
+from gluonseg.data.prepare.synthetic import prepare_synthetic
 from gluonseg.errors import DataError
 
 DATA_VARIABLE = "GLUONSEG_BENCH_DATA"

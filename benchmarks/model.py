@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.variant import ROOT
-from gluonseg.cores import set_thread_count
-from gluonseg.models.card import CARD_FILE, build_card, encode_card
-from gluonseg.models.manifest import BEST_FILE, HYPERPARAMETERS_FILE, listing_files
-from gluonseg.models.onnx_file import ONNX_FILE
+from gluonseg.machine.limits import set_thread_count
+from gluonseg.models.folder.card import CARD_FILE, build_card, encode_card
+from gluonseg.models.folder.manifest import BEST_FILE, HYPERPARAMETERS_FILE, ONNX_FILE, listing_files
 
 CLASSES = 21
 
@@ -36,7 +35,7 @@ def main(name: str, algorithm: str, backbone: str) -> None:
     set_thread_count()
     import mxnet as mx
 
-    from gluonseg.export import export_model
+    from gluonseg.export.float32 import export_model
     from gluonseg.models.network import build_network
     from gluonseg.models.registry import find_network
     from gluonseg.train.writer import ModelWriter, describe_versions, write_json

@@ -17,7 +17,7 @@ from benchmarks.model import CLASSES, prepare_model
 from benchmarks.stage_training_step import build_stepper
 from benchmarks.training_batch import LEARNING_RATE, draw_batch
 from benchmarks.variant import ROOT, Measurement, Variant, get_peak_mb, serve_rounds
-from gluonseg.cores import set_thread_count
+from gluonseg.machine.limits import set_thread_count
 from gluonseg.models.registry import get_networks
 
 HEIGHT, WIDTH = 480, 640

@@ -19,9 +19,9 @@ from benchmarks.inputs import prepare_photo
 from benchmarks.model import prepare_model
 from benchmarks.row import AT_MOST, Row, build_ratio_row
 from benchmarks.variant import Variant, compare, pick, serve_rounds
-from gluonseg.cores import count_usable_cores, set_thread_count
-from gluonseg.models.artifact import read_folder
-from gluonseg.models.onnx_file import FLOAT32, INT8
+from gluonseg.machine.limits import count_usable_cores, set_thread_count
+from gluonseg.models.folder.artifact import read_folder
+from gluonseg.models.folder.manifest import FLOAT32, INT8
 
 UInt8Array = npt.NDArray[np.uint8]
 Predict = Callable[[UInt8Array], UInt8Array]

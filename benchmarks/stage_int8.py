@@ -11,7 +11,7 @@ from benchmarks.inputs import name_source, prepare_channels, prepare_photo
 from benchmarks.row import Row, build_ratio_row
 from benchmarks.stage_engine import start_engine
 from benchmarks.variant import ROOT, compare, pick
-from gluonseg.models.onnx_file import FLOAT32, INT8, ONNX_FILES
+from gluonseg.models.folder.manifest import FLOAT32, INT8, ONNX_FILES
 
 _TRAINING = {
     "algorithm": "fcn", "backbone": "resnet-18", "use_pretrained_model": "false", "epochs": "4", "crop_size": "128",

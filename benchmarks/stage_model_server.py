@@ -17,7 +17,7 @@ from benchmarks.row import AT_LEAST, AT_MOST, Row, build_ratio_row
 from benchmarks.service import INVOCATIONS, Service, ask, measure_rate, start_gluonseg
 from benchmarks.stage_server import CLIENTS
 from benchmarks.variant import Measurement, pick, run_rounds
-from gluonseg.cores import count_usable_cores
+from gluonseg.machine.limits import count_usable_cores
 
 _PEER = "multi-model-server 1.1.11, MXNet"
 _SAME = 0.999

@@ -11,8 +11,8 @@ from benchmarks.row import AT_MOST, Row, build_ratio_row
 from benchmarks.service import Service, ask, measure_rate, start_gluonseg
 from benchmarks.stage_engine import start_engine
 from benchmarks.variant import ROUNDS, Measurement, Series, pick, run_rounds
-from gluonseg.models.artifact import BEST_FILE
-from gluonseg.models.params_file import read_arrays
+from gluonseg.models.folder.artifact import BEST_FILE
+from gluonseg.models.params import read_arrays
 from gluonseg.serve.settings import Settings
 
 CLIENTS = 8

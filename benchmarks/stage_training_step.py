@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.row import AT_MOST, Row, build_ratio_row
 from benchmarks.training_batch import AUX_WEIGHT, CROP, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, draw_batch
 from benchmarks.variant import Measurement, Variant, compare, pick, serve_rounds
-from gluonseg.cores import count_usable_cores, set_thread_count
+from gluonseg.machine.limits import count_usable_cores, set_thread_count
 
 TORCH_VARIABLE = "GLUONSEG_BENCH_TORCH"
 """The Python of an environment with torch and numpy; without it PyTorch is not measured."""
@@ -69,8 +69,8 @@ def build_stepper(algorithm: str, backbone: str, num_classes: int) -> Any:
     import mxnet as mx
 
     from gluonseg.hyperparameters import parse_hyperparameters
-    from gluonseg.losses import MixedLoss, build_weight_table
     from gluonseg.train.job import build_trainer
+    from gluonseg.train.losses import MixedLoss, build_weight_table
     from gluonseg.train.start import build_start_network
     from gluonseg.train.step import Stepper
 

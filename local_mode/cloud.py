@@ -13,8 +13,9 @@ from typing import Any
 from job import Job
 from machine import CONFIG, CONFIG_VARIABLE
 
-from gluonseg.errors import UserError, join_names
+from gluonseg.errors import UserError
 from gluonseg.hyperparameters import get_specs
+from gluonseg.text import join_names
 
 # Families whose processor is ARM, or whose GPU is of a generation that MXNet 1.9.1 has no machine code for.
 _ARM = re.compile(r"ml\.[a-z]+\d+g[den]*\.|ml\.p6e-")

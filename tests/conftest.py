@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from docker_engine import find_sdk, gpu_image, image, serve_image  # noqa: F401  fixtures
-from gluonseg.data.synthetic import prepare_synthetic
+from gluonseg.data.prepare.synthetic import prepare_synthetic
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.sagemaker.log import LogLines, ProgressLine
 from gluonseg.train.job import JobOutcome, JobSettings, run_job

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gluonseg.data.synthetic import prepare_synthetic
+from gluonseg.data.prepare.synthetic import prepare_synthetic
 from program import build_environment, run_program
 from repository import ROOT
 

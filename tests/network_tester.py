@@ -22,21 +22,22 @@ from PIL import Image
 from conftest import TINY, build_listeners
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.pairs import match_pairs
-from gluonseg.export import TOLERANCE, compute_difference
+from gluonseg.export.float32 import TOLERANCE, compute_difference
+from gluonseg.export.int8 import quantize_file
 from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.labels import default_label_map
-from gluonseg.models.artifact import read_artifact
-from gluonseg.models.card import ModelCard, build_card
+from gluonseg.models.folder.artifact import read_artifact
+from gluonseg.models.folder.card import ModelCard, build_card
+from gluonseg.models.folder.manifest import ONNX_FILE, SYMBOL_FILE
 from gluonseg.models.network import SegmentationNetwork, build_network, load_params
-from gluonseg.models.onnx_file import ONNX_FILE, OnnxFile, find_onnx
-from gluonseg.models.onnx_trace import build_graph
-from gluonseg.models.params_file import read_params
+from gluonseg.models.params import read_params
 from gluonseg.models.registry import find_network
-from gluonseg.models.symbol import SYMBOL_FILE, describe_symbol, parse_symbol
+from gluonseg.onnx.file import OnnxFile, find_onnx
+from gluonseg.onnx.symbol import describe_symbol, parse_symbol
+from gluonseg.onnx.trace import build_graph
 from gluonseg.predict.mxnet_engine import MXNetEngine
 from gluonseg.predict.onnx_engine import OnnxEngine
 from gluonseg.predict.predictor import Predictor, load_predictor
-from gluonseg.quantize import quantize_file
 from gluonseg.serve.app import create_app
 from gluonseg.serve.settings import Settings
 from gluonseg.train.freeze import Freeze
@@ -137,9 +138,7 @@ class NetworkTester:
         assert_close(network.predict(batch), outputs[0], 0)
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 5)])
-    def test_the_smallest_pictures(
-        self, network: SegmentationNetwork, card: ModelCard, size: tuple[int, int]
-    ) -> None:
+    def test_the_smallest_pictures(self, network: SegmentationNetwork, card: ModelCard, size: tuple[int, int]) -> None:
         predictor = Predictor(MXNetEngine(network, card), card)
         image = draw_noise(*size, seed=1)
         probabilities = predictor.predict_probabilities(image)

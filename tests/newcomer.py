@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from docker_engine import call_docker
-from gluonseg.data.synthetic import prepare_synthetic
+from gluonseg.data.prepare.synthetic import prepare_synthetic
 from program import build_environment, run_program
 from repository import ROOT
 

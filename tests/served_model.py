@@ -7,13 +7,12 @@ import sys
 import warnings
 from pathlib import Path
 
-from gluonseg.models.card import CARD_FILE, build_card, encode_card
-from gluonseg.models.onnx_file import ONNX_FILE
+from gluonseg.models.folder.card import CARD_FILE, build_card, encode_card
+from gluonseg.models.folder.manifest import ONNX_FILE
 from repository import ROOT
 
 _PROGRAM = (
-    "import sys, pathlib; from served_model import write_model; "
-    "write_model(pathlib.Path(sys.argv[1]), with_onnx=True)"
+    "import sys, pathlib; from served_model import write_model; write_model(pathlib.Path(sys.argv[1]), with_onnx=True)"
 )
 NAMES = ("pet", "background", "border")
 
@@ -34,7 +33,7 @@ def write_model(folder: Path, *, with_onnx: bool = False) -> None:
         network.save_parameters(str(folder / "model_best.params"))
     (folder / CARD_FILE).write_text(encode_card(build_card("fcn", "resnet-18", 3, aux=False, class_names=NAMES)))
     if with_onnx:
-        from gluonseg.export import export_model
+        from gluonseg.export.float32 import export_model
 
         export_model(folder)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.data.check import CheckReport, check_channels
+from gluonseg.data.check.doctor import CheckReport, check_channels
 
 UInt8Array = npt.NDArray[np.uint8]
 

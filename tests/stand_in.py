@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gluonseg.models.card import build_card
+from gluonseg.models.folder.card import build_card
 from gluonseg.predict.formats import encode_png
 from gluonseg.predict.recordio import Float32Array
 from gluonseg.serve.codec import UInt8Array

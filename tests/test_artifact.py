@@ -16,10 +16,10 @@ from gluoncv.model_zoo import pspnet
 
 from file_tree import add_member
 from gluonseg.errors import ModelError
-from gluonseg.models import archive as archive_module
-from gluonseg.models.artifact import infer_architecture, read_artifact, read_folder
-from gluonseg.models.card import CARD_FILE, parse_card
-from gluonseg.models.manifest import MANIFEST_FILE
+from gluonseg.models.folder import archive as archive_module
+from gluonseg.models.folder.artifact import infer_architecture, read_artifact, read_folder
+from gluonseg.models.folder.card import CARD_FILE, parse_card
+from gluonseg.models.folder.manifest import MANIFEST_FILE
 from gluonseg.models.network import build_network
 from gluonseg.models.registry import RESNETS
 from gluonseg.predict.predictor import load_predictor

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from file_tree import add_member
-from gluonseg.data.synthetic import prepare_synthetic
+from gluonseg.data.prepare.synthetic import prepare_synthetic
 from gluonseg.errors import FAILURE_LIMIT, UserError
 from gluonseg.sagemaker.contract import read_contract
 from gluonseg.sagemaker.job import run_training

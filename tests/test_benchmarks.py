@@ -23,7 +23,7 @@ def can_import(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
     """A folder in the layout of the Oxford-IIIT Pet data set."""
-    from gluonseg.data.synthetic import draw_oxford_layout
+    from gluonseg.data.prepare.synthetic import draw_oxford_layout
 
     return draw_oxford_layout(tmp_path / "pets", count=12, size=32, seed=1)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gluonseg.boundary import (
+from gluonseg.predict.boundary import (
     compute_boundary_f,
     compute_class_means,
     compute_mean_boundary_f,

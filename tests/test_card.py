@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gluonseg.errors import ModelError
 from gluonseg.labels import voc_colours
-from gluonseg.models.card import FORMAT_VERSION, ModelCard, build_card, encode_card, parse_card, read_card
+from gluonseg.models.folder.card import FORMAT_VERSION, ModelCard, build_card, encode_card, parse_card, read_card
 
 CARD = build_card(
     "psp",

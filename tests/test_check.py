@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gluonseg.data.check import check_channels, format_report
-from gluonseg.data.diagnosis import diagnose_labels
-from gluonseg.data.finding import Finding
+from gluonseg.data.check.diagnosis import diagnose_labels
+from gluonseg.data.check.doctor import check_channels, format_report
+from gluonseg.data.check.findings import Finding
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
 from gluonseg.errors import FAILURE_LIMIT, DataError, describe_failure
 from gluonseg.labels import default_label_map, mapped_label_map, parse_label_map, scale_label_map

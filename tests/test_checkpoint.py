@@ -24,10 +24,10 @@ from conftest import RunJob
 from gluonseg.errors import StorageError, UserError
 from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.metrics import Confusion
-from gluonseg.models.artifact import read_folder
-from gluonseg.models.card import read_card
-from gluonseg.models.onnx_file import ONNX_FILE
-from gluonseg.models.params_file import read_arrays
+from gluonseg.models.folder.artifact import read_folder
+from gluonseg.models.folder.card import read_card
+from gluonseg.models.folder.manifest import ONNX_FILE
+from gluonseg.models.params import read_arrays
 from gluonseg.train.checkpoint import Checkpoint, describe_differences
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, CheckpointFolder, open_checkpoints
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state

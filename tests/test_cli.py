@@ -20,7 +20,7 @@ from PIL import Image
 
 import gluonseg
 from gluonseg.cli import main
-from gluonseg.data.synthetic import draw_oxford_layout
+from gluonseg.data.prepare.synthetic import draw_oxford_layout
 from gluonseg.hyperparameters import get_specs
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
 from program import check_one_line

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gluonseg.coarse_loss import CoarseLoss, build_enlargement
 from gluonseg.labels import IGNORE
-from gluonseg.losses import MixedLoss, build_weight_table
+from gluonseg.train.coarse_loss import CoarseLoss, build_enlargement
+from gluonseg.train.losses import MixedLoss, build_weight_table
 
 Array = npt.NDArray[Any]
 

@@ -24,7 +24,7 @@ from gluonseg.errors import (
     UnsupportedImageError,
     UnsupportedMediaTypeError,
 )
-from gluonseg.models.card import ModelCard, build_card
+from gluonseg.models.folder.card import ModelCard, build_card
 from gluonseg.predict.formats import compute_runs
 from gluonseg.predict.recordio import Float32Array
 from gluonseg.serve import codec, media

@@ -363,7 +363,7 @@ def test_a_child_tells_and_holds_the_lock(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_child_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "echo '{\"progress\": {\"epochs\": 2, \"done\": 1}}'; printf '{\"sco'; kill -9 $$"
+    program = 'echo \'{"progress": {"epochs": 2, "done": 1}}\'; printf \'{"sco\'; kill -9 $$'
     stream = io.StringIO()
     with pytest.raises(RunError, match="killed by SIGKILL; the machine may have run out of memory"):
         _start(program, tmp_path, Display(stream), monkeypatch)

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from docker_engine import FindSdk
-from gluonseg.data.synthetic import draw_oxford_layout
+from gluonseg.data.prepare.synthetic import draw_oxford_layout
 from program import build_environment, run_program
 from repository import ROOT
 

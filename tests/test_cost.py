@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gluonseg.errors import ModelError
 from gluonseg.models.cost import Cost, compute_cost, compute_graph_cost
 from gluonseg.models.network import build_network
-from gluonseg.models.params_file import read_params
+from gluonseg.models.params import read_params
 from gluonseg.predict.predictor import load_predictor
 
 

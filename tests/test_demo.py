@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gluonseg.data.synthetic import draw_oxford_layout
+from gluonseg.data.prepare.synthetic import draw_oxford_layout
 from program import build_environment, run_program
 from repository import ROOT
 

@@ -13,7 +13,7 @@ import pytest
 
 from gluonseg import device
 from gluonseg.errors import UserError
-from gluonseg.gpu import Gpu, GpuReport, has_code_for, judge_gpus
+from gluonseg.machine.gpu import Gpu, GpuReport, has_code_for, judge_gpus
 from gluonseg.predict import predictor
 from libcuda_build import build_driver, needs_compiler, run_python
 
@@ -21,7 +21,7 @@ T4 = ("Tesla T4", 7, 5)
 H100 = ("NVIDIA H100 80GB HBM3", 9, 0)
 FIND = """
 import json
-from gluonseg.gpu import find_gpus
+from gluonseg.machine.gpu import find_gpus
 usable, note, problem = find_gpus()
 print(json.dumps([[str(gpu) for gpu in usable], [gpu.number for gpu in usable], note, problem]))
 """

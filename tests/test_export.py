@@ -17,14 +17,13 @@ import onnx
 import pytest
 
 from gluonseg.errors import ModelError
-from gluonseg.export import build_checked_file, export_model
-from gluonseg.models import onnx_trace
-from gluonseg.models.artifact import read_artifact
-from gluonseg.models.card import encode_card, read_card
-from gluonseg.models.manifest import MANIFEST_FILE
-from gluonseg.models.onnx_file import ONNX_FILE
-from gluonseg.models.onnx_trace import build_graph
-from gluonseg.models.symbol import SYMBOL_FILE, parse_symbol
+from gluonseg.export.float32 import build_checked_file, export_model
+from gluonseg.models.folder.artifact import read_artifact
+from gluonseg.models.folder.card import encode_card, read_card
+from gluonseg.models.folder.manifest import MANIFEST_FILE, ONNX_FILE, SYMBOL_FILE
+from gluonseg.onnx import trace as trace_module
+from gluonseg.onnx.symbol import parse_symbol
+from gluonseg.onnx.trace import build_graph
 from gluonseg.predict.predictor import load_predictor
 from network_tester import build_stirred, describe_network, trace
 from picture import draw_noise
@@ -143,8 +142,8 @@ def test_a_second_export_leaves_nothing_of_the_first(trained_model: Path, tmp_pa
 def test_nothing_is_written_when_the_graph_differs(
     trained_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = {**onnx_trace.TRANSLATIONS, "Activation": lambda op: op.add("Sigmoid")}
-    monkeypatch.setattr(onnx_trace, "TRANSLATIONS", changed)
+    changed = {**trace_module.TRANSLATIONS, "Activation": lambda op: op.add("Sigmoid")}
+    monkeypatch.setattr(trace_module, "TRANSLATIONS", changed)
     with pytest.raises(ModelError, match="its logits differ from MXNet's by"):
         export_model(trained_model, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ import pytest
 from gluoncv.loss import MixSoftmaxCrossEntropyLoss
 
 from gluonseg.labels import IGNORE
-from gluonseg.losses import MixedLoss, build_weight_table, compute_balanced_weights
+from gluonseg.train.losses import MixedLoss, build_weight_table, compute_balanced_weights
 
 NUM_CLASSES = 4
 Array = npt.NDArray[Any]

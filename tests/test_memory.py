@@ -12,7 +12,7 @@ import pytest
 from conftest import RunJob
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
-from gluonseg.memory import find_memory_limit
+from gluonseg.machine.limits import find_memory_limit
 from gluonseg.train.memory import check_memory, estimate_bytes
 from program import run_source
 
@@ -96,7 +96,7 @@ import mxnet as mx
 import numpy as np
 from gluonseg.data.loader import Batch
 from gluonseg.hyperparameters import parse_hyperparameters
-from gluonseg.losses import MixedLoss, build_weight_table
+from gluonseg.train.losses import MixedLoss, build_weight_table
 from gluonseg.train.job import build_trainer
 from gluonseg.train.memory import estimate_bytes
 from gluonseg.train.start import build_start_network

@@ -15,7 +15,7 @@ from gluoncv.model_zoo import deeplabv3, fcn, pspnet
 from gluonseg.errors import ModelError
 from gluonseg.models.encoders import ResNetEncoder
 from gluonseg.models.network import build_network, load_params
-from gluonseg.models.params_file import read_params
+from gluonseg.models.params import read_params
 from network_tester import CLASSES, NetworkTester, assert_close, build_stirred, draw_batch
 
 CROP = 64
@@ -87,9 +87,7 @@ def test_dilated_encoders_give_what_the_plain_one_gives_and_more(name: str) -> N
         encoder.initialize()
         encoder(batch)
         plain(batch)
-        for target, source in zip(
-            encoder.collect_params().values(), plain.collect_params().values(), strict=True
-        ):
+        for target, source in zip(encoder.collect_params().values(), plain.collect_params().values(), strict=True):
             target.set_data(source.data())
         features[stride] = encoder(batch)
         for feature, channels, reduced in zip(features[stride], encoder.channels, encoder.strides, strict=True):

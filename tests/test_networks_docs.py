@@ -83,4 +83,4 @@ def test_a_network_of_another_package_from_its_installation_to_a_mask(tmp_path: 
 
 def test_the_translation_that_the_page_shows_is_in_use() -> None:
     (shown,) = [block for block in read_blocks(PAGE, "python") if "op: Operator" in block]
-    assert shown in (ROOT / "src/gluonseg/models/onnx_trace.py").read_text("utf-8")
+    assert shown in (ROOT / "src/gluonseg/onnx/trace.py").read_text("utf-8")

@@ -12,10 +12,10 @@ import pytest
 from mxnet.gluon import contrib, nn
 
 from gluonseg.errors import ModelError
-from gluonseg.models.card import build_card
-from gluonseg.models.onnx_file import OnnxFile, check_structure
-from gluonseg.models.onnx_trace import TRANSLATIONS, build_graph
-from gluonseg.models.symbol import describe_symbol, parse_symbol
+from gluonseg.models.folder.card import build_card
+from gluonseg.onnx.file import OnnxFile, check_structure
+from gluonseg.onnx.symbol import describe_symbol, parse_symbol
+from gluonseg.onnx.trace import TRANSLATIONS, build_graph
 from gluonseg.predict.onnx_engine import OnnxEngine
 from picture import draw_noise
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gluonseg.models.card import IMAGENET_MEAN, IMAGENET_STD
+from gluonseg.models.folder.card import IMAGENET_MEAN, IMAGENET_STD
 from gluonseg.predict.preprocess import normalise_images
 from picture import draw_noise
 

@@ -22,7 +22,7 @@ from backbone_array import Arrays, draw_arrays
 from gluonseg.errors import FAILURE_LIMIT, ModelError
 from gluonseg.models import pretrained
 from gluonseg.models.convert import build_backbone, compute_torch_name
-from gluonseg.models.params_file import read_arrays, write_params
+from gluonseg.models.params import read_arrays, write_params
 from gluonseg.models.pretrained import find_backbone_weights, load_backbone
 from gluonseg.models.registry import find_encoder
 from local_server import find_free_port

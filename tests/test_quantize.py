@@ -20,7 +20,8 @@ from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import ModelError
-from gluonseg.models.onnx_file import ONNX_FILES, find_onnx
+from gluonseg.models.folder.manifest import ONNX_FILES
+from gluonseg.onnx.file import find_onnx
 from gluonseg.predict.predictor import load_predictor
 from picture import draw_noise
 

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from gluonseg.boundary import compute_boundary_f
 from gluonseg.data.decode import read_image
 from gluonseg.errors import UserError
-from gluonseg.models.card import encode_card, read_card
-from gluonseg.models.manifest import MANIFEST_FILE
+from gluonseg.models.folder.card import encode_card, read_card
+from gluonseg.models.folder.manifest import MANIFEST_FILE
 from gluonseg.predict import evaluation
+from gluonseg.predict.boundary import compute_boundary_f
 from gluonseg.predict.predictor import Predictor, load_predictor
 from gluonseg.predict.score import Score
 from gluonseg.predict.scoring import score_model

@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from gluonseg.errors import BusyError, UserError
-from gluonseg.models.card import build_card
+from gluonseg.models.folder.card import build_card
 from gluonseg.predict.recordio import Float32Array
 from gluonseg.serve.answer import NOT_READY
 from gluonseg.serve.app import create_app

@@ -14,9 +14,9 @@ from conftest import TINY
 from gluonseg.data.loader import Batch
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.labels import IGNORE
-from gluonseg.losses import MixedLoss, build_weight_table
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.train.freeze import Freeze
+from gluonseg.train.losses import MixedLoss, build_weight_table
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from conftest import RunJob
-from gluonseg.models.params_file import read_arrays
+from gluonseg.models.params import read_arrays
 from gluonseg.predict.predictor import Predictor, load_predictor
 from gluonseg.sagemaker.stop_signal import (
     STOP_SIGNALS,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from file_tree import read_files
-from gluonseg.data.check import check_channels
+from gluonseg.data.check.doctor import check_channels
 from gluonseg.data.decode import read_image, read_label
 from gluonseg.data.label_channel import read_label_maps
-from gluonseg.data.synthetic import draw_oxford_layout, prepare_synthetic
+from gluonseg.data.prepare.synthetic import draw_oxford_layout, prepare_synthetic
 from gluonseg.errors import DataError
 
 

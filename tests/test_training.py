@@ -23,14 +23,14 @@ from gluonseg.data.loader import Batch
 from gluonseg.errors import DataError, HyperparameterError, ModelError, TrainingDivergedError
 from gluonseg.hyperparameters import OPTIMIZERS, Hyperparameters, parse_hyperparameters
 from gluonseg.labels import IGNORE
-from gluonseg.losses import MixedLoss, build_weight_table
-from gluonseg.models.artifact import read_artifact
+from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.network import build_network
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.predict.preprocess import normalise_images
 from gluonseg.sagemaker.metric_definitions import METRIC_DEFINITIONS
 from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.job import build_loaders, build_trainer, settle_data
+from gluonseg.train.losses import MixedLoss, build_weight_table
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
 

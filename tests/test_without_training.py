@@ -13,7 +13,7 @@ import pytest
 
 from gluonseg.cli import TRAINING_MODULES
 from gluonseg.data.decode import read_label
-from gluonseg.models.card import read_card
+from gluonseg.models.folder.card import read_card
 from gluonseg.predict.predictor import load_predictor
 from local_server import find_free_port, started_server
 from program import build_environment, run_program

@@ -24,7 +24,7 @@ from PIL import Image
 from benchmarks.stage_input_pipeline import BASE_SIZE, BATCH_SIZE, CROP_SIZE
 from benchmarks.variant import Measurement, serve_rounds
 from gluonseg.data.pairs import Pair, match_pairs
-from gluonseg.models.card import IMAGENET_MEAN, IMAGENET_STD
+from gluonseg.models.folder.card import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Folder(SegmentationDataset):  # type: ignore[misc]

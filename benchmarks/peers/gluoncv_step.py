@@ -26,7 +26,7 @@ from mxnet.gluon.data.vision import transforms
 
 from benchmarks.training_batch import AUX_WEIGHT, COUNT, CROP, IGNORE, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, draw_batch
 from benchmarks.variant import Measurement, serve_rounds
-from gluonseg.models.card import IMAGENET_MEAN, IMAGENET_STD
+from gluonseg.models.folder.card import IMAGENET_MEAN, IMAGENET_STD
 
 
 class SmallFCN(SegBaseModel):  # type: ignore[misc]

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.service import Service, find_free_port
-from gluonseg.models.artifact import BEST_FILE
+from gluonseg.models.folder.artifact import BEST_FILE
 
 _HERE = Path(__file__).parent
 _LOCK, _HANDLER = _HERE / "requirements.txt", _HERE / "handler.py"

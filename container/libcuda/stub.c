@@ -4,7 +4,7 @@
  *
  * MXNet's CUDA build is linked against libcuda.so.1 and cannot even be imported without it. This library lets
  * it load and compute on the CPU: it has the functions that MXNet names, and those that the CUDA runtime and
- * gluonseg ask for first, and each answers "no device". gluonseg/cuda_library.py loads it, and only after the
+ * gluonseg ask for first, and each answers "no device". gluonseg/machine/cuda_library.py loads it, and only after the
  * search for a real driver has failed; it must not lie where the dynamic loader finds it by itself.
  */
 

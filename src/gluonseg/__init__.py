@@ -2,7 +2,7 @@
 
 The names below are loaded on first use, so that ``import gluonseg`` itself costs nothing: MXNet takes
 seconds to import, and the number of its threads has to be settled before that (see
-:mod:`gluonseg.cores`).
+:mod:`gluonseg.machine.limits`).
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from gluonseg.compare.plan import VARIED, describe_unknown_options
 from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
-from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
+from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.models.registry import get_encoders, get_networks
 from gluonseg.parameter import format_value, parse_value
-from gluonseg.printable import escape_lines
+from gluonseg.text import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
 TRAINING_MODULES = ("mxnet", "gluoncv", "scipy", "sagemaker_training", "safetensors", "requests")
@@ -25,9 +25,7 @@ TRAINING_MODULES = ("mxnet", "gluoncv", "scipy", "sagemaker_training", "safetens
 
 
 def _add_command(commands: Any, name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, allow_abbrev=False
-    )
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.set_defaults(handler=handler)
     return parser
 

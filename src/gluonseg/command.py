@@ -13,16 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gluonseg.cores import set_thread_count
 from gluonseg.data.channel import find_channels
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import match_pairs
-from gluonseg.errors import DataError, UserError, join_names
+from gluonseg.errors import DataError, UserError
 from gluonseg.hyperparameters import get_specs
 from gluonseg.labels import default_label_map, parse_label_map
+from gluonseg.machine.limits import set_thread_count
 from gluonseg.metrics import describe_confusion
-from gluonseg.models.card import ModelCard
-from gluonseg.printable import escape_line
+from gluonseg.models.folder.card import ModelCard
+from gluonseg.text import escape_line, join_names
 
 
 def _bar(total: int, title: str) -> Any:
@@ -47,7 +47,7 @@ class _CountingBar:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    from gluonseg.data.check import check_channels, format_report
+    from gluonseg.data.check.doctor import check_channels, format_report
     from gluonseg.data.label_channel import read_label_maps
 
     channels = find_channels(arguments.channels)
@@ -66,8 +66,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_prepare_pets(arguments: argparse.Namespace) -> int:
     from gluonseg.data.channel import format_prepare_report
-    from gluonseg.data.oxford_archive import download_oxford_pets
-    from gluonseg.data.oxford_pets import prepare_oxford_pets
+    from gluonseg.data.prepare.pets import prepare_oxford_pets
+    from gluonseg.data.prepare.pets_archive import download_oxford_pets
 
     source = arguments.source
     if arguments.download:
@@ -87,7 +87,7 @@ def run_prepare_pets(arguments: argparse.Namespace) -> int:
 
 def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
     from gluonseg.data.channel import format_prepare_report
-    from gluonseg.data.synthetic import prepare_synthetic
+    from gluonseg.data.prepare.synthetic import prepare_synthetic
 
     report = prepare_synthetic(arguments.out, count=arguments.count, size=arguments.size, seed=arguments.seed)
     print(format_prepare_report(report))
@@ -252,7 +252,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 def run_export(arguments: argparse.Namespace) -> int:
     set_thread_count()
-    from gluonseg.export import export_model
+    from gluonseg.export.float32 import export_model
 
     if arguments.int8 and arguments.channels is None:
         raise UserError("--int8 needs --channels: it is calibrated on training photos and scored on validation photos")
@@ -260,7 +260,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.model} is no folder; name one for the file with --output")
     print(f"wrote {export_model(arguments.model, arguments.output)}")
     if arguments.int8:
-        from gluonseg.quantize import export_model_int8
+        from gluonseg.export.int8 import export_model_int8
 
         channels = find_channels(arguments.channels)
         print(f"wrote {export_model_int8(arguments.model, channels, arguments.output, _CountingBar)}")
@@ -276,7 +276,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
 
 def run_doctor(_arguments: argparse.Namespace) -> int:
-    from gluonseg.cores import count_usable_cores
+    from gluonseg.machine.limits import count_usable_cores
     from gluonseg.train.writer import NOT_INSTALLED, describe_versions
 
     versions = describe_versions()
@@ -285,7 +285,7 @@ def run_doctor(_arguments: argparse.Namespace) -> int:
     print(f"{'cores':<10} {count_usable_cores()}")
     devices: Iterable[Any] = ["cpu"]
     if versions["mxnet"] != NOT_INSTALLED:
-        from gluonseg.device import find_devices
+        from gluonseg.machine.device import find_devices
 
         devices = find_devices()
     print(f"{'devices':<10} {', '.join(map(str, devices))}")

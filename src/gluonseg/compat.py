@@ -3,7 +3,7 @@
 Both libraries touch names that numpy has since removed (numpy 1.24 dropped ``np.bool``, numpy 2 a
 dozen more). Import this module before ``mxnet``: it puts those names back, each as an alias of its
 documented successor, and changes nothing that exists. On numpy 1.23 and older it does nothing.
-It also loads the libraries of MXNet's CUDA build, where that is installed (see gluonseg.cuda_library).
+It also loads the libraries of MXNet's CUDA build, where that is installed (see gluonseg.machine.cuda_library).
 
 Successors: https://numpy.org/doc/stable/numpy_2_0_migration_guide.html
 """
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gluonseg.cuda_library import preload_libraries
+from gluonseg.machine.cuda_library import preload_libraries
 
 _FINANCIAL = ("mirr", "npv", "pmt", "ppmt", "pv", "rate")
 

@@ -7,10 +7,7 @@ SageMaker's built-in algorithms end with ``ClientError: ...`` and exit code 2 fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-
-from gluonseg.printable import escape_lines
+from gluonseg.text import escape_lines
 
 FAILURE_LIMIT = 1024
 """SageMaker shows the first 1024 characters of the failure file as FailureReason."""
@@ -95,19 +92,6 @@ class UnsupportedMediaTypeError(RequestError):
     """The Content-Type is not one of an image."""
 
     status = 415
-
-
-def find_nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name that ``name`` was most likely meant to be, or None."""
-    matches = get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return matches[0] if matches else None
-
-
-def join_names(names: Iterable[str], limit: int = 10) -> str:
-    """``a, b, c and 4 more``: enough to act on, short enough for one line."""
-    listed = list(names)
-    text = ", ".join(listed[:limit])
-    return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
 
 
 def _cut(text: str) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
-from gluonseg.errors import HyperparameterError, find_nearest, join_names
+from gluonseg.errors import HyperparameterError
 from gluonseg.labels import MAX_CLASSES
-from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
+from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
 from gluonseg.models.registry import find_network, get_encoders, get_networks
 from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
+from gluonseg.text import find_nearest, join_names
 
 CROP_MULTIPLE = 8
 LARGEST_SIDE = 16384
@@ -39,9 +40,7 @@ class Hyperparameters:
     crop_size: int = spec(
         int, 240, above=16, high=LARGEST_SIDE, help="Side of the training crop, rounded up to a multiple of 8."
     )
-    base_size: int = spec(
-        int, 520, above=16, high=LARGEST_SIDE // 2, help="Long side that random scaling starts from."
-    )
+    base_size: int = spec(int, 520, above=16, high=LARGEST_SIDE // 2, help="Long side that random scaling starts from.")
     epochs: int = spec(int, 10, low=1, high=1_000_000, help="Passes over the training data.")
     learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Not used by adadelta.")
     optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")

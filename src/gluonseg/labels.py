@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.errors import DataError, join_names
-from gluonseg.json_object import parse_json_object
-from gluonseg.printable import shorten
+from gluonseg.errors import DataError
+from gluonseg.files import parse_json_object
+from gluonseg.text import join_names, shorten
 
 IGNORE = 255
 """The class id of pixels that count neither in the loss nor in a metric."""

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gluonseg.errors import HyperparameterError, find_nearest
+from gluonseg.errors import HyperparameterError
+from gluonseg.text import find_nearest
 
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")

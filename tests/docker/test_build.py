@@ -11,7 +11,7 @@ import pytest
 
 from backbone_array import draw_arrays
 from docker_engine import call_docker, run_container
-from gluonseg.models.params_file import write_params
+from gluonseg.models.params import write_params
 from job_layout import draw_channels, lay_out_job
 from program import build_environment, run_program
 from repository import ROOT

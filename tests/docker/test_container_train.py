@@ -13,7 +13,7 @@ import pytest
 
 from docker_engine import Container, run_container, started_container
 from gluonseg.data.decode import read_image, read_label
-from gluonseg.data.oxford_pets import prepare_oxford_pets
+from gluonseg.data.prepare.pets import prepare_oxford_pets
 from gluonseg.predict.predictor import load_predictor
 from job_layout import Job, draw_channels, lay_out_job
 from real_photo import find_pet_photos
@@ -100,7 +100,7 @@ def test_several_hosts(image: str, job: Job) -> None:
 def test_threads_follow_the_limit(image: str, cores: str, threads: str) -> None:
     if int(threads) > (os.cpu_count() or 1):
         pytest.skip("this machine has one core")
-    code = "from gluonseg.cores import set_thread_count; print(set_thread_count())"
+    code = "from gluonseg.machine.limits import set_thread_count; print(set_thread_count())"
     assert run_container(image, "python3", "-c", code, options=["--cpus", cores]).log == f"{threads}\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from backbone_array import draw_arrays
 from docker_engine import FindSdk
-from gluonseg.models.params_file import write_params
+from gluonseg.models.params import write_params
 from local_server import find_free_port
 from newcomer import TINY, Newcomer, build_watched_environment, check_deployed
 

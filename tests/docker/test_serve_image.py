@@ -13,7 +13,7 @@ import pytest
 from docker_engine import call_docker, run_container, started_container
 from gluonseg.cli import TRAINING_MODULES
 from gluonseg.data.decode import read_image, read_label
-from gluonseg.models.card import read_card
+from gluonseg.models.folder.card import read_card
 from gluonseg.predict.predictor import load_predictor
 
 pytestmark = pytest.mark.docker
@@ -21,9 +21,7 @@ LOCKED_DOWN = ("--user", "4321:4321", "--read-only", "--tmpfs", "/tmp", "--cap-d
 
 
 @pytest.fixture(scope="module")
-def folder(
-    trained_model: Path, drawn_channels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def folder(trained_model: Path, drawn_channels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``model`` and ``data``, which anybody can read."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(trained_model, folder / "model")

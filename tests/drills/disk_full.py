@@ -40,8 +40,8 @@ from drills.training import (
     running,
 )
 from gluonseg.errors import UserError
-from gluonseg.models.artifact import read_folder
-from gluonseg.models.params_file import read_arrays
+from gluonseg.models.folder.artifact import read_folder
+from gluonseg.models.params import read_arrays
 from job_layout import Job
 
 ERRORS = ("ENOSPC", "EROFS", "EIO")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gluonseg.cores import count_usable_cores
+from gluonseg.machine.limits import count_usable_cores
 from repository import ROOT
 
 FOLDER = ROOT / "build" / "drills"

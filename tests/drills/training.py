@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gluonseg.data.synthetic import prepare_synthetic
-from gluonseg.digest import hash_file
+from gluonseg.data.prepare.synthetic import prepare_synthetic
+from gluonseg.files import hash_file
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, open_checkpoints
 from job_layout import TRAIN, Job, lay_out_job
 from logged_process import LoggedProcess, start_logged

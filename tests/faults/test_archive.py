@@ -12,9 +12,9 @@ import pytest
 
 from file_tree import read_files
 from gluonseg.errors import ModelError
-from gluonseg.models.archive import copy_members
-from gluonseg.models.artifact import open_model, read_artifact
-from gluonseg.models.manifest import BEST_FILE, MODEL_FILES
+from gluonseg.models.folder.archive import copy_members
+from gluonseg.models.folder.artifact import open_model, read_artifact
+from gluonseg.models.folder.manifest import BEST_FILE, MODEL_FILES
 from hostile_archive import LENGTHS, REFUSED_MEMBERS, build_cut_sparse, build_header, pack
 from local_server import serving
 from program import run_source
@@ -80,7 +80,7 @@ def test_no_room_to_unpack(tmp_path: Path) -> None:
     source = f"""
 import resource
 from gluonseg.errors import StorageError
-from gluonseg.models.artifact import read_artifact
+from gluonseg.models.folder.artifact import read_artifact
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:

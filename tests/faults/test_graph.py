@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gluonseg.errors import ModelError
-from gluonseg.models.onnx_file import ONNX_FILE
-from gluonseg.models.symbol import MAX_BYTES, MAX_NODES, SYMBOL_FILE
+from gluonseg.models.folder.manifest import ONNX_FILE, SYMBOL_FILE
+from gluonseg.onnx.symbol import MAX_BYTES, MAX_NODES
 from gluonseg.predict.predictor import load_predictor
 from hostile_onnx import CHANGES, ENCODINGS, Change
 from picture import draw_noise

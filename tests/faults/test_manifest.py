@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from gluonseg.digest import hash_file
 from gluonseg.errors import ModelError
-from gluonseg.export import export_model
-from gluonseg.models.archive import copy_members
-from gluonseg.models.artifact import read_artifact
-from gluonseg.models.manifest import (
+from gluonseg.export.float32 import export_model
+from gluonseg.files import hash_file
+from gluonseg.models.folder.archive import copy_members
+from gluonseg.models.folder.artifact import read_artifact
+from gluonseg.models.folder.manifest import (
     BEST_FILE,
     HYPERPARAMETERS_FILE,
     LAST_FILE,
     MANIFEST_FILE,
+    ONNX_FILE,
     check_files,
     listing_files,
     parse_manifest,
 )
-from gluonseg.models.onnx_file import ONNX_FILE
 from gluonseg.predict.predictor import load_predictor
 from local_server import serving
 
@@ -79,8 +79,8 @@ def test_a_file_is_not_parsed_before_it_is_compared(model: Path, name: str, monk
     def fail(*_: object) -> None:
         pytest.fail("it was parsed")
 
-    monkeypatch.setattr("gluonseg.models.onnx_file.check_structure", fail)
-    monkeypatch.setattr("gluonseg.models.artifact.read_arrays", fail)
+    monkeypatch.setattr("gluonseg.onnx.file.check_structure", fail)
+    monkeypatch.setattr("gluonseg.models.folder.artifact.read_arrays", fail)
     _flip(model / name)
     with pytest.raises(ModelError, match=f"{name} is damaged or was changed"):
         load_predictor(model)

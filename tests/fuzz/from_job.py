@@ -41,8 +41,8 @@ def _seed_label_map() -> Iterable[bytes]:
 def _build_hyperparameters() -> Check:
     """The file of hyperparameters; what is taken can be written as strings and read again."""
     from gluonseg.errors import HyperparameterError
+    from gluonseg.files import parse_json_object
     from gluonseg.hyperparameters import parse_hyperparameters
-    from gluonseg.json_object import parse_json_object
     from gluonseg.sagemaker.log import shorten_values
 
     def run(data: bytes) -> None:

@@ -15,7 +15,7 @@ from .target import Check, Target, check, check_error
 def _build_params() -> Check:
     """A parameter file; no more is allocated than it is long."""
     from gluonseg.errors import ModelError
-    from gluonseg.models.params_file import iter_params, read_arrays
+    from gluonseg.models.params import iter_params, read_arrays
 
     path = Path(tempfile.mkdtemp(prefix="fuzz-")) / "x.params"
 
@@ -38,7 +38,7 @@ def _build_params() -> Check:
 def _seed_params() -> Iterable[bytes]:
     import numpy as np
 
-    from gluonseg.models.params_file import iter_params
+    from gluonseg.models.params import iter_params
 
     for kind in ("float32", "float16", "float64", "uint8", "int32", "int64"):
         yield b"".join(iter_params({"a.weight": np.ones((2, 3), kind), "b": np.zeros((1,), kind)}))
@@ -50,7 +50,7 @@ def _seed_params() -> Iterable[bytes]:
 def _build_onnx() -> Check:
     """An ONNX file."""
     from gluonseg.errors import ModelError
-    from gluonseg.models.onnx_file import check_structure
+    from gluonseg.onnx.file import check_structure
 
     def run(data: bytes) -> None:
         try:
@@ -90,8 +90,8 @@ def _build_archive() -> Check:
     import zlib
 
     from gluonseg.errors import ModelError
-    from gluonseg.models.archive import copy_members
-    from gluonseg.models.manifest import MODEL_FILES
+    from gluonseg.models.folder.archive import copy_members
+    from gluonseg.models.folder.manifest import MODEL_FILES
 
     place = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
@@ -131,8 +131,8 @@ def _seed_archive() -> Iterable[bytes]:
 def _build_card() -> Check:
     """A model card, and the manifest that lies beside it."""
     from gluonseg.errors import ModelError
-    from gluonseg.models.card import encode_card, parse_card
-    from gluonseg.models.manifest import MODEL_FILES, parse_manifest
+    from gluonseg.models.folder.card import encode_card, parse_card
+    from gluonseg.models.folder.manifest import MODEL_FILES, parse_manifest
 
     def run(data: bytes) -> None:
         try:
@@ -151,7 +151,7 @@ def _build_card() -> Check:
 
 
 def _seed_card() -> Iterable[bytes]:
-    from gluonseg.models.card import build_card, encode_card
+    from gluonseg.models.folder.card import build_card, encode_card
 
     good = json.loads(encode_card(build_card("fcn", "resnet-18", 2, prediction_scales=(0.5, 1.0))))
     yield json.dumps(good).encode()

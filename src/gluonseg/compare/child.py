@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg.compare.progress import Progress
-from gluonseg.cores import set_thread_count
 from gluonseg.data.channel import find_channels
 from gluonseg.errors import UserError
+from gluonseg.machine.limits import set_thread_count
 from gluonseg.predict.scoring import read_peak_mb, score_model
-from gluonseg.printable import escape_line, escape_lines
 from gluonseg.report.record import MASKS_FOLDER
 from gluonseg.sagemaker.job import train_channels
 from gluonseg.sagemaker.log import configure_logging
 from gluonseg.sagemaker.stop_signal import stopping_job
+from gluonseg.text import escape_line, escape_lines
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.stop import Stop, Stopped
 

@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gluonseg.atomic import write_text
-from gluonseg.data.check import CheckReport
-from gluonseg.digest import hash_file
-from gluonseg.errors import DataError, HyperparameterError, UserError, find_nearest
+from gluonseg.data.check.doctor import CheckReport
+from gluonseg.errors import DataError, HyperparameterError, UserError
+from gluonseg.files import hash_file, parse_json_object, write_text
 from gluonseg.hyperparameters import Hyperparameters, describe_unknown, get_specs, parse_hyperparameters
-from gluonseg.json_object import parse_json_object
 from gluonseg.labels import voc_colours
 from gluonseg.parameter import format_value, parse_value
 from gluonseg.report.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
+from gluonseg.text import find_nearest
 from gluonseg.train.data import check_job_data, read_maps
 
 VARIED = {"algorithms": "algorithm", "backbones": "backbone", "seeds": "seed"}
@@ -70,9 +69,7 @@ class Comparison:
     @property
     def settings(self) -> dict[str, str]:
         """All hyperparameters that the runs share, as strings."""
-        return {
-            name: text for name, text in self.hyperparameters.to_strings().items() if name not in VARIED.values()
-        }
+        return {name: text for name, text in self.hyperparameters.to_strings().items() if name not in VARIED.values()}
 
 
 def describe_unknown_options(names: Iterable[str]) -> list[str]:

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gluonseg.atomic import write_text
 from gluonseg.compare.child import CHECKPOINT_FOLDER, MODEL_FOLDER
 from gluonseg.compare.plan import Comparison, Run, check_data, check_folder, write_comparison
 from gluonseg.compare.progress import Display, Progress
 from gluonseg.errors import ModelError, TrainingDivergedError, UserError
-from gluonseg.models.card import CARD_FILE
+from gluonseg.files import write_text
+from gluonseg.models.folder.card import CARD_FILE
 from gluonseg.predict.score import Score, parse_score
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import write_report

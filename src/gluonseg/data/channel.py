@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.disk_error import find_fix
-from gluonseg.errors import DataError, join_names
+from gluonseg.errors import DataError
+from gluonseg.files import find_fix
 from gluonseg.labels import voc_colours
+from gluonseg.text import join_names
 
 UInt8Array = npt.NDArray[np.uint8]
 

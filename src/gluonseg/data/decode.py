@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from gluonseg.regular_file import read_regular
+from gluonseg.files import read_regular
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from gluonseg.data.channel import CLASS_NAMES_FILE
 from gluonseg.errors import DataError
+from gluonseg.files import leads_out, read_regular
 from gluonseg.labels import IGNORE, MAX_CLASSES, LabelMap, check_class_names, default_label_map, parse_label_map
-from gluonseg.regular_file import leads_out, read_regular
 
 TRAIN_FILE = "train_label_map.json"
 VALIDATION_FILE = "validation_label_map.json"

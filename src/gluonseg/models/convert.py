@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
-from gluonseg.errors import ModelError, join_names
-from gluonseg.models.params_file import check_finite, write_params
+from gluonseg.errors import ModelError
+from gluonseg.models.params import check_finite, write_params
 from gluonseg.models.registry import find_encoder
+from gluonseg.text import join_names
 
 FloatArray = npt.NDArray[np.float32]
 

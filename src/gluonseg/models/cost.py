@@ -62,7 +62,7 @@ def _count_macs(symbol: Any, shape: Mapping[str, tuple[int, ...]]) -> int:
 def compute_graph_cost(outline: bytes, height: int, width: int) -> Cost:
     """Cost of an ONNX model in float32 for a network input of (height, width) pixels.
 
-    ``outline`` is the model as :mod:`gluonseg.models.onnx_trace` writes it, perhaps without the values of its weights.
+    ``outline`` is the model as :mod:`gluonseg.onnx.trace` writes it, perhaps without the values of its weights.
     """
     import onnx
 

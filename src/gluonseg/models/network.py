@@ -15,7 +15,7 @@ from mxnet.gluon import nn
 
 from gluonseg.errors import ModelError
 from gluonseg.models.registry import Network, find_encoder, find_network, load_object
-from gluonseg.printable import escape_line
+from gluonseg.text import escape_line
 
 HEAD_LR_MULT = 10
 """GluonCV trains head and auxiliary head at ten times the learning rate."""

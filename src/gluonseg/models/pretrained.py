@@ -18,15 +18,15 @@ import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.errors import ModelError
+from gluonseg.files import leads_out
 from gluonseg.models.convert import (
     build_backbone,
     compute_backbone_shapes,
     convert_backbone,
     describe_mismatch,
 )
-from gluonseg.models.params_file import check_finite, read_arrays
+from gluonseg.models.params import check_finite, read_arrays
 from gluonseg.models.registry import find_encoder, get_heads
-from gluonseg.regular_file import leads_out
 
 CHANNEL = "pretrained"
 FOLDER_VARIABLE = "GLUONSEG_PRETRAINED_DIR"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from gluonseg.errors import ModelError, find_nearest, join_names
+from gluonseg.errors import ModelError
+from gluonseg.text import find_nearest, join_names
 
 ENTRY_POINTS = "gluonseg.networks"
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
@@ -78,7 +79,7 @@ class Network:
             raise ValueError("heads must end in a dot, and class_heads must be some of them")
 
     def describe(self, *, aux: bool = True, output_stride: int | None = None) -> dict[str, Any]:
-        """What a model's card says of the network: the fields of :class:`gluonseg.models.card.ModelCard`."""
+        """What a model's card says of the network: the fields of :class:`gluonseg.models.folder.card.ModelCard`."""
         return {
             "aux": aux and self.has_auxiliary,
             "output_stride": output_stride or self.output_strides[0],

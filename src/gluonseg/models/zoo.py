@@ -10,7 +10,7 @@ from mxnet.context import Context, cpu
 
 from gluonseg.errors import ModelError
 from gluonseg.models.network import SegmentationNetwork, build_network, load_params
-from gluonseg.models.params_file import read_params
+from gluonseg.models.params import read_params
 from gluonseg.models.registry import describe_unknown, get_encoders, get_networks
 
 DATASETS = {"pascal_voc": "voc", "pascal_aug": "voc", "ade20k": "ade", "coco": "coco", "citys": "citys"}

@@ -10,13 +10,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.atomic import write_bytes
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
-from gluonseg.errors import DataError, ImageError, join_names
+from gluonseg.errors import DataError, ImageError
+from gluonseg.files import write_bytes
 from gluonseg.predict.evaluation import MaskPredictor
 from gluonseg.predict.formats import encode_png
 from gluonseg.predict.overlay import choose_colours, draw_overlay
+from gluonseg.text import join_names
 
 UInt8Array = npt.NDArray[np.uint8]
 OVERLAY_SUFFIX = "_overlay.png"

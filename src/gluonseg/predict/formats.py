@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.errors import PayloadTooLargeError
-from gluonseg.models.card import ModelCard
+from gluonseg.models.folder.card import ModelCard
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.errors import ModelError
-from gluonseg.models.artifact import ModelArtifact
-from gluonseg.models.card import CARD_FILE, ModelCard
 from gluonseg.models.cost import Cost, compute_cost
+from gluonseg.models.folder.artifact import ModelArtifact
+from gluonseg.models.folder.card import CARD_FILE, ModelCard
 from gluonseg.models.network import build_network, load_params
 from gluonseg.predict.preprocess import normalise_images
 

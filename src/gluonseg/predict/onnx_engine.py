@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnxruntime
 
-from gluonseg.cores import count_usable_cores, read_thread_count
 from gluonseg.errors import ModelError
-from gluonseg.models.card import ModelCard
+from gluonseg.machine.limits import count_usable_cores, read_thread_count
 from gluonseg.models.cost import Cost, compute_graph_cost
-from gluonseg.models.onnx_file import INPUT, LOGITS, OnnxFile
+from gluonseg.models.folder.card import ModelCard
+from gluonseg.onnx.file import INPUT, LOGITS, OnnxFile
 from gluonseg.predict.engine import Float32Array, UInt8Array
 
 _ONLY_ERRORS = 3
@@ -17,7 +17,7 @@ _ONLY_ERRORS = 3
 class OnnxEngine:
     """A session on all threads that ``OMP_NUM_THREADS`` grants, else on all usable cores.
 
-    Raises ModelError when ``file`` is no network of ``card`` as :mod:`gluonseg.models.onnx_trace` writes them.
+    Raises ModelError when ``file`` is no network of ``card`` as :mod:`gluonseg.onnx.trace` writes them.
     """
 
     def __init__(self, file: OnnxFile, card: ModelCard) -> None:

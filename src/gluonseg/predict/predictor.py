@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from gluonseg.atomic import write_bytes
 from gluonseg.data.transforms import compute_long_side_size, resize_image
 from gluonseg.errors import ModelError, StorageError
-from gluonseg.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
-from gluonseg.models.artifact import ModelArtifact, find_weights, open_model, read_folder
-from gluonseg.models.card import CARD_FILE, ModelCard, read_card
-from gluonseg.models.manifest import find_digest
-from gluonseg.models.onnx_file import FLOAT32, ONNX_FILE, ONNX_FILES, WEIGHTS_KEY, OnnxFile, find_onnx
-from gluonseg.models.symbol import SymbolNode, find_symbol
+from gluonseg.files import write_bytes
+from gluonseg.machine.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
+from gluonseg.models.folder.artifact import ModelArtifact, find_weights, open_model, read_folder
+from gluonseg.models.folder.card import CARD_FILE, ModelCard, read_card
+from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILE, ONNX_FILES, find_digest
+from gluonseg.onnx.file import WEIGHTS_KEY, OnnxFile, find_onnx
+from gluonseg.onnx.symbol import SymbolNode, find_symbol
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import Band, compute_mask, compute_mask_of_bands, compute_probabilities
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS, is_whole, iter_bands
@@ -170,7 +170,7 @@ def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
 def _convert(artifact: ModelArtifact, nodes: Sequence[SymbolNode]) -> tuple[Engine, ModelCard]:
     """A model that has a symbol and no ONNX file that fits."""
     # Here, not at the top: only this way needs the package that writes graphs.
-    from gluonseg.models.onnx_trace import build_graph
+    from gluonseg.onnx.trace import build_graph
     from gluonseg.predict.onnx_engine import OnnxEngine
 
     graph = build_graph(artifact.card, artifact.arrays, nodes)
@@ -216,7 +216,7 @@ def _find_gpu() -> Any:
     if not report.usable:
         log_report(report)
         return None
-    from gluonseg.device import find_devices
+    from gluonseg.machine.device import find_devices
 
     device = find_devices()[0]
     return device if device.device_type == "gpu" else None
@@ -242,7 +242,7 @@ def load_predictor(
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.
 
     Raises:
-        ModelError: see :func:`gluonseg.models.artifact.read_artifact`.
+        ModelError: see :func:`gluonseg.models.folder.artifact.read_artifact`.
     """
     with open_model(Path(source), precision) as folder:
         # A folder with an ONNX file alone has nothing for MXNet.

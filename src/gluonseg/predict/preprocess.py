@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.models.card import IMAGENET_MEAN, IMAGENET_STD
+from gluonseg.models.folder.card import IMAGENET_MEAN, IMAGENET_STD
 
 Float32Array = npt.NDArray[np.float32]
 

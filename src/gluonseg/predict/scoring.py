@@ -7,15 +7,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gluonseg.boundary import compute_boundary_f, compute_mean_boundary_f
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError
 from gluonseg.hyperparameters import read_integer
 from gluonseg.metrics import Confusion
-from gluonseg.models.card import ModelCard
+from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.batch import write_png
+from gluonseg.predict.boundary import compute_boundary_f, compute_mean_boundary_f
 from gluonseg.predict.evaluation import MaskPredictor, iter_predictions
 from gluonseg.predict.score import Score, build_score, compute_photo_facts
 

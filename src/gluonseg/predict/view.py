@@ -14,7 +14,7 @@ import numpy as np
 
 from gluonseg.data.transforms import resize_image
 from gluonseg.errors import UserError
-from gluonseg.models.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE, ModelCard
+from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE, ModelCard
 from gluonseg.predict.engine import Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_softmax, enlarge
 from gluonseg.predict.tile import ComputeLogits
@@ -71,9 +71,7 @@ def fit_size(height: int, width: int, min_side: int, max_pixels: int) -> tuple[i
     return min(height, longest_y), min(width, longest_x)
 
 
-def compute_view_sizes(
-    size: tuple[int, int], views: Views, min_side: int, max_pixels: int
-) -> list[tuple[int, int]]:
+def compute_view_sizes(size: tuple[int, int], views: Views, min_side: int, max_pixels: int) -> list[tuple[int, int]]:
     """The (height, width) of each scale in the network, the largest first; ``size`` is that of scale 1."""
     scales = sorted(views.scales, reverse=True)
     return [fit_size(round(size[0] * scale), round(size[1] * scale), min_side, max_pixels) for scale in scales]

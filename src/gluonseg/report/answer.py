@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from gluonseg.errors import join_names
 from gluonseg.report.summary import Comparison, Figure, ModelSummary, get_metric, get_title
+from gluonseg.text import join_names
 
 _MAX_NAMES = 4
 

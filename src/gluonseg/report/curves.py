@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gluonseg.atomic import write_bytes
+from gluonseg.files import write_bytes
 
 
 def find_changes(epochs: Sequence[Mapping[str, Any]]) -> list[int]:

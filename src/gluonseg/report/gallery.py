@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.errors import join_names
 from gluonseg.report.photo import (
     Album,
     Encoded,
@@ -23,6 +22,7 @@ from gluonseg.report.photo import (
 )
 from gluonseg.report.record import MASKS_FOLDER
 from gluonseg.report.summary import Comparison, ModelSummary
+from gluonseg.text import join_names
 
 MAX_PICTURES = 240
 MAX_COMPARED = 400

@@ -7,8 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from gluonseg.cores import count_usable_cores
-from gluonseg.gpu import find_gpus
+from gluonseg.machine.gpu import find_gpus
+from gluonseg.machine.limits import count_usable_cores
 
 _CPU_INFO = Path("/proc/cpuinfo")
 

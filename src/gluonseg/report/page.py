@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gluonseg.atomic import write_text
 from gluonseg.errors import UserError
-from gluonseg.models.card import ModelCard
+from gluonseg.files import write_text
+from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.overlay import UNTINTED
 from gluonseg.report.answer import Answer, answer, compute_gap
 from gluonseg.report.chart import build_charts

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gluonseg.atomic import write_text
 from gluonseg.errors import UserError
-from gluonseg.json_object import parse_json_object
+from gluonseg.files import parse_json_object, write_text
 from gluonseg.predict.score import Score, parse_score
 
 COMPARISON_FILE = "comparison.json"

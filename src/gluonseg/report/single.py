@@ -10,10 +10,9 @@ from typing import Any
 
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import UserError
-from gluonseg.json_object import parse_json_object
-from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
-from gluonseg.models.card import CARD_FILE, ModelCard, read_card
-from gluonseg.regular_file import read_regular
+from gluonseg.files import parse_json_object, read_regular
+from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE, read_artifact
+from gluonseg.models.folder.card import CARD_FILE, ModelCard, read_card
 from gluonseg.report.answer import Answer, answer
 from gluonseg.report.record import (
     COMPARISON_FILE,

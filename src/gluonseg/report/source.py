@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gluonseg.cores import set_thread_count
 from gluonseg.errors import DataError, UserError
-from gluonseg.models.archive import copy_members
-from gluonseg.models.artifact import BEST_FILE, LAST_FILE, read_artifact
-from gluonseg.models.card import CARD_FILE, encode_card
+from gluonseg.machine.limits import set_thread_count
+from gluonseg.models.folder.archive import copy_members
+from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE, read_artifact
+from gluonseg.models.folder.card import CARD_FILE, encode_card
 from gluonseg.predict.scoring import score_model
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import PAGE_FILE, make_folder, write_model_report, write_report

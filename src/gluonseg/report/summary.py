@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gluonseg.errors import UserError
-from gluonseg.json_object import parse_json_object
+from gluonseg.files import parse_json_object
 from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.metrics import Confusion
 from gluonseg.models import registry

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
-from gluonseg.disk_error import find_fix
-from gluonseg.errors import DataError, UserError, find_nearest, join_names
-from gluonseg.json_object import parse_json_object
-from gluonseg.regular_file import read_regular
+from gluonseg.errors import DataError, UserError
+from gluonseg.files import find_fix, parse_json_object, read_regular
+from gluonseg.text import find_nearest, join_names
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
 DEFAULT_BASE = Path("/opt/ml")
@@ -187,6 +186,4 @@ def read_contract(base: Path) -> TrainingContract:
         raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
     checkpoints = base / CHECKPOINT_FOLDER
     # It is mounted when the job has a CheckpointConfig.
-    return TrainingContract(
-        base, hyperparameters, channels, host, hosts, checkpoints if checkpoints.exists() else None
-    )
+    return TrainingContract(base, hyperparameters, channels, host, hosts, checkpoints if checkpoints.exists() else None)

@@ -17,9 +17,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gluonseg.cores import set_thread_count
-from gluonseg.disk_error import find_storage_error
 from gluonseg.errors import FAILURE_LIMIT, UserError, describe_failure
+from gluonseg.files import find_storage_error
+from gluonseg.machine.limits import set_thread_count
 from gluonseg.sagemaker.contract import find_base, find_temporary_folder, prepare_folders, read_contract
 from gluonseg.sagemaker.log import (
     LogLines,

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gluonseg.metrics import Confusion
-from gluonseg.printable import LineFormatter, shorten
+from gluonseg.text import LineFormatter, shorten
 from gluonseg.train.listener import EpochResult, Listener
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 
-from gluonseg.printable import LineFormatter, shorten
+from gluonseg.text import LineFormatter, shorten
 
 LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 170

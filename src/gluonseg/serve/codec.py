@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gluonseg.data.decode import REQUEST_FORMATS, decode_image
 from gluonseg.errors import BadRequestError, PayloadTooLargeError, UnsupportedImageError
-from gluonseg.models.card import ModelCard
+from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.formats import describe_mask, encode_png
 from gluonseg.predict.overlay import choose_colours, draw_overlay
 from gluonseg.predict.recordio import Float32Array, encode_probabilities

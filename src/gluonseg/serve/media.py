@@ -57,7 +57,5 @@ def negotiate_accept(header: str | None, default: str) -> str:
     accept = MIMEAccept([(value.partition(";")[0], weight) for value, weight in parse_accept_header(header)])
     best = accept.best_match((default, *RESPONSE_TYPES)) if accept else default
     if best is None:
-        raise NotAcceptableError(
-            f"what Accept asks for cannot be produced: ask for one of {', '.join(RESPONSE_TYPES)}"
-        )
+        raise NotAcceptableError(f"what Accept asks for cannot be produced: ask for one of {', '.join(RESPONSE_TYPES)}")
     return best

@@ -22,8 +22,8 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
 
-from gluonseg.cores import count_usable_cores, set_thread_count
 from gluonseg.errors import UserError, describe_failure
+from gluonseg.machine.limits import count_usable_cores, set_thread_count
 from gluonseg.sagemaker.contract import find_temporary_folder
 from gluonseg.serve.answer import LOGGER, configure_log, encode_error, log_request
 from gluonseg.serve.app import create_app, describe_http_error

@@ -9,7 +9,7 @@ from typing import Any
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.errors import UserError
-from gluonseg.models.onnx_file import FLOAT32, ONNX_FILES
+from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.data.check import CheckReport
+from gluonseg.data.check.doctor import CheckReport
 from gluonseg.errors import UserError
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion
-from gluonseg.models.params_file import compute_size, convert_arrays
+from gluonseg.models.params import compute_size, convert_arrays
 from gluonseg.predict.scoring import read_peak_mb
 from gluonseg.train.checkpoint_file import CheckpointFile, CheckpointFolder, describe_position
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state

@@ -19,12 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.atomic import BUFFER_BYTES, write_through
-from gluonseg.digest import hash_file
-from gluonseg.disk_error import find_fix
 from gluonseg.errors import ModelError, UserError
-from gluonseg.json_object import parse_json_object
-from gluonseg.models.params_file import iter_params, read_arrays
+from gluonseg.files import BUFFER_BYTES, find_fix, hash_file, parse_json_object, sync
+from gluonseg.models.params import iter_params, read_arrays
 from gluonseg.train.folder_lock import hold_folder
 
 _log = logging.getLogger(__name__)
@@ -109,7 +106,7 @@ class CheckpointFolder:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
         try:
-            write_through(self._descriptor)  # a new name outlives a power failure only then
+            sync(self._descriptor)  # a new name outlives a power failure only then
         finally:  # whatever the disk says to that: the file is there
             self._good = [*self._good, path][-KEPT:]
             self._remove_others()
@@ -132,7 +129,7 @@ def _write_file(path: Path, arrays: Mapping[str, Any], text: str) -> str:
             digest.update(piece)
             file.write(piece)
         file.flush()
-        write_through(file.fileno())
+        sync(file.fileno())
     return digest.hexdigest()
 
 

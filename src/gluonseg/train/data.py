@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gluonseg.data.check import CheckReport, check_channels
+from gluonseg.data.check.doctor import CheckReport, check_channels
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
 from gluonseg.hyperparameters import Hyperparameters
 

@@ -13,25 +13,23 @@ import cv2
 import mxnet as mx
 import numpy as np
 
-from gluonseg.cores import count_usable_cores
 from gluonseg.data.channel import SPLITS
-from gluonseg.data.check import CheckReport
+from gluonseg.data.check.doctor import CheckReport
 from gluonseg.data.dataset import DEFAULT_CACHE_BYTES, Dataset
 from gluonseg.data.loader import DrawTransform, Loader
 from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation_transform
-from gluonseg.device import check_precision, check_syncbn, settle_devices
 from gluonseg.errors import HyperparameterError, UserError
-from gluonseg.export import build_checked_file, write_onnx
+from gluonseg.export.float32 import build_checked_file, write_onnx
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
-from gluonseg.losses import MixedLoss, build_weight_table, compute_balanced_weights
-from gluonseg.memory import find_memory_limit
+from gluonseg.machine.device import check_precision, check_syncbn, settle_devices
+from gluonseg.machine.limits import count_usable_cores, find_memory_limit
 from gluonseg.metrics import Confusion
-from gluonseg.models.artifact import BEST_FILE, ModelArtifact, read_artifact, read_folder
-from gluonseg.models.card import ModelCard, build_card
-from gluonseg.models.onnx_file import ONNX_FILE
+from gluonseg.models.folder.artifact import BEST_FILE, ModelArtifact, read_artifact, read_folder
+from gluonseg.models.folder.card import ModelCard, build_card
+from gluonseg.models.folder.manifest import ONNX_FILE
 from gluonseg.models.pretrained import find_backbone_weights
 from gluonseg.models.registry import find_network
-from gluonseg.models.symbol import describe_symbol
+from gluonseg.onnx.symbol import describe_symbol
 from gluonseg.predict.evaluation import iter_predictions
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.checkpoint import Checkpoint, build_identity
@@ -43,6 +41,7 @@ from gluonseg.train.freeze import Freeze
 from gluonseg.train.job_report import JobReport
 from gluonseg.train.listener import EpochResult, Listener, Listeners
 from gluonseg.train.loop import Loop
+from gluonseg.train.losses import MixedLoss, build_weight_table, compute_balanced_weights
 from gluonseg.train.memory import check_memory
 from gluonseg.train.result import ResultFolder
 from gluonseg.train.schedule import build_schedule

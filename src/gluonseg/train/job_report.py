@@ -16,7 +16,7 @@ from PIL import Image
 
 from gluonseg.errors import UserError
 from gluonseg.metrics import Confusion
-from gluonseg.models.card import ModelCard
+from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
 from gluonseg.predict.predictor import Predictor
 from gluonseg.predict.score import PhotoFacts, Score, build_score, compute_photo_facts

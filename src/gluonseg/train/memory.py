@@ -7,7 +7,7 @@ from typing import Any
 
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.memory import find_memory_limit
+from gluonseg.machine.limits import find_memory_limit
 from gluonseg.models.cost import compute_cost, compute_kept_bytes
 from gluonseg.models.network import CoarseNetwork, build_network
 

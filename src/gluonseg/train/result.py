@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from gluonseg.atomic import write_text
 from gluonseg.errors import ModelError, StorageError
+from gluonseg.files import write_text
 from gluonseg.metrics import Confusion, describe_confusion
-from gluonseg.models.card import CARD_FILE, ModelCard, encode_card, read_card
-from gluonseg.models.manifest import (
+from gluonseg.models.folder.card import CARD_FILE, ModelCard, encode_card, read_card
+from gluonseg.models.folder.manifest import (
     BEST_FILE,
     HYPERPARAMETERS_FILE,
     LAST_FILE,
     MANIFEST_FILE,
     MODEL_FILES,
+    SYMBOL_FILE,
     listing_files,
 )
-from gluonseg.models.params_file import read_arrays
-from gluonseg.models.symbol import SYMBOL_FILE
+from gluonseg.models.params import read_arrays
 from gluonseg.report.curves import draw_curves
 from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener

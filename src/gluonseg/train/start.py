@@ -13,7 +13,7 @@ import numpy as np
 
 from gluonseg.errors import ModelError
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.models.artifact import ModelArtifact
+from gluonseg.models.folder.artifact import ModelArtifact
 from gluonseg.models.network import build_network, load_params
 from gluonseg.models.pretrained import load_backbone
 from gluonseg.models.registry import find_network

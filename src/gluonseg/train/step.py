@@ -12,13 +12,13 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.coarse_loss import CoarseLoss
 from gluonseg.data.loader import Batch
 from gluonseg.errors import TrainingDivergedError
-from gluonseg.losses import MixedLoss
 from gluonseg.models.network import CoarseNetwork
 from gluonseg.predict.enlarge import compute_mask
 from gluonseg.predict.preprocess import normalise_images
+from gluonseg.train.coarse_loss import CoarseLoss
+from gluonseg.train.losses import MixedLoss
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg import __version__
-from gluonseg.atomic import write_pieces, write_text
+from gluonseg.files import write_pieces, write_text
 from gluonseg.metrics import describe_confusion
-from gluonseg.models.artifact import BEST_FILE, LAST_FILE
-from gluonseg.models.params_file import compute_size, iter_params
+from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE
+from gluonseg.models.params import compute_size, iter_params
 from gluonseg.train.listener import EpochResult, Listener
 
 _log = logging.getLogger(__name__)

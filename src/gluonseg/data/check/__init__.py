@@ -1,0 +1,1 @@
+"""The label doctor: what is wrong with images and masks, where, and what to do."""

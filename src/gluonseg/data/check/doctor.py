@@ -1,0 +1,213 @@
+"""The label doctor: reads every image and mask once and says what is wrong, where, and what to do.
+
+``gluonseg check`` prints its report; training runs it first and stops on errors, before any compute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gluonseg.data.channel import SPLITS
+from gluonseg.data.check.findings import Finding
+from gluonseg.data.check.folders import check_folders, find_skipped
+from gluonseg.data.check.pixels import Examined, find_pixel_errors, find_pixel_warnings
+from gluonseg.data.check.scan import PairFacts, Progress, scan_pairs
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS
+from gluonseg.data.label_channel import LabelMaps, default_label_maps
+from gluonseg.data.pairs import Pair
+from gluonseg.errors import DataError
+from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, default_class_names
+from gluonseg.machine.limits import count_usable_cores
+
+Int64Array = npt.NDArray[np.int64]
+
+_HEADLINE_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What the label doctor found.
+
+    ``histogram`` and ``ignored`` give, for each split, the pixels of every class (int64, one entry a
+    class) and those that are not scored; ``sizes`` the (height, width) of every image that was read; ``pairs`` are
+    what a training reads, by ``label_maps``; ``fingerprints`` change when any name or byte of the data of that split
+    does. ``num_classes`` is what the caller gave, or what the masks suggest when ``is_suggested``.
+    """
+
+    errors: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    num_classes: int
+    is_suggested: bool
+    class_names: tuple[str, ...]
+    histogram: Mapping[str, Int64Array]
+    ignored: Mapping[str, int]
+    sizes: Mapping[str, tuple[tuple[int, int], ...]]
+    pairs: Mapping[str, tuple[Pair, ...]]
+    label_maps: LabelMaps
+    fingerprints: Mapping[str, str]
+    skipped: tuple[Path, ...] = field(default=())
+
+    @property
+    def num_train(self) -> int:
+        return len(self.pairs.get("train", ()))
+
+    @property
+    def num_validation(self) -> int:
+        return len(self.pairs.get("validation", ()))
+
+    def raise_for_errors(self) -> None:
+        """Raise DataError with every error, the most important first; a short form of all comes before the details."""
+        if not self.errors:
+            return
+        lines = [error.describe(_HEADLINE_EXAMPLES) for error in self.errors]
+        details = [str(error) for error in self.errors if error.total > _HEADLINE_EXAMPLES]
+        if details:
+            lines += ["In detail:", *details]
+        raise DataError("\n".join(lines))
+
+
+def check_channels(
+    channels: Mapping[str, Path],
+    *,
+    num_classes: int | None = None,
+    label_maps: LabelMaps | None = None,
+    ignore_label: int = IGNORE,
+    crop_size: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    workers: int | None = None,
+    splits: Sequence[str] = SPLITS,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Read everything in ``channels`` once and report.
+
+    Args:
+        channels: channel name -> folder; ``train``, ``train_annotation``, ``validation`` and
+            ``validation_annotation`` are needed (those of ``splits``).
+        num_classes: None suggests a number from the labels that occur.
+        label_maps: from :func:`gluonseg.data.label_channel.read_label_maps`; None means no label maps.
+        crop_size: what training will crop to: photos are told that are small or far too thin for it. None: none are.
+        max_pixels: larger pictures are refused by their header.
+        workers: reading threads; None takes the cores this process may use.
+
+    Nothing is raised for bad data: it is all in the report, see :meth:`CheckReport.raise_for_errors`.
+    """
+    maps = label_maps or default_label_maps(ignore_label)
+    matchings, errors = check_folders(channels, splits)
+    pairs = [(split, pair) for split, matching in matchings.items() for pair in matching.pairs]
+    threads = workers or count_usable_cores()
+    facts = list(scan_pairs(pairs, max_pixels=max_pixels, workers=threads, progress=progress))
+    classes = num_classes or suggest_num_classes(facts, maps)
+    names, name_errors = _name_classes(maps, classes, num_classes is not None)
+    examined = Examined.build(facts, maps, classes, num_classes, names, ignore_label, crop_size, tuple(matchings))
+    errors += [*name_errors, *find_pixel_errors(examined)]
+    warnings = [*find_skipped(matchings), *_find_unused(maps), *find_pixel_warnings(examined)]
+    return CheckReport(
+        errors=tuple(errors),
+        warnings=tuple(warnings),
+        num_classes=classes,
+        is_suggested=num_classes is None,
+        class_names=names,
+        histogram=examined.histogram,
+        ignored=examined.ignored,
+        sizes={split: tuple(f.image.size for f in facts if f.image and f.split == split) for split in matchings},
+        pairs={split: matching.pairs for split, matching in matchings.items()},
+        label_maps=maps,
+        fingerprints={split: _compute_fingerprint(examined.of(split)) for split in matchings},
+        skipped=tuple(path for matching in matchings.values() for path in matching.skipped),
+    )
+
+
+def suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:
+    """Return the highest class id that occurs, plus one; at least 2."""
+    class_ids = {
+        int(getattr(maps, item.split).table[label]) for item in facts if item.label for label in item.label.pixels
+    }
+    return min(MAX_CLASSES, max((class_ids - {IGNORE, UNKNOWN}) | {1}) + 1)
+
+
+def _compute_fingerprint(facts: Iterable[PairFacts]) -> str:
+    """sha256 (hex) over names and file hashes of the pairs, in the order of their names."""
+    digest = hashlib.sha256()
+    for item in sorted(facts, key=lambda item: item.pair.name):
+        image = item.image.sha256 if item.image else "-"
+        label = item.label.sha256 if item.label else "-"
+        digest.update(f"{item.pair.name!r} {image} {label}\n".encode())
+    return digest.hexdigest()
+
+
+def _name_classes(maps: LabelMaps, classes: int, is_given: bool) -> tuple[tuple[str, ...], list[Finding]]:
+    names = maps.class_names
+    if names is None:
+        return tuple(default_class_names(classes)), []
+    if len(names) == classes:
+        return tuple(names), []
+    if not is_given:  # a class that never occurs still has its name
+        return tuple([*names, *default_class_names(classes)[len(names) :]][: max(classes, 1)]), []
+    text = f"class_names.json names {len(names)} classes, num_classes is {classes}"
+    finding = Finding("class_names", text, fix=f"Set num_classes to {len(names)}, or correct the names")
+    return tuple(default_class_names(classes)), [finding]
+
+
+def _find_unused(maps: LabelMaps) -> list[Finding]:
+    findings = []
+    if maps.unused:
+        fix = "Label maps are train_label_map.json and validation_label_map.json, names are class_names.json"
+        findings.append(Finding("unused_label_map", "files in label_map that are not read", maps.unused, 1, fix))
+    if (maps.train.table != maps.validation.table).any():
+        text = "train and validation masks are read with different label maps"
+        fix = f"{maps.missing[0]} is missing, the default is used there" if maps.missing else ""
+        findings.append(Finding("different_label_maps", text, fix=fix))
+    return findings
+
+
+def _format_sizes(report: CheckReport, split: str, count: int) -> str:
+    sizes = np.array(report.sizes.get(split, ()), dtype=np.int64).reshape(-1, 2)
+    if not len(sizes):
+        return f"{split}: {count} pairs"
+    (low_h, low_w), (mid_h, mid_w), (high_h, high_w) = sizes.min(0), np.median(sizes, axis=0), sizes.max(0)
+    spread = f"width {low_w} to {high_w} (median {mid_w:.0f}), height {low_h} to {high_h} (median {mid_h:.0f})"
+    return f"{split}: {count} pairs, {spread}"
+
+
+def _format_histogram(report: CheckReport) -> list[str]:
+    """One row a class: pixels and share of the scored pixels, in train and in validation."""
+    splits = [split for split in report.histogram if report.histogram[split].any() or report.ignored[split]]
+    rows = [("class", *(f"{split} pixels" for split in splits))]
+    for class_id, name in enumerate(report.class_names):
+        cells = (_format_share(report.histogram[split], class_id) for split in splits)
+        rows.append((f"{class_id} {name}", *cells))
+    rows.append(("ignored", *(f"{report.ignored[split]:,}" + " " * 9 for split in splits)))
+    first = max(len(row[0]) for row in rows)
+    return ["  ".join([row[0].ljust(first), *(cell.rjust(24) for cell in row[1:])]) for row in rows] if splits else []
+
+
+def _format_share(histogram: Int64Array, class_id: int) -> str:
+    count, total = int(histogram[class_id]), int(histogram.sum())
+    return f"{count:,} {100 * count / total if total else 0:6.2f} %"
+
+
+def _format_findings(title: str, findings: Sequence[Finding]) -> list[str]:
+    return ["", f"{title}: {len(findings)}", *(f"  - {finding}" for finding in findings)] if findings else []
+
+
+def format_report(report: CheckReport) -> str:
+    """Return the report as text for people: sizes, class histogram, warnings, errors, and the verdict last."""
+    lines = [
+        _format_sizes(report, "train", report.num_train),
+        _format_sizes(report, "validation", report.num_validation),
+        "",
+        *_format_histogram(report),
+        *_format_findings("warnings", report.warnings),
+        *_format_findings("errors", report.errors),
+        "",
+    ]
+    if report.is_suggested and any(counts.any() for counts in report.histogram.values()):
+        lines.append(f"num_classes was not given; by the labels that occur it would be {report.num_classes}")
+    lines.append("the data cannot be used until the errors are corrected" if report.errors else "the data can be used")
+    return "\n".join(lines)

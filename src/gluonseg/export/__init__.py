@@ -1,0 +1,1 @@
+"""A trained model as ONNX, in float32 and in int8."""

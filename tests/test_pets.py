@@ -1,0 +1,277 @@
+"""Preparing the Oxford-IIIT Pet dataset: drawn copies of its layout, its archives, and the real photos."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from file_tree import add_member, read_files
+from gluonseg.data.channel import PrepareReport, format_prepare_report
+from gluonseg.data.decode import read_image, read_label
+from gluonseg.data.prepare import pets_archive
+from gluonseg.data.prepare.pets import Record, prepare_oxford_pets, split_records
+from gluonseg.data.prepare.pets_archive import download_oxford_pets
+from gluonseg.data.prepare.synthetic import draw_oxford_layout
+from gluonseg.errors import DataError
+from gluonseg.labels import IGNORE, voc_colours
+from real_photo import find_pet_photos
+
+CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return draw_oxford_layout(tmp_path / "source", count=12, size=32)
+
+
+def _names(report: PrepareReport, channel: str) -> list[str]:
+    return sorted(path.stem for path in report.channel(channel).iterdir())
+
+
+def _pack(source: Path, out: Path) -> Path:
+    out.mkdir()
+    for name in ("images", "annotations"):
+        with tarfile.open(out / f"{name}.tar.gz", "w:gz") as archive:
+            archive.add(source / name, arcname=name)
+    return out
+
+
+def _one_mask(report: PrepareReport, stem: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    (path,) = report.out.glob(f"*_annotation/{stem}.png")
+    return read_label(path)
+
+
+def test_channels_hold_matching_pairs(source: Path, tmp_path: Path) -> None:
+    report = prepare_oxford_pets(source, tmp_path / "out")
+    assert (report.num_train, report.num_validation) == (9, 3)
+    assert _names(report, "train") == _names(report, "train_annotation")
+    assert _names(report, "validation") == _names(report, "validation_annotation")
+    assert not set(_names(report, "train")) & set(_names(report, "validation"))
+    assert not list(tmp_path.glob(".*")), "nothing is left beside the result"
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "table"),
+    [
+        ("trimap", ["pet", "background", "border"], {1: 0, 2: 1, 3: 2}),
+        ("pet", ["background", "pet"], {1: 1, 2: 0, 3: IGNORE}),
+        ("species", ["background", "cat", "dog"], {1: 2, 2: 0, 3: IGNORE}),
+        ("breed", ["background", "disc", "box", "triangle"], {1: 3, 2: 0, 3: IGNORE}),
+    ],
+)
+def test_classes(source: Path, tmp_path: Path, classes: str, names: list[str], table: dict[int, int]) -> None:
+    report = prepare_oxford_pets(source, tmp_path / "out", classes=classes)
+    trimap = read_label(source / "annotations/trimaps/triangle_1.png")
+    expected = np.vectorize(table.__getitem__)(trimap)
+    assert np.array_equal(_one_mask(report, "triangle_1"), expected)
+    assert list(report.class_names) == names
+    assert json.loads((report.channel("label_map") / "class_names.json").read_text()) == names
+
+
+def test_breeds_of_a_part_are_numbered_without_gaps(source: Path, tmp_path: Path) -> None:
+    for file in (source / "annotations").glob("*.txt"):
+        file.write_text(file.read_text().replace("triangle_1 3 ", "triangle_1 30 "))
+    lines = (source / "annotations/list.txt").read_text().splitlines()
+    kept = [line for line in lines if line.startswith("disc") or line == "triangle_1 30 2 2"]
+    (source / "annotations/list.txt").write_text("\n".join(kept))
+    report = prepare_oxford_pets(source, tmp_path / "out", classes="breed")
+    assert report.class_names == ("background", "disc", "triangle")
+    assert set(np.unique(_one_mask(report, "triangle_1"))) <= {0, 2, IGNORE}
+
+
+def test_masks_are_palette_files_in_voc_colours(source: Path, tmp_path: Path) -> None:
+    report = prepare_oxford_pets(source, tmp_path / "out")
+    with Image.open(next(report.channel("train_annotation").iterdir())) as mask:
+        assert mask.mode == "P"
+        palette = mask.getpalette()
+    assert palette is not None
+    assert palette[: 3 * 256] == [value for colour in voc_colours(256) for value in colour]
+
+
+def test_random_split_depends_on_names_and_seed_only() -> None:
+    records = [Record(f"breed{n % 4}_{n}", n % 4 + 1, 1) for n in range(80)]
+    first = split_records(records, 7, 0.25)
+    assert first == split_records(records[::-1], 7, 0.25)
+    assert first != split_records(records, 8, 0.25)
+    for breed in range(1, 5):
+        assert sum(first[r.name] == "validation" for r in records if r.breed == breed) == 5
+
+
+def test_official_split_follows_the_lists(source: Path, tmp_path: Path) -> None:
+    report = prepare_oxford_pets(source, tmp_path / "out", split="official")
+    for channel, file in (("train", "trainval.txt"), ("validation", "test.txt")):
+        listed = sorted(line.split()[0] for line in (source / "annotations" / file).read_text().splitlines())
+        assert _names(report, channel) == listed
+
+
+def test_photos_are_converted_only_when_they_are_not_jpeg(source: Path, tmp_path: Path) -> None:
+    photo = source / "images/box_1.jpg"
+    pixels = read_image(photo)
+    rgba = np.dstack([pixels, np.full(pixels.shape[:2], 40, np.uint8)])
+    Image.fromarray(rgba).save(photo, "PNG")
+    report = prepare_oxford_pets(source, tmp_path / "out")
+    assert report.converted == ("box_1",)
+    for path in [*report.channel("train").iterdir(), *report.channel("validation").iterdir()]:
+        original = source / "images" / path.name
+        assert (path.read_bytes() == original.read_bytes()) == (path.stem != "box_1")
+    (converted,) = report.out.glob("*/box_1.jpg")
+    with Image.open(converted) as picture:
+        assert (picture.format, picture.mode) == ("JPEG", "RGB")
+    assert np.abs(read_image(converted).astype(int) - pixels).mean() < 6
+
+
+def test_unusable_files_are_left_out_and_named(source: Path, tmp_path: Path) -> None:
+    images, trimaps = source / "images", source / "annotations/trimaps"
+    (images / "disc_1.jpg").write_bytes((images / "disc_1.jpg").read_bytes()[:200])
+    (images / "disc_2.jpg").unlink()
+    (trimaps / "disc_3.png").write_bytes(b"")
+    Image.new("L", (5, 5), 1).save(trimaps / "box_1.png")
+    Image.fromarray(np.full_like(read_label(trimaps / "box_2.png"), 9)).save(trimaps / "box_2.png")
+    shutil.copy(images / "box_3.jpg", images / "stranger_1.jpg")
+    (images / "._box_3.jpg").write_bytes(b"x")
+    (trimaps / "._box_3.png").write_bytes(b"x")
+    report = prepare_oxford_pets(source, tmp_path / "out")
+    reasons = {skipped.name: skipped.reason for skipped in report.skipped}
+    assert "damaged" in reasons.pop("disc_1")
+    assert reasons.pop("disc_2") == "its photo is missing"
+    assert "empty" in reasons.pop("disc_3")
+    assert "differ in size" in reasons.pop("box_1")
+    assert "label 9" in reasons.pop("box_2")
+    assert reasons.pop("stranger_1") == "the photo is in no list"
+    assert not reasons
+    assert report.num_train + report.num_validation == 7
+    text = format_prepare_report(report)
+    assert "the photo is in no list: stranger_1" in text
+
+
+def test_archives_give_what_the_folder_gives(source: Path, tmp_path: Path) -> None:
+    packed = _pack(source, tmp_path / "packed")
+    prepare_oxford_pets(source, tmp_path / "a")
+    prepare_oxford_pets(packed, tmp_path / "b")
+    assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_archive_members_cannot_leave_the_folder(source: Path, tmp_path: Path) -> None:
+    packed = _pack(source, tmp_path / "packed")
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"secret")
+    with tarfile.open(packed / "images.tar.gz", "w:gz") as archive:
+        archive.add(source / "images", arcname="images")
+        for name in ("../escaped.jpg", "images/../../escaped.jpg", str(tmp_path / "escaped.jpg"), "images/._a.jpg"):
+            add_member(archive, name, b"x")
+        link = tarfile.TarInfo("images/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+        archive.addfile(link)
+    report = prepare_oxford_pets(packed, tmp_path / "out")
+    assert not report.skipped
+    assert not list(tmp_path.rglob("escaped.jpg"))
+    assert not list(tmp_path.rglob("link*"))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_cut_off_archives_are_refused(source: Path, tmp_path: Path, share: float) -> None:
+    packed = _pack(source, tmp_path / "packed")
+    data = (packed / "images.tar.gz").read_bytes()
+    (packed / "images.tar.gz").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=r"images.tar.gz is damaged .* download it again"):
+        prepare_oxford_pets(packed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_foreign_folder_is_never_overwritten(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("ten years")
+    with pytest.raises(DataError, match="not empty and was not written by this command"):
+        prepare_oxford_pets(source, out)
+    assert read_files(out) == {"thesis.txt": b"ten years"}
+
+
+def test_its_own_folder_is_replaced_as_a_whole(source: Path, tmp_path: Path) -> None:
+    prepare_oxford_pets(source, tmp_path / "out", seed=1)
+    prepare_oxford_pets(source, tmp_path / "out", seed=2)
+    prepare_oxford_pets(source, tmp_path / "fresh", seed=2)
+    assert read_files(tmp_path / "out") == read_files(tmp_path / "fresh")
+
+
+def test_an_earlier_result_survives_a_failure(source: Path, tmp_path: Path) -> None:
+    prepare_oxford_pets(source, tmp_path / "out")
+    before = read_files(tmp_path / "out")
+    shutil.rmtree(source / "images")
+    (source / "images").mkdir()
+    with pytest.raises(DataError, match="no usable pair is left for train and validation"):
+        prepare_oxford_pets(source, tmp_path / "out")
+    assert read_files(tmp_path / "out") == before
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": "trimaps"}, "classes must be one of trimap, pet, species, breed.*did you mean trimap"),
+        ({"split": "paper"}, "split must be one of random, official"),
+        ({"validation_share": 1.0}, "validation_share must be between 0 and 1"),
+    ],
+)
+def test_wrong_choices(source: Path, tmp_path: Path, change: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        prepare_oxford_pets(source, tmp_path / "out", **change)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("box_1 2\n", "list.txt line 1: expected 'NAME BREED SPECIES"),
+        ("# head\n../../etc/passwd 1 1 1\n", "line 2: '../../etc/passwd' is not a file name"),
+        ("box_1 2 7 1\n", "species 1 or 2"),
+        ("\n", "lists no photo"),
+    ],
+)
+def test_wrong_lists(source: Path, tmp_path: Path, text: str, words: str) -> None:
+    (source / "annotations/list.txt").write_text(text)
+    with pytest.raises(DataError, match=words):
+        prepare_oxford_pets(source, tmp_path / "out")
+
+
+def test_wrong_sources(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither the folders .* nor the archives"):
+        prepare_oxford_pets(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(DataError, match="holds the source"):
+        prepare_oxford_pets(source, tmp_path)
+    (source / "annotations/list.txt").unlink()
+    with pytest.raises(DataError, match=r"list.txt is missing"):
+        prepare_oxford_pets(source, tmp_path / "out")
+
+
+def test_download_without_a_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pets_archive, "ADDRESS", "http://127.0.0.1:9/")
+    with pytest.raises(DataError, match=r"cannot be downloaded .* give that folder as SOURCE") as caught:
+        download_oxford_pets(tmp_path / "downloads")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "downloads").iterdir())
+
+
+@pytest.fixture(scope="session")
+def prepared_pets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrepareReport]:
+    out = tmp_path_factory.mktemp("pets") / "out"
+    yield prepare_oxford_pets(find_pet_photos(), out)
+    shutil.rmtree(out)
+
+
+def test_real_photos(prepared_pets: PrepareReport) -> None:
+    assert (prepared_pets.num_train, prepared_pets.num_validation) == (340, 114)
+    assert prepared_pets.converted == ("Abyssinian_5",)
+    assert [skipped.name for skipped in prepared_pets.skipped] == ["Abyssinian_34", "Abyssinian_82"]
+    assert {skipped.reason for skipped in prepared_pets.skipped} == {"the photo is in no list"}
+    for channel in ("train", "validation"):
+        assert all(path.read_bytes()[:2] == b"\xff\xd8" for path in prepared_pets.channel(channel).iterdir())
