@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import describe_data, find_pets
-from benchmarks.row import Row, format_table
+from benchmarks.row import ResultRow, format_table
 from benchmarks.variant import ROOT
 from gluonseg.errors import DataError
 from gluonseg.machine.limits import count_usable_cores
 
-STAGES = ("input_pipeline", "training_step", "engine", "int8", "server", "model_server")
-"""Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[Row]``."""
+STAGES = ("input_pipeline", "training_step", "engine", "int8", "server")
+"""Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[ResultRow]``."""
 SCRATCH = ROOT / "build" / "bench"
 RESULT = SCRATCH / "results.json"
 BUSY_LOAD = 0.5
@@ -47,11 +47,11 @@ def _wait_until_idle(patience_s: float = 90.0) -> float:
     return os.getloadavg()[0]
 
 
-def _measure(stage: str) -> tuple[list[Row], dict[str, Any]]:
+def _measure(stage: str) -> tuple[list[ResultRow], dict[str, Any]]:
     load = _wait_until_idle()
     print(f"measuring {stage} (load {load:.2f}) ...", file=sys.stderr, flush=True)
     start = time.monotonic()
-    rows: list[Row] = importlib.import_module(f"benchmarks.stage_{stage}").measure(SCRATCH)
+    rows: list[ResultRow] = importlib.import_module(f"benchmarks.stage_{stage}").measure(SCRATCH)
     print(format_table(rows), file=sys.stderr, flush=True)
     return rows, {"load": load, "seconds": round(time.monotonic() - start, 1)}
 
@@ -70,17 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataError as error:
         parser.error(str(error))
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     stages: dict[str, Any] = {}
     for stage in parsed.stages or STAGES:
         try:
             found, stages[stage] = _measure(stage)
         except Exception as error:
-            # What a stage needs, such as Java, may be missing here; the others are measured all the same.
+            # The other stages are measured all the same.
             traceback.print_exc()
             found, stages[stage] = [], {"error": str(error)}
         rows += found
-        # After each stage: a whole run takes long, and what is measured is measured.
+        # After each stage, so that a run that is stopped leaves what it has measured.
         content = {
             "machine": describe_machine(),
             "data": describe_data(SCRATCH),

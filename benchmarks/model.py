@@ -1,7 +1,7 @@
 """A model folder to measure with: an untrained network whose masks look like masks.
 
-``python -m benchmarks.model FOLDER ALGORITHM BACKBONE`` makes it, in a process of its own: what is measured must not
-inherit the number of threads that is settled here for MXNet.
+``python -m benchmarks.model FOLDER ALGORITHM BACKBONE`` makes it, in a process of its own, so that the programs that
+are measured do not inherit the number of threads that MXNet gets here.
 """
 
 from __future__ import annotations

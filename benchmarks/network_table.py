@@ -1,6 +1,7 @@
 """``python -m benchmarks.network_table [ALGORITHM ...]`` prints the table of docs/networks.md: every pair.
 
-Each pair is measured twice, in processes of their own: two steps of a training, then photos through the model.
+Each pair is measured twice, in processes of their own: two steps of a training, then photos through the model. An MB of
+memory is 1024 * 1024 bytes, as in the reports of gluonseg.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 from benchmarks.model import CLASSES, prepare_model
 from benchmarks.stage_training_step import build_stepper
 from benchmarks.training_batch import LEARNING_RATE, draw_batch
-from benchmarks.variant import ROOT, Measurement, Variant, get_peak_mb, serve_rounds
-from gluonseg.machine.limits import set_thread_count
+from benchmarks.variant import ROOT, Measurement, Variant, serve_rounds
+from gluonseg.machine.limits import read_peak_mb, set_thread_count
 from gluonseg.models.registry import get_networks
 
 HEIGHT, WIDTH = 480, 640
@@ -33,7 +34,7 @@ def _measure_training(algorithm: str, backbone: str) -> Measurement:
     stepper, batch = build_stepper(algorithm, backbone, CLASSES), Batch(*draw_batch(CLASSES))
     for _ in range(2):
         stepper.update(batch, LEARNING_RATE).wait_to_read()
-    return {"training_mb": get_peak_mb()}
+    return {"training_mb": read_peak_mb()}
 
 
 def _measure_serving(model: str) -> Measurement:
@@ -47,7 +48,7 @@ def _measure_serving(model: str) -> Measurement:
         start = time.perf_counter()
         predictor.predict_mask(photo)
         times.append(time.perf_counter() - start)
-    found = {"latency_ms": 1000 * statistics.median(times), "serving_mb": get_peak_mb()}
+    found = {"latency_ms": 1000 * statistics.median(times), "serving_mb": read_peak_mb()}
     cost = predictor.engine.compute_cost(HEIGHT, WIDTH)
     return {**found, "parameters": cost.parameters / 1e6, "gmacs": cost.macs / 1e9}
 

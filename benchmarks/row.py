@@ -1,4 +1,4 @@
-"""Rows of the result: what was compared, both absolute values, the ratio, and whether it clears its bar."""
+"""Rows of the result: what was compared, both absolute values, the ratio, and whether the ratio clears its bar."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _RESAMPLES = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One line of the table.
 
-    ``value`` is what the bar is for: a ratio, or a number in ``unit``. ``ours`` and ``theirs`` are absolute, in
-    ``unit``; ``theirs`` is None where there is no peer. ``low`` and ``high`` bound a ratio (95 %). Without ``bar``
-    the line only informs. ``note`` says what a reader has to know.
+    ``value``, a ratio or a number in ``unit``, is held against ``bar``. ``ours`` and ``theirs`` are absolute, in
+    ``unit``; ``theirs`` is None where there is no peer. ``low`` and ``high`` bound a ratio (95 %). A line without
+    ``bar`` only informs. ``note`` is printed below the table.
     """
 
     stage: str
@@ -49,7 +49,7 @@ def build_ratio_row(
     bar: float | None = None,
     sense: str = AT_LEAST,
     note: str = "",
-) -> Row:
+) -> ResultRow:
     """A row of two series: the median of ours over theirs, round by round, with the interval of a bootstrap.
 
     Round by round, since what slows the machine down slows both measurements of a round.
@@ -58,7 +58,7 @@ def build_ratio_row(
     draw = random.Random(0)
     medians = sorted(median(draw.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
     edge = int(0.025 * _RESAMPLES)
-    return Row(
+    return ResultRow(
         stage, against, unit, median(ours), median(theirs), median(ratios), bar, sense, medians[edge],
         medians[-1 - edge], note,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.5g}"
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[ResultRow]) -> str:
     """The rows as a Markdown table."""
     lines = [
         "| stage | against | ours | theirs | unit | value (95 %) | bar | met |",

@@ -1,14 +1,13 @@
-"""A server as a process, timed until it is up, its memory read; and clients of it, each with one request at a time."""
+"""``gluonseg serve`` as a process, timed until it is up, its memory read; and clients of it, in threads."""
 
 from __future__ import annotations
 
 import http.client
-import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -18,25 +17,20 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks.variant import ROOT, Measurement
 
-INVOCATIONS = "/invocations"
 _START_LIMIT_S, _STOP_LIMIT_S, _ANSWER_LIMIT_S = 180, 40, 600
-_PORTS = range(20_000, 30_000)
-"""Below those that the system gives away by itself, some of which servers refuse."""
 
 T = TypeVar("T")
 
 
 class ServiceError(RuntimeError):
-    """A server has ended, has not come up, or has answered with something other than a mask."""
+    """The server has ended, has not come up, or has answered with something other than a mask."""
 
 
-def find_free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise ServiceError(f"all ports from {_PORTS[0]} to {_PORTS[-1]} are taken")
+def _find_free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
 
 
 def _is_ready(port: int) -> bool:
@@ -51,26 +45,20 @@ def _is_ready(port: int) -> bool:
 
 
 class Service:
-    """A running server, started in ``folder``; a context manager that stops it.
+    """``gluonseg serve`` as shipped, with the model in ``model``; a context manager that stops it.
 
     ``ready_s`` is the time from its start to the first 200 of /ping.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        port: int,
-        *,
-        log: Path,
-        environ: Mapping[str, str] | None = None,
-        folder: Path = ROOT,
-    ) -> None:
-        self.port, self._log = port, log
+    def __init__(self, model: Path, log: Path) -> None:
+        self.port, self._log = _find_free_port(), log
+        command = (sys.executable, "-m", "gluonseg", "serve", "--model", str(model), "--host", "127.0.0.1")
         start = time.perf_counter()
         with log.open("wb") as output:
             self._process = psutil.Popen(
-                command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
+                [*command, "--port", str(self.port)],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
         try:
             self._wait(start)
         except BaseException:
@@ -134,39 +122,30 @@ class Service:
         self.close()
 
 
-def start_gluonseg(model: Path, log: Path) -> Service:
-    """``gluonseg serve`` as shipped."""
-    port = find_free_port()
-    command = (sys.executable, "-m", "gluonseg", "serve", "--model", str(model), "--host", "127.0.0.1")
-    return Service([*command, "--port", str(port)], port, log=log)
-
-
-def ask(
-    port: int, photo: Path, clients: int = 1, requests: int = 1, path: str = INVOCATIONS
-) -> list[tuple[float, bytes]]:
-    """``clients`` send the photo ``requests`` times each, all at a time; the seconds of each answer, and its mask."""
+def ask(port: int, photo: Path, clients: int = 1, requests: int = 1) -> list[float]:
+    """``clients`` send the photo ``requests`` times each, all at a time; the seconds of each answer."""
     body = photo.read_bytes()
 
-    def run(_: int) -> list[tuple[float, bytes]]:
+    def run(_: int) -> list[float]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_LIMIT_S)
-        answers = []
+        seconds = []
         for _ in range(requests):
             start = time.perf_counter()
-            connection.request("POST", path, body, {"Content-Type": "image/jpeg", "Accept": "image/png"})
+            connection.request("POST", "/invocations", body, {"Content-Type": "image/jpeg", "Accept": "image/png"})
             answer = connection.getresponse()
             content = answer.read()
             if answer.status != 200:
                 raise ServiceError(f"status {answer.status}: {content[:300]!r}")
-            answers.append((time.perf_counter() - start, content))
+            seconds.append(time.perf_counter() - start)
         connection.close()
-        return answers
+        return seconds
 
     with ThreadPoolExecutor(clients) as pool:
-        return [answer for answers in pool.map(run, range(clients)) for answer in answers]
+        return [one for seconds in pool.map(run, range(clients)) for one in seconds]
 
 
-def measure_rate(port: int, photo: Path, clients: int, requests: int = 1, path: str = INVOCATIONS) -> Measurement:
+def measure_rate(port: int, photo: Path, clients: int, requests: int = 1) -> Measurement:
     """Photos a second."""
     start = time.perf_counter()
-    ask(port, photo, clients, requests, path)
+    ask(port, photo, clients, requests)
     return {"rate": clients * requests / (time.perf_counter() - start)}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from benchmarks.inputs import prepare_photo
 from benchmarks.model import prepare_model
-from benchmarks.row import AT_MOST, Row, build_ratio_row
+from benchmarks.row import AT_MOST, ResultRow, build_ratio_row
 from benchmarks.variant import Variant, compare, pick, serve_rounds
 from gluonseg.machine.limits import count_usable_cores, set_thread_count
 from gluonseg.models.folder.artifact import read_folder
@@ -36,7 +36,7 @@ def start_engine(
     return Variant("benchmarks.stage_engine", *arguments, threads=threads)
 
 
-def measure(scratch: Path) -> list[Row]:
+def measure(scratch: Path) -> list[ResultRow]:
     """FCN resnet-50, 21 classes, one photo of 480x480 at a time: the size that GluonCV's networks are trained at."""
     model, photo = prepare_model(scratch, "fcn", "resnet-50"), prepare_photo(scratch, (480, 480))
     cores = count_usable_cores()
@@ -61,7 +61,7 @@ def measure(scratch: Path) -> list[Row]:
     return [
         build_ratio_row("prediction, out of the box", _PEER, unit, *untold, 1.7),
         build_ratio_row(name, _PEER, unit, *pick(series, "rate", "ours", "gluoncv"), 1.12),
-        Row("prediction, same class", _PEER, "% of pixels", share, None, share, 99.99, note=note),
+        ResultRow("prediction, same class", _PEER, "% of pixels", share, None, share, 99.99, note=note),
         build_ratio_row("memory of prediction", _PEER, "MB", *memory, sense=AT_MOST),
     ]
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.inputs import prepare_channels
-from benchmarks.row import AT_MOST, Row, build_ratio_row
+from benchmarks.row import AT_MOST, ResultRow, build_ratio_row
 from benchmarks.variant import Measurement, Variant, compare, pick, serve_rounds
 from gluonseg.data.pairs import match_pairs
 
@@ -23,7 +23,7 @@ _RULE = (
 )
 
 
-def measure(scratch: Path) -> list[Row]:
+def measure(scratch: Path) -> list[ResultRow]:
     """Base size 520, crop 480, batch 8; GluonCV always decodes, as its training does."""
     channels = prepare_channels(scratch)
     images, masks = channels / "train", channels / "train_annotation"
@@ -59,7 +59,7 @@ def main(images: str, masks: str, *settings: str) -> None:
     from gluonseg.data.loader import Loader
     from gluonseg.data.transforms import TrainingPolicy
     from gluonseg.labels import default_label_map
-    from gluonseg.predict.preprocess import normalise_images
+    from gluonseg.predict.mxnet_engine import normalise_images
     from gluonseg.train.step import place_array
 
     count, passes, cache_bytes = map(int, settings)

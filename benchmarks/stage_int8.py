@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.inputs import name_source, prepare_channels, prepare_photo
-from benchmarks.row import Row, build_ratio_row
+from benchmarks.row import ResultRow, build_ratio_row
 from benchmarks.stage_engine import start_engine
 from benchmarks.variant import ROOT, compare, pick
 from gluonseg.models.folder.manifest import FLOAT32, INT8, ONNX_FILES
@@ -36,7 +36,7 @@ def _prepare_model(scratch: Path) -> Path:
     return model
 
 
-def measure(scratch: Path) -> list[Row]:
+def measure(scratch: Path) -> list[ResultRow]:
     """Raises CalledProcessError when training fails, or when the export refuses int8."""
     model, photo = _prepare_model(scratch), prepare_photo(scratch)
     series = compare(

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.row import AT_MOST, Row, build_ratio_row
+from benchmarks.row import AT_MOST, ResultRow, build_ratio_row
 from benchmarks.training_batch import AUX_WEIGHT, CROP, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, draw_batch
 from benchmarks.variant import Measurement, Variant, compare, pick, serve_rounds
 from gluonseg.machine.limits import count_usable_cores, set_thread_count
@@ -27,7 +27,7 @@ _PEER_NOTE = (
 _TORCH_NOTE = "the same network and settings written in PyTorch as its users do, run eagerly, loss at full size"
 
 
-def measure(_scratch: Path) -> list[Row]:
+def measure(_scratch: Path) -> list[ResultRow]:
     """All rows of this stage."""
     cores = count_usable_cores()
 

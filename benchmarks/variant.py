@@ -37,7 +37,7 @@ class VariantError(RuntimeError):
 class Variant:
     """``python -m MODULE ARGUMENT ...``, run in the repository's folder while the context is open.
 
-    Without ``threads`` the program is not told how many threads to take. ``python`` names another environment.
+    Without ``threads`` the program takes its own default. ``python`` is the Python of another environment.
     """
 
     def __init__(self, *command: str, threads: int | None = None, python: str = sys.executable) -> None:

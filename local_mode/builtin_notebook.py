@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The public notebook of the built-in Semantic Segmentation algorithm, cell by cell, with another image URI.
 
-The cells are those of a notebook that trains FCN on PASCAL VOC and deploys it, retold. What such a notebook has to
-change for this image is one line, ``training_image``. Local mode changes three things around it, for any image: a
-local session, ``file://`` in place of ``s3://``, and ``local`` as the instance type.
+The cells are written after those of a notebook that trains FCN on PASCAL VOC and deploys it. For this image such a
+notebook changes one line, ``training_image``. Local mode changes three things, for any image: a local session,
+``file://`` in place of ``s3://``, and ``local`` as the instance type.
 
     python local_mode/builtin_notebook.py            on a few drawn photos; half an hour on 2 cores
     python local_mode/builtin_notebook.py --set epochs=1 crop_size=64 mini_batch_size=8
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sagemaker
-from example import count_classes, draw_data, find_photo, parse_setting, say
+from example import choose_photo, count_classes, draw_data, parse_setting, say
 from PIL import Image
 from sagemaker.amazon.common import read_records
 from sagemaker.deserializers import BaseDeserializer
@@ -150,7 +150,7 @@ def main() -> None:
         say(f"The one change: training_image is {training_image!r}, was {built_in!r}")
         data = arguments.data or draw_data(arguments.output / "data")
         data = data.resolve()
-        photo = find_photo(data)
+        photo = choose_photo(data)
         estimator = Estimator(
             training_image,
             ROLE,

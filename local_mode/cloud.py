@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from job import Job
+from job import SdkJob
 from machine import CONFIG, CONFIG_VARIABLE
 
 from gluonseg.errors import UserError
@@ -21,17 +21,19 @@ from gluonseg.text import join_names
 _ARM = re.compile(r"ml\.[a-z]+\d+g[den]*\.|ml\.p6e-")
 _OTHER_GPU = re.compile(r"ml\.(p2|p5|p5en?|p6[a-z0-9-]*|g7e?)\.")
 _NAME = re.compile(r"(?=.{1,18}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*")
-"""With the time behind it, it is as long as the name of a tuning job may be."""
+"""At most 18 characters: with the time behind it a name has 32, the most that a tuning job may have."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a run on AWS."""
-    group = parser.add_argument_group("on AWS", "with --instance_type ml.g4dn.xlarge, for one; docs/byoc.md")
+    group = parser.add_argument_group("on AWS", "with an --instance_type such as ml.g4dn.xlarge; see docs/byoc.md")
     group.add_argument("--role", metavar="ARN", help="the role that SageMaker takes on")
     group.add_argument("--bucket", help="for data and results")
     group.add_argument("--name", default="gluonseg", help="beginning of the names on AWS (%(default)s)")
     group.add_argument("--s3_data", metavar="S3", help="where --data is in S3 already; it is not copied then")
-    group.add_argument("--max_run", type=int, default=Job.max_run, metavar="SECONDS", help="of a training (a day)")
+    group.add_argument(
+        "--max_run", type=int, default=SdkJob.max_run, metavar="SECONDS", help="longest time of a training (a day)"
+    )
     group.add_argument("--spot", action="store_true", help="train on spare machines, going on from checkpoints")
     group.add_argument("--tune", nargs="+", default=[], metavar="NAME", help="search for these hyperparameters")
     group.add_argument("--max_jobs", type=int, default=4, help="trainings of a search (%(default)s)")
@@ -41,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_instance_type(instance_type: str) -> None:
-    """UserError when this image cannot use such a machine."""
+    """UserError for a machine that this image cannot use."""
     if not instance_type.startswith("ml."):
         raise UserError(f"{instance_type} is no machine of SageMaker: they begin with ml., such as ml.g4dn.xlarge")
     if _ARM.match(instance_type):
@@ -74,7 +76,7 @@ def check_options(options: argparse.Namespace) -> None:
 def connect(session_class: Any, image: str) -> Any:
     """The SDK's session, in the region and with the credentials that boto3 finds."""
     os.environ.setdefault(CONFIG_VARIABLE, str(CONFIG))
-    # Else SDK v3 refuses a role that may not do what only jobs in a VPC need.
+    # Without this SDK v3 refuses a role that lacks the rights of a job in a VPC.
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
     session = session_class()
     if f".{session.boto_region_name}." not in image:
@@ -82,8 +84,8 @@ def connect(session_class: Any, image: str) -> Any:
     return session
 
 
-def move_to_s3(session: Any, job: Job, data: Path, options: argparse.Namespace) -> Job:
-    """``job`` with its data and its results in S3, and what AWS has to know besides."""
+def move_to_s3(session: Any, job: SdkJob, data: Path, options: argparse.Namespace) -> SdkJob:
+    """Upload the data unless it is in S3 already; ``job`` with its data and results in S3, its name and limits."""
     name = f"{options.name}-{datetime.now(timezone.utc):%y%m%d-%H%M%S}"
     folder = options.s3_data or f"s3://{options.bucket}/{name}/data"
     if not options.s3_data:
@@ -91,7 +93,7 @@ def move_to_s3(session: Any, job: Job, data: Path, options: argparse.Namespace) 
             session.upload_data(str(data / channel), options.bucket, f"{name}/data/{channel}")
     return dataclasses.replace(
         job,
-        # The slash at the end: without it .../train brings .../train_annotation along.
+        # Without the slash at the end .../train would bring .../train_annotation along.
         channels={channel: f"{folder.rstrip('/')}/{channel}/" for channel in job.channels},
         output=f"s3://{options.bucket}/{name}",
         endpoint_type=options.endpoint_type,
@@ -118,7 +120,7 @@ def build_ranges(sdk: Any, names: list[str]) -> dict[str, Any]:
     return ranges
 
 
-def find_model(session: Any, training_job: str) -> str:
-    """The address of the model of a training job that is over."""
+def read_model_address(session: Any, training_job: str) -> str:
+    """Ask AWS for the address of the model that a finished training job has left."""
     found = session.sagemaker_client.describe_training_job(TrainingJobName=training_job)
     return str(found["ModelArtifacts"]["S3ModelArtifacts"])

@@ -1,4 +1,4 @@
-"""What the programs for SDK v2 and SDK v3 have in common: the command line, the data, the steps, the results."""
+"""The part of the programs that is the same for SDK v2 and SDK v3: command line, data, steps, results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any, TextIO
 import cloud
 import numpy as np
 import numpy.typing as npt
-from job import OBJECTIVE, Job, find_channels, get_path
+from job import OBJECTIVE, SdkJob, get_path, list_channels
 from PIL import Image, UnidentifiedImageError
 from stop import describe_end
 
@@ -47,35 +48,33 @@ Mask = npt.NDArray[np.uint8]
 
 @dataclass
 class Training:
-    """What is known of a training when it is over."""
+    """The log of a training that is over, and how long it took."""
 
     log: str = ""
     seconds: float = 0.0
 
 
-class Log(io.StringIO):
-    """Standard output that is also remembered, because local mode has no CloudWatch to ask for metrics."""
+class RememberingOutput(io.StringIO):
+    """Standard output that keeps its text, because local mode has no CloudWatch to ask for metrics."""
 
     def __init__(self, terminal: TextIO) -> None:
         super().__init__()
         self.terminal = terminal
 
     def write(self, text: str) -> int:
-        """Write to both; the number of characters."""
+        """Write to the terminal and keep the text; the number of characters."""
         self.terminal.write(text)
         self.terminal.flush()
         return super().write(text)
 
 
 @contextlib.contextmanager
-def follow_training(training: Training | None = None) -> Iterator[Training]:
-    """Within the block a job is trained; its log goes to standard output as ever, and into ``training``."""
-    training, start = training or Training(), time.monotonic()
-    with contextlib.redirect_stdout(Log(sys.stdout)) as log:
-        try:
-            yield training
-        finally:
-            training.log, training.seconds = log.getvalue(), time.monotonic() - start
+def follow_training() -> Iterator[Training]:
+    """Within the block a job is trained; its log goes to standard output as ever, and is kept."""
+    training, start = Training(), time.monotonic()
+    with contextlib.redirect_stdout(RememberingOutput(sys.stdout)) as log:
+        yield training
+    training.log, training.seconds = log.getvalue(), time.monotonic() - start
 
 
 def say(text: str) -> None:
@@ -92,25 +91,19 @@ def parse_setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def build_parser(description: str | None, default_output: Path) -> argparse.ArgumentParser:
-    """The options of all programs that train and deploy."""
+def parse_arguments(description: str | None, default_output: Path) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default="gluonseg", help="the image to train and serve with (%(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the channels; without it, photos are drawn")
     parser.add_argument("--output", type=Path, default=default_output, help="for results (%(default)s)")
+    parser.add_argument("--algorithm", choices=list(get_networks()), default="fcn")
     parser.add_argument("--backbone", default="resnet-18", help=f"{', '.join(get_encoders())} (%(default)s)")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument(
         "--set", nargs="*", default=[], type=parse_setting, metavar="NAME=VALUE", help="any other hyperparameter"
     )
     parser.add_argument("--port", type=int, default=8080, help="where a local endpoint listens (%(default)s)")
-    return parser
-
-
-def parse_arguments(description: str | None, default_output: Path) -> argparse.Namespace:
-    """The command line of the programs that train one algorithm."""
-    parser = build_parser(description, default_output)
-    parser.add_argument("--algorithm", choices=list(get_networks()), default="fcn")
     parser.add_argument("--instance_type", default="local", help="local, local_gpu, or ml.... on AWS (%(default)s)")
     parser.add_argument("--instance_count", type=int, default=1)
     parser.add_argument("--model", metavar="ADDRESS", help="of a model.tar.gz, in place of training")
@@ -124,7 +117,7 @@ def draw_data(folder: Path) -> Path:
     return folder
 
 
-def find_photo(data: Path) -> Path:
+def choose_photo(data: Path) -> Path:
     """The first validation photo."""
     photos = sorted((data / "validation").glob("*.jpg"))
     if not photos:
@@ -139,17 +132,17 @@ def count_classes(data: Path) -> int:
         return len(json.loads(names.read_text(encoding="utf-8")))
     masks = sorted((data / "train_annotation").glob("*.png"))
     if not masks or (data / "label_map").is_dir():
-        sys.exit(f"the number of classes is not to be seen in {data}: --set num_classes=N")
+        sys.exit(f"{data} does not tell how many classes there are: --set num_classes=N")
     labels = (np.asarray(Image.open(path)) for path in masks)
     return max(int(mask[mask != 255].max(initial=0)) for mask in labels) + 1
 
 
-def build_hyperparameters(arguments: argparse.Namespace, data: Path, algorithm: str) -> dict[str, object]:
-    """Defaults, what the data tells, and what the command line says."""
+def build_hyperparameters(arguments: argparse.Namespace, data: Path) -> dict[str, object]:
+    """Defaults, replaced by what the data tells, replaced by what the command line says."""
     given = dict(arguments.set)
     return {
         **HYPERPARAMETERS,
-        "algorithm": algorithm,
+        "algorithm": arguments.algorithm,
         "backbone": arguments.backbone,
         "epochs": arguments.epochs,
         "num_classes": given.get("num_classes") or count_classes(data),
@@ -159,9 +152,9 @@ def build_hyperparameters(arguments: argparse.Namespace, data: Path, algorithm: 
 
 
 def parse_mask(answer: bytes) -> Mask:
-    """The answer to ``Accept: image/png``: one channel, the value of a pixel is its class.
+    """Class ids (H, W) of an answer to ``Accept: image/png``.
 
-    RuntimeError, with what the server says, when it is no picture: local mode passes a refusal on like an answer.
+    RuntimeError with the server's message when it is no picture: local mode returns a refusal like an answer.
     """
     try:
         return np.asarray(Image.open(io.BytesIO(answer)))
@@ -175,7 +168,7 @@ def find_metric(name: str, log: str) -> float:
     return float([*re.findall(regex, log), "nan"][-2:][0])
 
 
-def check_equal(masks: Mapping[str, Mask]) -> None:
+def _check_equal(masks: Mapping[str, Mask]) -> None:
     """End the program when the answers differ."""
     first = next(iter(masks.values()))
     different = [name for name, mask in masks.items() if not np.array_equal(mask, first)]
@@ -183,33 +176,31 @@ def check_equal(masks: Mapping[str, Mask]) -> None:
         sys.exit(f"the masks differ: {', '.join(different)} from {next(iter(masks))}")
 
 
-def _train(sdk: Any, session: Any, job: Job, arguments: argparse.Namespace, training: Training) -> str:
+def _train(sdk: Any, session: Any, job: SdkJob, arguments: argparse.Namespace) -> str:
     """Train, or search for hyperparameters; the address of the model."""
     try:
-        with follow_training(training):
-            if not arguments.tune:
-                return str(sdk.train(session, job))
-            ranges = cloud.build_ranges(sdk, arguments.tune)
-            best = sdk.tune(session, job, ranges, arguments.max_jobs, arguments.max_parallel_jobs)
-            return cloud.find_model(session, best)
+        if not arguments.tune:
+            return str(sdk.train(session, job))
+        ranges = cloud.build_ranges(sdk, arguments.tune)
+        best = sdk.tune(session, job, ranges, arguments.max_jobs, arguments.max_parallel_jobs)
+        return cloud.read_model_address(session, best)
     except RuntimeError:
         if not session.local_mode:
             raise
         sys.exit("the training failed; its last lines, above, say why")
 
 
-def _predict(sdk: Any, session: Any, job: Job, model: str, photo: Path) -> dict[str, Mask]:
-    """The mask of one photo, by what the endpoint was asked for."""
+def _predict(sdk: Any, session: Any, job: SdkJob, model: str, photo: Path) -> dict[str, Mask]:
+    """The masks that the endpoint gives for one photo, by the Accept header that it was asked with."""
     with sdk.deployed_endpoint(session, job, model) as ask:
         probabilities = decode_probabilities(ask(photo, "application/x-protobuf"))
         return {
             "image/png": parse_mask(ask(photo, "image/png")),
-            # Of the probabilities, the largest makes the class of a pixel.
             "application/x-protobuf": probabilities.argmax(axis=0).astype(np.uint8),
         }
 
 
-def _transform(sdk: Any, session: Any, job: Job, model: str, masks: Path) -> None:
+def _transform(sdk: Any, session: Any, job: SdkJob, model: str, masks: Path) -> None:
     """The masks of all validation photos, each as ``<photo>.out`` in the folder ``masks``."""
     photos, job = job.channels["validation"], replace(job, name=f"{job.name}-masks")
     if not session.local_mode:
@@ -218,30 +209,34 @@ def _transform(sdk: Any, session: Any, job: Job, model: str, masks: Path) -> Non
         session.download_data(str(masks), *output.removeprefix("s3://").split("/", 1))
         return
     with tempfile.TemporaryDirectory() as copied:
-        # A copy, because the SDK transforms nothing below /root, which is some people's home.
+        # A copy, because the SDK transforms nothing below /root, which is the home of the user root.
         shutil.copytree(get_path(photos), copied, dirs_exist_ok=True)
         sdk.transform(session, job, model, Path(copied).as_uri(), masks.as_uri())
 
 
 def _run_steps(sdk: Any, session: Any, arguments: argparse.Namespace) -> None:
-    output, training = arguments.output.resolve(), Training()
+    output = arguments.output.resolve()
     say("1. The data")
     data = arguments.data.resolve() if arguments.data else draw_data(output / "data")
-    photo = find_photo(data)
-    job = build_job(arguments, data, output / "model")
-    parse_hyperparameters(job.hyperparameters)
+    photo = choose_photo(data)
+    hyperparameters = build_hyperparameters(arguments, data)
+    parse_hyperparameters(hyperparameters)
+    machines = (arguments.instance_type, arguments.instance_count, arguments.instance_type)
+    job = SdkJob(arguments.image, hyperparameters, list_channels(data), (output / "model").as_uri(), *machines)
     if not session.local_mode:
         job = cloud.move_to_s3(session, job, data, arguments)
+    training = Training()
     if not (model := arguments.model):
         say(f"2. Train: {arguments.algorithm} on {arguments.backbone}, {arguments.epochs} epochs")
-        model = _train(sdk, session, job, arguments, training)
+        with follow_training() as training:
+            model = _train(sdk, session, job, arguments)
     say(f"3. Deploy, and predict {photo.name} with image/png and with application/x-protobuf")
     masks = _predict(sdk, session, job, model, photo)
-    # After the endpoint is gone: in local mode both would listen on the same port.
+    # Only now that the endpoint is gone: in local mode both listen on the same port.
     say("4. Batch transform of all validation photos")
     _transform(sdk, session, job, model, output / "masks")
     masks["batch transform"] = parse_mask((output / "masks" / f"{photo.name}.out").read_bytes())
-    check_equal(masks)
+    _check_equal(masks)
     height, width = masks["image/png"].shape
     say("Done")
     if training.log:
@@ -257,7 +252,10 @@ def _run_steps(sdk: Any, session: Any, arguments: argparse.Namespace) -> None:
 
 
 def run(sdk: Any, description: str | None, default_output: Path) -> None:
-    """All steps, with the calls of ``sdk``, in local mode or on AWS; 2 for what the caller has to change."""
+    """All steps, with the calls of ``sdk``, in local mode or on AWS.
+
+    Exit code 2 for what the caller has to change, 130 for Ctrl-C.
+    """
     arguments = parse_arguments(description, default_output)
     try:
         if arguments.instance_type in LOCAL_TYPES:
@@ -272,10 +270,5 @@ def run(sdk: Any, description: str | None, default_output: Path) -> None:
     except UserError as error:
         sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
         sys.exit(2)
-
-
-def build_job(arguments: argparse.Namespace, data: Path, output: Path) -> Job:
-    """The job of a program that trains one algorithm, in local mode."""
-    hyperparameters = build_hyperparameters(arguments, data, arguments.algorithm)
-    machines = (arguments.instance_type, arguments.instance_count, arguments.instance_type)
-    return Job(arguments.image, hyperparameters, find_channels(data), output.as_uri(), *machines)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

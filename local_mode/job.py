@@ -1,4 +1,4 @@
-"""A training job and what follows it, as both SDKs are given it."""
+"""A training job, its endpoint and its batch transform, described for both SDKs alike."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CHANNELS = (*NEEDED_CHANNELS, "label_map", "pretrained", "model")
 
 
 @dataclass(frozen=True)
-class Job:
+class SdkJob:
     """A training job, and an endpoint or a batch transform for its model.
 
-    ``channels`` and ``output`` are addresses: ``file://`` in local mode, ``s3://`` on AWS. Local mode wants a role
-    too, and never uses it.
+    ``channels`` and ``output`` are addresses: ``file://`` in local mode, ``s3://`` on AWS. ``max_run`` is in seconds.
+    Local mode asks for a role and never uses it.
     """
 
     image: str
@@ -41,11 +41,11 @@ class Job:
 
     @property
     def max_wait(self) -> int | None:
-        """Seconds of waiting for a spare machine and running on it; a job without checkpoints takes none."""
+        """Most seconds of waiting for a spot machine and running on it; None for a job that takes no spot machine."""
         return 2 * self.max_run if self.checkpoints else None
 
 
-def find_channels(data: Path) -> dict[str, str]:
+def list_channels(data: Path) -> dict[str, str]:
     """The addresses of the channels in a folder on this machine."""
     return {name: (data / name).as_uri() for name in CHANNELS if (data / name).is_dir()}
 

@@ -22,9 +22,9 @@ CONFIG = Path(__file__).resolve().with_name("sagemaker_config.yaml")
 CONFIG_VARIABLE = "SAGEMAKER_USER_CONFIG_OVERRIDE"
 """Both SDKs take their defaults, the telemetry switch among them, from the file this variable names."""
 WORKING_DIR = "com.docker.compose.project.working_dir"
-"""The label by which a container tells where its compose file is, here a folder inside the run's scratch folder."""
+"""A container's label with the folder of its compose file, here one inside the run's scratch folder."""
 NETWORK = "sagemaker-local"
-"""The Docker network of both SDKs, which they make and leave behind."""
+"""The Docker network that both SDKs make and leave behind."""
 
 
 def _ask(*command: str) -> str | None:
@@ -37,9 +37,9 @@ def _ask(*command: str) -> str | None:
 
 
 def check_machine(image: str, port: int, compose: str = "v") -> None:
-    """End the program with one clear line where the SDK would answer with something less clear.
+    """End the program with one line that says what is missing; the SDK's own message would be a long traceback.
 
-    ``compose`` is what the version of Docker's compose plugin begins with; the separate program may have any version.
+    The version of Docker's compose plugin must begin with ``compose``; the separate program may have any version.
     """
     if _ask("docker", "version") is None:
         sys.exit("Docker does not answer: is it installed and started, and may this user use it (try: docker ps)?")
@@ -68,9 +68,9 @@ def stay_local() -> None:
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM leave the block, too.
+    """Ctrl-C and SIGTERM in the block end the program, although both SDKs swallow the exception that should do it.
 
-    Both SDKs hand over to their telemetry in a ``finally: return``, by which a stopped training passes for a done one.
+    The SDKs' telemetry returns within a ``finally``, so that a stopped training looks like a finished one.
     """
     seen: list[int] = []
 
@@ -88,8 +88,8 @@ def heeding_signals() -> Iterator[None]:
         stop(number, None)
 
 
-def remove_containers(scratch: Path) -> None:
-    """The SDK leaves stopped containers behind, and running ones when something fails."""
+def _remove_containers(scratch: Path) -> None:
+    """Remove the run's containers: the SDK leaves stopped ones behind, and running ones when something fails."""
     listing = _ask("docker", "ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{WORKING_DIR}"}}}}') or ""
     rows = [line.split(maxsplit=1) for line in listing.splitlines()]
     ours = [row[0] for row in rows if len(row) == 2 and Path(row[1]).is_relative_to(scratch)]
@@ -98,11 +98,11 @@ def remove_containers(scratch: Path) -> None:
 
 
 def _remove_folder(folder: Path, image: str) -> None:
-    """What a container has written belongs to root: for any other user, a container hands it over first."""
+    """Remove the folder. Its files belong to root: for any other user a container changes their owner first."""
     if os.getuid() != 0:
         mount, owner = f"{folder}:/folder", f"{os.getuid()}:{os.getgid()}"
         _ask("docker", "run", "--rm", "--network", "none", "-v", mount, image, "chown", "-R", owner, "/folder")
-    # This also runs after an error, which must not be hidden behind another one.
+    # An error here would hide the one that may have ended the run.
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         sys.stderr.write(f"{folder} could not be removed: sudo rm -r {folder}\n")
@@ -118,8 +118,8 @@ def open_scratch(image: str) -> Iterator[Path]:
     finally:
         # A second, impatient Ctrl-C would end the clean-up half-way.
         earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        remove_containers(scratch)
-        # Docker itself would remove the network of somebody else's stopped containers, too.
+        _remove_containers(scratch)
+        # Only an unused one: Docker would also remove the network of somebody else's stopped containers.
         if not had_network and not (_ask("docker", "ps", "--all", "--quiet", "--filter", f"network={NETWORK}") or ""):
             _ask("docker", "network", "rm", NETWORK)
         _remove_folder(scratch, image)

@@ -24,12 +24,12 @@ def format_columns(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for first, *rest in rows:
         cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
     return "\n".join(lines)
 
 
 def format_costs(models: Mapping[str, Seconds], path: Path = PRICES_FILE) -> str:
-    """What those seconds would cost on each instance type, by the model's title, and what these numbers are not."""
+    """A table: what the seconds of each model, by its title, would cost on each instance type."""
     prices = json.loads(path.read_text(encoding="utf-8"))
     rows = [[prices["currency"], "an hour"]]
     for title, seconds in models.items():

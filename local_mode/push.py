@@ -26,7 +26,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 def _run_docker(*arguments: str, given: str | None = None, shown: bool = False) -> str:
-    """What docker prints; it is on the terminal at once when ``shown``."""
+    """Run docker and return what it prints; when ``shown``, docker prints to the terminal and the text is empty."""
     pipe = None if shown else subprocess.PIPE
     try:
         done = subprocess.run(["docker", *arguments], input=given, stdout=pipe, stderr=pipe, text=True, check=False)
@@ -38,7 +38,7 @@ def _run_docker(*arguments: str, given: str | None = None, shown: bool = False) 
 
 
 def _provide_repository(client: Any, name: str) -> str:
-    """The address of the repository."""
+    """Make the repository if there is none; its address."""
     try:
         found = client.describe_repositories(repositoryNames=[name])["repositories"][0]
     except client.exceptions.RepositoryNotFoundException:
@@ -49,7 +49,7 @@ def _provide_repository(client: Any, name: str) -> str:
 def push(image: str, repository: str, tag: str) -> str:
     """Push the local ``image``; its address in ECR. Ends the program when SageMaker would refuse the image."""
     if not _REPOSITORY.fullmatch(repository) or not _TAG.fullmatch(tag):
-        sys.exit(f"{repository}:{tag} is no name in ECR: small letters and digits, with . _ - / between them")
+        sys.exit(f"{repository}:{tag} is no name in ECR: take small letters and digits, with . _ - / between them")
     platform = _run_docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", image)
     if platform != PLATFORM:
         sys.exit(f"{image} is for {platform}, SageMaker runs {PLATFORM}: docker/build.sh --platform {PLATFORM}")

@@ -19,12 +19,12 @@ JOBS = ("training_job", "hyper_parameter_tuning_job", "transform_job")
 
 
 def describe_end(name: str) -> str:
-    """What to type to end it."""
+    """The command that ends it."""
     return f"{sys.executable} {__file__} {name}"
 
 
 def _call(client: Any, verb: str, kind: str, name: str) -> str:
-    """Ask AWS to do it; empty, or why it does not."""
+    """Ask AWS to do it; why AWS did not, or an empty text."""
     try:
         getattr(client, f"{verb}_{kind}")(**{f"{kind.title().replace('_', '')}Name": name})
     except ClientError as error:
@@ -33,9 +33,9 @@ def _call(client: Any, verb: str, kind: str, name: str) -> str:
 
 
 def remove_endpoint(client: Any, name: str) -> dict[str, str]:
-    """Remove the endpoint, its configuration and its model of that name; why not, for those that stay.
+    """Remove the endpoint, the configuration and the model of that name; for each, why AWS did not, or an empty text.
 
-    Ends the program if the endpoint stays, as one that is still being made does: it needs the other two.
+    Ends the program if the endpoint stays, as one does that is still being made: it needs the other two.
     """
     problem = _call(client, "delete", "endpoint", name)
     if problem and not _call(client, "describe", "endpoint", name):
@@ -45,13 +45,13 @@ def remove_endpoint(client: Any, name: str) -> dict[str, str]:
 
 
 def announce(session: Any, kind: str, name: str) -> None:
-    """Say, before it is started on AWS, how to end it when this program no longer does."""
+    """Say, before it is started on AWS, how to end it after this program has been stopped."""
     if not session.local_mode:
         sys.stdout.write(f"{kind} {name}; it goes on without this program; to end it: {describe_end(name)}\n")
 
 
 def main() -> None:
-    """Try each kind, and show what AWS says."""
+    """Stop or remove whatever has the name, and show what AWS says of each kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of a job or an endpoint")
     name, client = parser.parse_args().name, boto3.client("sagemaker")

@@ -6,7 +6,7 @@
     python local_mode/train_deploy_v2.py --instance_type ml.g4dn.xlarge --image ... --role ... --bucket ...
 
 FOLDER holds the channels: train, train_annotation, validation, validation_annotation, and maybe label_map.
-All calls of the SDK are here; docs/byoc.md tells of AWS.
+All calls of the SDK are here. docs/byoc.md describes a run on AWS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import boto3
 from example import run
-from job import OBJECTIVE, Ask, Job, ask_endpoint
+from job import OBJECTIVE, Ask, SdkJob, ask_endpoint
 from machine import CONFIG, check_machine, heeding_signals, open_scratch, stay_local
 from sagemaker import Session
 from sagemaker.config import load_sagemaker_config
@@ -52,7 +52,7 @@ def open_session(image: str, port: int = 8080) -> Iterator[LocalSession]:
         yield session
 
 
-def _build_estimator(session: Session, job: Job) -> Estimator:
+def _build_estimator(session: Session, job: SdkJob) -> Estimator:
     return Estimator(
         job.image,
         job.role,
@@ -69,11 +69,11 @@ def _build_estimator(session: Session, job: Job) -> Estimator:
     )
 
 
-def _build_inputs(job: Job) -> dict[str, TrainingInput]:
+def _build_inputs(job: SdkJob) -> dict[str, TrainingInput]:
     return {channel: TrainingInput(address) for channel, address in job.channels.items()}
 
 
-def train(session: Session, job: Job) -> str:
+def train(session: Session, job: SdkJob) -> str:
     """Run a training job, whose log comes to standard output; the address of its model. RuntimeError when it fails."""
     estimator = _build_estimator(session, job)
     announce(session, "training job", job.name)
@@ -82,7 +82,7 @@ def train(session: Session, job: Job) -> str:
     return str(estimator.model_data)
 
 
-def tune(session: Session, job: Job, ranges: Mapping[str, Any], max_jobs: int, max_parallel_jobs: int) -> str:
+def tune(session: Session, job: SdkJob, ranges: Mapping[str, Any], max_jobs: int, max_parallel_jobs: int) -> str:
     """Search for the hyperparameters with the greatest validation:mIOU; the best training job."""
     limits = {"max_jobs": max_jobs, "max_parallel_jobs": max_parallel_jobs}
     tuner = HyperparameterTuner(_build_estimator(session, job), OBJECTIVE, dict(ranges), METRIC_DEFINITIONS, **limits)
@@ -91,12 +91,12 @@ def tune(session: Session, job: Job, ranges: Mapping[str, Any], max_jobs: int, m
     return str(tuner.best_training_job())
 
 
-def _build_model(session: Session, job: Job, model: str) -> Model:
+def _build_model(session: Session, job: SdkJob, model: str) -> Model:
     return Model(job.image, model, job.role, name=job.name, sagemaker_session=session)
 
 
 @contextmanager
-def deployed_endpoint(session: Session, job: Job, model: str) -> Iterator[Ask]:
+def deployed_endpoint(session: Session, job: SdkJob, model: str) -> Iterator[Ask]:
     """Start an endpoint for the model at that address, and remove it at the end, also when it did not start."""
     announce(session, "endpoint", job.name)
     try:
@@ -111,7 +111,7 @@ def deployed_endpoint(session: Session, job: Job, model: str) -> Iterator[Ask]:
             remove_endpoint(session.sagemaker_client, job.name)
 
 
-def transform(session: Session, job: Job, model: str, photos: str, output: str) -> None:
+def transform(session: Session, job: SdkJob, model: str, photos: str, output: str) -> None:
     """Send every photo below an address; the answer to a.jpg is a.jpg.out."""
     # SingleRecord: with the default, local mode takes every file for text.
     transformer = _build_model(session, job, model).transformer(

@@ -6,7 +6,7 @@
     python local_mode/train_deploy_v3.py --instance_type ml.g4dn.xlarge --image ... --role ... --bucket ...
 
 FOLDER holds the channels: train, train_annotation, validation, validation_annotation, and maybe label_map.
-All calls of the SDK are here; docs/byoc.md tells of AWS.
+All calls of the SDK are here. docs/byoc.md describes a run on AWS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import boto3
 from example import run
-from job import OBJECTIVE, Ask, Job, ask_endpoint, get_path
+from job import OBJECTIVE, Ask, SdkJob, ask_endpoint, get_path
 from machine import check_machine, heeding_signals, open_scratch, stay_local
 from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.local import LocalSession
@@ -52,8 +52,8 @@ def open_session(image: str, port: int = 8080) -> Iterator[LocalSession]:
         yield session
 
 
-def _choose_place(session: Session, job: Job) -> dict[str, Any]:
-    """What a trainer is told in local mode, and on AWS."""
+def _choose_place(session: Session, job: SdkJob) -> dict[str, Any]:
+    """The arguments of a trainer that say where it trains and where its results go."""
     if session.local_mode:
         root = tempfile.mkdtemp(dir=session.config["local"]["container_root"])
         return {"training_mode": Mode.LOCAL_CONTAINER, "local_container_root": root}
@@ -66,7 +66,7 @@ def _choose_place(session: Session, job: Job) -> dict[str, Any]:
     }
 
 
-def _build_trainer(session: Session, job: Job) -> ModelTrainer:
+def _build_trainer(session: Session, job: SdkJob) -> ModelTrainer:
     """The training job; without source_code, the image itself trains."""
     trainer = ModelTrainer(
         training_image=job.image,
@@ -87,19 +87,19 @@ def _build_trainer(session: Session, job: Job) -> ModelTrainer:
     )
 
 
-def _build_inputs(session: Session, job: Job) -> list[configs.InputData]:
+def _build_inputs(session: Session, job: SdkJob) -> list[configs.InputData]:
     sources = {name: str(get_path(at)) if session.local_mode else at for name, at in job.channels.items()}
     return [configs.InputData(channel_name=name, data_source=source) for name, source in sources.items()]
 
 
-def train(session: Session, job: Job) -> str:
+def train(session: Session, job: SdkJob) -> str:
     """Run a training job, whose log is shown; the address of its model. RuntimeError when it fails in local mode."""
     trainer, inputs = _build_trainer(session, job), _build_inputs(session, job)
     if not session.local_mode:
         # The log of the job comes by Python's logging, which SDK v3 leaves to the program.
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
         trainer.train(inputs, wait=False, logs=False)
-        # SDK v3 puts the time behind the name that it is given.
+        # SDK v3 has put the time behind the name.
         started = trainer._latest_training_job
         announce(session, "training job", started.training_job_name)
         started.wait(logs=True)
@@ -114,7 +114,7 @@ def train(session: Session, job: Job) -> str:
     return f"{job.output}/model.tar.gz"
 
 
-def tune(session: Session, job: Job, ranges: Mapping[str, Any], max_jobs: int, max_parallel_jobs: int) -> str:
+def tune(session: Session, job: SdkJob, ranges: Mapping[str, Any], max_jobs: int, max_parallel_jobs: int) -> str:
     """Search for the hyperparameters with the greatest validation:mIOU; the best training job."""
     limits = {"max_jobs": max_jobs, "max_parallel_jobs": max_parallel_jobs}
     tuner = HyperparameterTuner(_build_trainer(session, job), OBJECTIVE, dict(ranges), METRIC_DEFINITIONS, **limits)
@@ -123,13 +123,13 @@ def tune(session: Session, job: Job, ranges: Mapping[str, Any], max_jobs: int, m
     return str(tuner.best_training_job())
 
 
-def _create_model(session: Session, job: Job, model: str) -> None:
+def _create_model(session: Session, job: SdkJob, model: str) -> None:
     container = {"Image": job.image, "ModelDataUrl": model, "Environment": {}}
     session.sagemaker_client.create_model(ModelName=job.name, PrimaryContainer=container, ExecutionRoleArn=job.role)
 
 
 @contextmanager
-def deployed_endpoint(session: Session, job: Job, model: str) -> Iterator[Ask]:
+def deployed_endpoint(session: Session, job: SdkJob, model: str) -> Iterator[Ask]:
     """Start an endpoint for the model at that address, and remove it at the end, also when it did not start.
 
     The calls are those of boto3's client, which LocalSession's answers, too. ModelBuilder cannot do this in local mode:
@@ -151,7 +151,7 @@ def deployed_endpoint(session: Session, job: Job, model: str) -> Iterator[Ask]:
             remove_endpoint(client, job.name)
 
 
-def transform(session: Session, job: Job, model: str, photos: str, output: str) -> None:
+def transform(session: Session, job: SdkJob, model: str, photos: str, output: str) -> None:
     """Send every photo below an address; the answer to a.jpg is a.jpg.out."""
     _create_model(session, job, model)
     transformer = Transformer(

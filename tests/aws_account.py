@@ -36,7 +36,7 @@ def made_up_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-class Call(NamedTuple):
+class AwsCall(NamedTuple):
     """A call of AWS: ``sagemaker``, ``CreateModel``, and what was sent."""
 
     service: str
@@ -44,18 +44,18 @@ class Call(NamedTuple):
     sent: dict[str, Any]
 
 
-class Run(NamedTuple):
+class CommandRun(NamedTuple):
     """What a command has printed and called."""
 
     output: str
-    calls: Sequence[Call]
+    calls: Sequence[AwsCall]
 
     def find(self, operation: str) -> list[dict[str, Any]]:
         """What was sent at each call of this operation."""
         return [call.sent for call in self.calls if call.operation == operation]
 
 
-def run_on_aws(python: Path, folder: Path, commands: Mapping[str, str]) -> Mapping[str, Run]:
+def run_on_aws(python: Path, folder: Path, commands: Mapping[str, str]) -> Mapping[str, CommandRun]:
     """Run the commands in ``folder``, in one process under the Python of an SDK, each in an account of its own."""
     runner, packages, calls = ROOT / "tests" / "aws_runner.py", sysconfig.get_path("purelib"), folder / "calls"
     environment = build_environment("AWS_", "SAGEMAKER_", HOME=str(folder), OMP_NUM_THREADS="1", **CREDENTIALS)
@@ -63,6 +63,6 @@ def run_on_aws(python: Path, folder: Path, commands: Mapping[str, str]) -> Mappi
     assert done.returncode == 0, done.stdout
     lines = [json.loads(line) for line in calls.read_text(encoding="utf-8").splitlines()]
     return {
-        name: Run(output, [Call(*call) for of, *call in lines if of == number])
+        name: CommandRun(output, [AwsCall(*call) for of, *call in lines if of == number])
         for number, (name, output) in enumerate(zip(commands, done.stdout.split("\f")[:-1], strict=True))
     }

@@ -1,4 +1,4 @@
-"""Archives that no program writes: lengths that are wrong, names that lead out, members that are no files."""
+"""Archives that no program writes: wrong lengths, and members that are no files."""
 
 from __future__ import annotations
 
@@ -45,11 +45,8 @@ LENGTHS: Mapping[str, bytes] = {
 """Archives whose headers claim too much."""
 
 REFUSED_MEMBERS: Mapping[str, tuple[tuple[str, bytes, dict[str, Any]], ...]] = {
-    "up from a folder": (("code/../../x", b"x", {}),),
-    "absolute": (("/tmp/x", b"x", {}),),
     "link": ((BEST, b"", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),),
     "hard link": ((BEST, b"", {"type": tarfile.LNKTYPE, "linkname": "a"}),),
     "device": ((BEST, b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5}),),
     "sparse file": ((BEST, b"", {"type": tarfile.GNUTYPE_SPARSE}),),
-    "twice, with a dot": ((BEST, b"one", {}), (f"./{BEST}", b"two", {})),
 }

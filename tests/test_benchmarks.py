@@ -68,7 +68,7 @@ def test_make_bench_names_the_stages_and_the_photos() -> None:
 
 
 def test_ratio_is_taken_round_by_round() -> None:
-    from benchmarks.row import AT_MOST, Row, build_ratio_row, format_table
+    from benchmarks.row import AT_MOST, ResultRow, build_ratio_row, format_table
 
     # The machine was half as fast in the second round: the ratio is 2 all the same.
     row = build_ratio_row("a stage", "a peer", "photos/s", [4.0, 2.0, 4.0], [2.0, 1.0, 2.0], 2.5)
@@ -76,7 +76,7 @@ def test_ratio_is_taken_round_by_round() -> None:
     lower = build_ratio_row("less is better", "a peer", "MB", [1.0, 1.0], [2.0, 4.0], 0.5, AT_MOST)
     assert lower.value == pytest.approx(0.375)
     assert lower.is_met
-    table = format_table([row, Row("a share", "-", "%", 99.996, None, 99.996)])
+    table = format_table([row, ResultRow("a share", "-", "%", 99.996, None, 99.996)])
     assert "| a stage | a peer | 4 | 2 | photos/s | 2 (2.00 to 2.00) | >= 2.5 | NO |" in table
     assert "| 99.996 | - | % | 99.996 | - | - |" in table
 
@@ -129,30 +129,18 @@ def test_data_that_is_not_the_data_set_stops_before_anything_is_measured(
     assert f"{pets} is not the unpacked Oxford-IIIT Pet data set: expected images/NAME.jpg, " in printed
 
 
-def test_service_tells_the_memory_of_all_its_processes(tmp_path: Path) -> None:
-    """A child process holds the memory, and the server says 503 before it says 200."""
-    from benchmarks import service
+def test_service_is_ready_answers_and_tells_the_memory_of_all_its_processes(
+    trained_model: Path, drawn_channels: Mapping[str, Path], tmp_path: Path
+) -> None:
+    from benchmarks.service import Service, ServiceError, ask
 
-    program = tmp_path / "server.py"
-    program.write_text(
-        "import http.server, subprocess, sys\n"
-        "child = 'import sys; held = bytearray(b\"1\" * 50_000_000); print(flush=True); sys.stdin.read()'\n"
-        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
-        "holder = subprocess.Popen([sys.executable, '-c', child], **pipes)\n"
-        "holder.stdout.readline()\n"
-        "codes = iter([503])\n"
-        "class Handler(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n"
-        "        self.send_response(next(codes, 200))\n"
-        "        self.end_headers()\n"
-        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
-    )
-    port = service.find_free_port()
-    with service.Service([sys.executable, str(program), str(port)], port, log=tmp_path / "log") as server:
-        answer, most = server.watch_pss_mb(lambda: "an answer")
-        assert answer == "an answer"
-        assert 50 < most < 200
-    with pytest.raises(service.ServiceError, match="has ended"):
+    photo = next(drawn_channels["validation"].iterdir())
+    with Service(trained_model, tmp_path / "log") as server:
+        seconds, most = server.watch_pss_mb(lambda: ask(server.port, photo, clients=2, requests=2))
+        assert len(seconds) == 4
+        # The weights of resnet-18, which another process than the first one holds, are more than 45 MB.
+        assert most > 80
+    with pytest.raises(ServiceError, match="has ended"):
         server.read_pss_mb()
 
 
@@ -181,32 +169,24 @@ def test_failing_variant_says_so() -> None:
         pass
 
 
-def test_other_stages_go_on_after_one_that_fails(
+def test_a_failing_stage_and_a_busy_machine_are_told_and_the_rest_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], measure_stages: Callable[..., int]
 ) -> None:
-    from benchmarks.row import Row
+    from benchmarks.row import AT_MOST, ResultRow
 
-    def fail(_scratch: Path) -> list[Row]:
-        raise FileNotFoundError("no java")
+    def fail(_scratch: Path) -> list[ResultRow]:
+        raise FileNotFoundError("no weights")
 
-    assert measure_stages(engine=fail, server=lambda _scratch: [Row("a stage", "-", "ms", 3.0, None, 3.0, 4.0)]) == 1
+    row = ResultRow("a stage", "-", "ms", 3.0, None, 3.0, 4.0, AT_MOST)
+    assert measure_stages(1.234, engine=fail, server=lambda _scratch: [row]) == 1
     printed = capsys.readouterr()
     assert "| a stage | - | 3 |" in printed.out
+    assert "- server: measured at load 1.23: the machine was busy" in printed.out
     assert printed.err.splitlines()[-1] == "not measured, see the messages above: engine"
     content = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert content["stages"]["engine"] == {"error": "no java"}
-
-
-def test_results_are_kept_as_json_and_a_busy_machine_is_marked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], measure_stages: Callable[..., int]
-) -> None:
-    from benchmarks.row import AT_MOST, Row
-
-    row = Row("a stage", "-", "ms", 3.0, None, 3.0, 4.0, AT_MOST)
-    assert measure_stages(1.234, engine=lambda _scratch: [row]) == 0
-    assert "- engine: measured at load 1.23: the machine was busy" in capsys.readouterr().out
-    content = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert content["stages"]["engine"] == {"error": "no weights"}
+    assert content["stages"]["server"]["load"] == 1.234
     assert content["rows"][0]["is_met"] is True
-    assert content["stages"]["engine"]["load"] == 1.234
     assert content["machine"]["cores"] >= 1
     assert content["data"]["source"] == "drawn"
+    assert measure_stages(server=lambda _scratch: [row]) == 0

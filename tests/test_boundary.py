@@ -8,13 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gluonseg.predict.boundary import (
-    compute_boundary_f,
-    compute_class_means,
-    compute_mean_boundary_f,
-    compute_tolerance,
-    fill_ignored,
-)
+from gluonseg.predict.boundary import compute_boundary_f, compute_class_means, compute_mean_boundary_f, fill_ignored
 
 Mask = npt.NDArray[np.uint8]
 CLASSES = 4
@@ -34,13 +28,9 @@ def list_contour(class_ids: Mask, class_id: int) -> list[tuple[int, int]]:
 def measure_f(truth: Mask, predicted: Mask, class_id: int) -> float:
     limit = math.ceil(0.0075 * math.sqrt(truth.shape[0] ** 2 + truth.shape[1] ** 2))
     a, b = list_contour(truth, class_id), list_contour(predicted, class_id)
-    if not a and not b:
-        return float("nan")
-    if not a or not b:
-        return 0.0
     distance = np.array([[math.dist(p, q) for q in b] for p in a])
     recall, precision = (distance.min(axis=1) <= limit).mean(), (distance.min(axis=0) <= limit).mean()
-    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+    return float(2 * precision * recall / (precision + recall))
 
 
 def draw_blocks(seed: int, height: int, width: int, ignored: float = 0.0) -> Mask:
@@ -51,18 +41,17 @@ def draw_blocks(seed: int, height: int, width: int, ignored: float = 0.0) -> Mas
     return np.ascontiguousarray(np.kron(blocks, np.ones((5, 5), dtype=np.uint8))[:height, :width])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_masks_agree_with_the_definition(seed: int) -> None:
     truth = draw_blocks(seed, 33, 47)
-    predicted = np.roll(truth, 1 + seed % 3, axis=seed % 2)
+    predicted = np.roll(truth, 1 + seed, axis=seed)
     expected = [measure_f(truth, predicted, class_id) for class_id in range(CLASSES)]
     assert len({round(value, 3) for value in expected}) > 1
     np.testing.assert_allclose(compute_boundary_f(truth, predicted, CLASSES), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_ignored_pixels_take_a_nearest_class(seed: int) -> None:
-    truth = draw_blocks(seed, 33, 47, ignored=0.4)
+def test_ignored_pixels_take_a_nearest_class() -> None:
+    truth = draw_blocks(0, 33, 47, ignored=0.4)
     filled = fill_ignored(truth, truth != 255)
     np.testing.assert_array_equal(filled[truth != 255], truth[truth != 255])
     places = np.argwhere(truth != 255)
@@ -72,31 +61,30 @@ def test_ignored_pixels_take_a_nearest_class(seed: int) -> None:
         assert filled[y, x] in truth[nearest[:, 0], nearest[:, 1]]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_what_is_predicted_on_ignored_pixels_is_left_out(seed: int) -> None:
-    truth = draw_blocks(seed, 33, 47, ignored=0.4)
-    predicted = np.where(truth == 255, draw_blocks(seed + 9, 33, 47), truth)
+def test_what_is_predicted_on_ignored_pixels_is_left_out() -> None:
+    truth = draw_blocks(1, 33, 47, ignored=0.4)
+    predicted = np.where(truth == 255, draw_blocks(9, 33, 47), truth)
     np.testing.assert_array_equal(compute_boundary_f(truth, predicted, CLASSES), 1.0)
-    one, two = np.roll(predicted, 3, axis=0), np.roll(predicted, 3, axis=0)
-    two[truth == 255] = 1
-    found = compute_boundary_f(truth, one, CLASSES)
+    shifted = np.roll(predicted, 3, axis=0)
+    found = compute_boundary_f(truth, shifted, CLASSES)
     assert (found < 1).all()
-    np.testing.assert_array_equal(compute_boundary_f(truth, two, CLASSES), found)
+    shifted[truth == 255] = 1
+    np.testing.assert_array_equal(compute_boundary_f(truth, shifted, CLASSES), found)
 
 
-@pytest.mark.parametrize(("column", "expected"), [(76, 0.0), (77, 0.0), (78, 1.0), (80, 1.0), (82, 1.0), (83, 0.0)])
-def test_an_ignored_band_has_its_contour_in_the_middle(column: int, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("ignored", "column", "expected"),
+    [
+        *((slice(0), column, expected) for column, expected in ((77, 0), (78, 1), (80, 1), (82, 1), (83, 0))),
+        # An ignored band has its contour in the middle.
+        *((slice(78, 82), column, expected) for column, expected in ((77, 0), (78, 1), (82, 1), (83, 0))),
+    ],
+)
+def test_an_edge_is_matched_within_the_tolerance_and_not_beyond(ignored: slice, column: int, expected: float) -> None:
+    """Two pixels: 0.75 % of the diagonal, 200, is 1.5."""
     truth, predicted = np.zeros((120, 160), dtype=np.uint8), np.zeros((120, 160), dtype=np.uint8)
-    truth[:, 80:], truth[:, 78:82] = 1, 255
-    predicted[:, column:] = 1
-    np.testing.assert_array_equal(compute_boundary_f(truth, predicted, 2), expected)
-
-
-@pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (1, 1.0), (2, 1.0), (3, 0.0)])
-def test_an_edge_is_matched_within_the_tolerance_and_not_beyond(shift: int, expected: float) -> None:
-    truth, predicted = np.zeros((120, 160), dtype=np.uint8), np.zeros((120, 160), dtype=np.uint8)
-    assert compute_tolerance(120, 160) == 2  # 0.75 % of the diagonal, 200, is 1.5
-    truth[:, 80:], predicted[:, 80 + shift :] = 1, 1
+    truth[:, 80:], predicted[:, column:] = 1, 1
+    truth[:, ignored] = 255
     np.testing.assert_array_equal(compute_boundary_f(truth, predicted, 3), [expected, expected, np.nan])
 
 
@@ -128,13 +116,5 @@ def test_means_go_over_the_photos_of_a_class_and_then_over_the_classes() -> None
     scores = [np.array([1.0, 0.5, nan, nan]), np.array([0.5, nan, 0.0, nan])]
     np.testing.assert_array_equal(compute_class_means(scores), [0.75, 0.5, 0.0, nan])
     assert compute_mean_boundary_f(scores) == pytest.approx(1.25 / 3)
-
-
-@pytest.mark.parametrize("scores", [[], [np.full(3, np.nan)]])
-def test_without_a_contour_there_is_no_score(scores: list[npt.NDArray[np.float64]]) -> None:
-    assert compute_mean_boundary_f(scores) is None
-
-
-def test_masks_of_different_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="differ in shape"):
-        compute_boundary_f(np.zeros((4, 5), dtype=np.uint8), np.zeros((5, 4), dtype=np.uint8), 2)
+    assert compute_mean_boundary_f([]) is None
+    assert compute_mean_boundary_f([np.full(3, nan)]) is None

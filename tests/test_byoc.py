@@ -17,7 +17,7 @@ import boto3
 import botocore.session
 import pytest
 
-from aws_account import Run, made_up_account, run_on_aws
+from aws_account import CommandRun, made_up_account, run_on_aws
 from docker_engine import FindSdk
 from gluonseg import METRIC_DEFINITIONS
 from gluonseg.errors import UserError
@@ -26,7 +26,7 @@ from repository import ROOT, read_blocks, read_commands
 PAGE = "docs/byoc.md"
 COMMANDS = read_commands(PAGE)
 PROGRAM = re.compile(r"\.venv-sdk-v2/bin/python (local_mode/(\w+)\.py .*)")
-Runs = Mapping[str, Run]
+CommandRuns = Mapping[str, CommandRun]
 
 
 def test_every_command_is_covered() -> None:
@@ -51,7 +51,7 @@ def list_commands() -> dict[str, str]:
 @pytest.fixture(scope="module", params=["v2", "v3"])
 def runs(
     request: pytest.FixtureRequest, find_sdk: FindSdk, few_photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Runs:
+) -> CommandRuns:
     """The commands of the page on few photos with an SDK, and with SDK v2 the code of the page, as ``page``."""
     folder = tmp_path_factory.mktemp("byoc")
     commands = list_commands()
@@ -69,7 +69,7 @@ def runs(
     return found
 
 
-def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(runs: Runs) -> None:
+def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(runs: CommandRuns) -> None:
     run = runs["train_deploy_v2"]
     assert "image/png = application/x-protobuf = batch transform" in run.output
     assert "mIOU of the last epoch 0.500" in run.output
@@ -79,7 +79,7 @@ def test_a_run_ends_with_equal_masks_and_leaves_nothing_that_costs(runs: Runs) -
         assert made == {sent[f"{part}Name"] for sent in run.find(f"Delete{part}")}
 
 
-def test_what_a_training_job_is_told(runs: Runs) -> None:
+def test_what_a_training_job_is_told(runs: CommandRuns) -> None:
     (job,) = runs["train_deploy_v2"].find("CreateTrainingJob")
     channels = {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in job["InputDataConfig"]}
     assert list(channels) == ["train", "train_annotation", "validation", "validation_annotation", "label_map"]
@@ -93,7 +93,7 @@ def test_what_a_training_job_is_told(runs: Runs) -> None:
     assert endpoint["ProductionVariants"][0]["InstanceType"] == "ml.m5.xlarge"
 
 
-def test_spot_training_has_checkpoints(runs: Runs) -> None:
+def test_spot_training_has_checkpoints(runs: CommandRuns) -> None:
     (job,) = runs["--spot"].find("CreateTrainingJob")
     assert job["EnableManagedSpotTraining"]
     assert job["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
@@ -101,7 +101,7 @@ def test_spot_training_has_checkpoints(runs: Runs) -> None:
     assert job["CheckpointConfig"].get("LocalPath", "/opt/ml/checkpoints") == "/opt/ml/checkpoints"
 
 
-def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(runs: Runs) -> None:
+def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(runs: CommandRuns) -> None:
     run = runs["--tune"]
     (job,) = run.find("CreateHyperParameterTuningJob")
     config = job["HyperParameterTuningJobConfig"]
@@ -116,7 +116,7 @@ def test_a_search_has_the_ranges_of_the_built_in_and_deploys_the_best(runs: Runs
     assert best.endswith("/FakeTrainingJobName/output/model.tar.gz")
 
 
-def test_an_endpoint_of_a_model_that_is_there_stays(runs: Runs) -> None:
+def test_an_endpoint_of_a_model_that_is_there_stays(runs: CommandRuns) -> None:
     run = runs["--keep_endpoint"]
     assert run.find("CreateTrainingJob") == run.find("DeleteEndpoint") == []
     (endpoint,) = run.find("CreateEndpoint")
@@ -124,7 +124,7 @@ def test_an_endpoint_of_a_model_that_is_there_stays(runs: Runs) -> None:
     assert endpoint["EndpointName"] not in [sent["ModelName"] for sent in run.find("DeleteModel")]
 
 
-def test_stop_shows_what_aws_says(runs: Runs) -> None:
+def test_stop_shows_what_aws_says(runs: CommandRuns) -> None:
     output = runs["stop"].output
     assert output.count("gluonseg-drawn: ") == 6
     assert "hyper parameter tuning job gluonseg-drawn: gluonseg-drawn does not run" in output
@@ -143,7 +143,7 @@ def list_actions(policy: dict[str, Any]) -> set[str]:
     return {one for action in actions for one in ([action] if isinstance(action, str) else action)}
 
 
-def test_the_user_may_do_what_the_programs_do(runs: Runs) -> None:
+def test_the_user_may_do_what_the_programs_do(runs: CommandRuns) -> None:
     calls = [call for name, run in runs.items() if name != "page" for call in run.calls]
     renamed = {"sagemaker-runtime": "sagemaker", "ListObjectsV2": "ListBucket", "HeadObject": "GetObject"}
     used = {f"{renamed.get(one.service, one.service)}:{renamed.get(one.operation, one.operation)}" for one in calls}
@@ -224,6 +224,6 @@ def test_data_in_s3_is_not_copied(cloud: Any, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     cloud.add_options(parser)
     options = parser.parse_args(["--bucket", "b", "--role", "r", "--s3_data", "s3://other/data"])
-    job = importlib.import_module("job").Job("image", {}, {"train": "file:///train"}, "file:///out")
+    job = importlib.import_module("job").SdkJob("image", {}, {"train": "file:///train"}, "file:///out")
     moved = cloud.move_to_s3(None, job, tmp_path, options)
     assert moved.channels == {"train": "s3://other/data/train/"}

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from gluonseg.data.check.diagnosis import diagnose_labels
-from gluonseg.data.check.doctor import check_channels, format_report
+from gluonseg.data.check.doctor import format_report
 from gluonseg.data.check.findings import Finding
 from gluonseg.data.label_channel import LabelMaps, read_label_maps
 from gluonseg.errors import FAILURE_LIMIT, DataError, describe_failure
 from gluonseg.labels import default_label_map, mapped_label_map, parse_label_map, scale_label_map
-from small_data import CHANNELS, HEIGHT, WIDTH, SmallData
+from small_data import HEIGHT, WIDTH, SmallData
 
 
 @pytest.fixture
@@ -113,7 +113,6 @@ def _blank(label: int, *names: str) -> Callable[[SmallData], object]:
 ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
     ("missing", _remove("train"), "missing_channel", "the channel train is missing"),
     ("empty", _empty_but_hidden, "empty_channel", "the channel train holds no images"),
-    ("no masks", _remove("train_annotation"), "missing_channel", "the channel train_annotation is missing"),
     ("JPEG masks alone", _jpeg_masks, "empty_channel", "train_annotation holds no masks. Masks must be PNG files"),
     ("no mask", _remove("train_annotation/t1.png"), "image_without_mask", "1 images of train have no mask .*: t1"),
     ("no image", _remove("validation/v0.jpg"), "mask_without_image", "1 masks of validation_annotation .*: v0"),
@@ -171,11 +170,13 @@ def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: st
     assert str(report.errors[0]) in format_report(report)
 
 
-def test_names_that_only_look_alike_are_pointed_out(data: SmallData) -> None:
-    data.path("train/t0.jpg").rename(data.path("train/T0.jpg"))
+@pytest.mark.parametrize(("image", "mask"), [("T0", "t0"), ("caf\u00e9", "cafe\u0301"), ("t0 ", "t0")])
+def test_names_that_only_look_alike_are_pointed_out(data: SmallData, image: str, mask: str) -> None:
+    data.path("train/t0.jpg").rename(data.path(f"train/{image}.jpg"))
+    data.path("train_annotation/t0.png").rename(data.path(f"train_annotation/{mask}.png"))
     report = data.check()
     assert _kinds(report.errors) == ["image_without_mask", "mask_without_image"]
-    assert "Names must be equal, 'T0' and 't0' are not" in str(report.errors[0])
+    assert f"Names must be equal, {image!r} and {mask!r} are not" in str(report.errors[0])
 
 
 def _copy_to_validation(data: SmallData) -> None:
@@ -238,13 +239,11 @@ def test_small_images_are_a_warning_only_when_the_crop_is_known(data: SmallData)
 
 MISTAKES: list[tuple[str, list[int], int | None, str, str]] = [
     ("black and white", [0, 255], 2, "black_and_white", '{"map": {"0": 0, "1": 255}}'),
-    ("black and white, unknown", [0, 255], None, "black_and_white", '{"map": {"0": 0, "1": 255}}'),
     ("shifted", [1, 2, 3], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
     ("shifted, with a hole", [1, 2, 3, 255], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
     ("shifted, one class more", [1, 2, 3], 4, "off_by_one", "and set num_classes to 3"),
     ("steps of 3", [0, 3, 6], 3, "scaled", '{"scale": 3}'),
     ("steps of 3, one missing", [0, 6, 9], 4, "scaled", '{"scale": 3}'),
-    ("half grey", [0, 128], 2, "scaled", '{"scale": 128}'),
     ("half grey and a hole", [0, 127, 255], 2, "scaled", '{"scale": 127}'),
     ("half grey and white", [0, 127, 255], 3, "scaled", '{"map": {"0": 0, "1": 127, "2": 255}}'),
     ("unknown scale", [0, 100, 200], None, "scaled", '{"scale": 100}'),
@@ -266,7 +265,7 @@ def test_likely_mistakes(labels: list[int], classes: int | None, kind: str, fix:
 
 @pytest.mark.parametrize(
     ("labels", "classes"),
-    [([0, 1, 2], 3), ([0, 1, 2, 255], 3), ([0, 2], 3), ([0, 1], None), ([2], 3), ([], 2), ([255], 2), ([0], 2)],
+    [([0, 1, 2, 255], 3), ([0, 2], 3), ([0, 1], None), ([2], 3), ([], 2), ([0], 2)],
 )
 def test_no_mistake(labels: list[int], classes: int | None) -> None:
     assert diagnose_labels(labels, classes) is None
@@ -285,6 +284,7 @@ def test_no_mistake(labels: list[int], classes: int | None) -> None:
 def test_the_fix_that_is_given_mends_the_data(data: SmallData, table: dict[int, int], classes: int) -> None:
     data.map_masks(table)
     report = data.check(classes)
+    assert report.errors, "one class alone, or labels out of range, would cost hours of training"
     text = "\n".join(str(finding) for finding in (*report.errors, *report.warnings))
     start = text.index("give the label map ") + len("give the label map ")
     content, _ = json.JSONDecoder().raw_decode(text[start:])
@@ -293,13 +293,6 @@ def test_the_fix_that_is_given_mends_the_data(data: SmallData, table: dict[int, 
     assert not mended.errors
     assert not mended.warnings
     assert (mended.histogram["train"] > 0).all()
-
-
-def test_labels_out_of_range_come_with_the_likely_mistake(data: SmallData) -> None:
-    data.map_masks({0: 1, 1: 2, 2: 3})
-    text = _only(data.check().errors, "out_of_range")
-    assert "5 masks hold labels out of range (label 3; 80 pixels in all" in text
-    assert 'To begin at 0, give the label map {"map": {"0": 1, "1": 2, "2": 3}}' in text
 
 
 def test_labels_outside_a_label_map(data: SmallData) -> None:
@@ -349,24 +342,12 @@ def test_num_classes_is_suggested(data: SmallData, table: dict[int, int], expect
     assert f"it would be {expected}" in format_report(report)
 
 
-def test_black_and_white_masks_stop_the_training(data: SmallData) -> None:
-    """White is 255, which is ignored: one class would be left, and hours of training would learn nothing."""
-    data.map_masks({1: 255, 2: 255})
-    found = _only(data.check(None).errors, "black_and_white")
-    assert '{"map": {"0": 0, "1": 255}}' in found
-
-
 def test_another_ignore_label(data: SmallData) -> None:
     data.map_masks({255: 99})
     assert "out_of_range" in _kinds(data.check().errors)
     report = data.check(ignore_label=99)
     assert not report.errors
     assert report.ignored == {"train": 3, "validation": 2}
-
-
-def test_pixel_limit(data: SmallData) -> None:
-    report = data.check(max_pixels=HEIGHT * WIDTH - 1)
-    assert "train/t0.jpg has 8x6 pixels, the limit is 47" in _only(report.errors, "unreadable")
 
 
 def test_one_split_can_be_checked_alone(data: SmallData) -> None:
@@ -395,15 +376,6 @@ def test_the_failure_text_begins_with_every_error(data: SmallData) -> None:
     assert "and 30 more" in str(caught.value)
 
 
-def test_a_photo_that_is_far_too_thin(data: SmallData) -> None:
-    data.image("validation", "v0.jpg", np.zeros((1, 20_000, 3), np.uint8))
-    data.mask("validation", "v0.png", np.zeros((1, 20_000), np.uint8))
-    assert data.check(crop_size=64).errors == ()
-    text = _only(data.check(crop_size=240).errors, "thin")
-    assert "1 photos are too thin: with a short side of crop_size 240, over 100000000 pixels: validation/v0.jpg" in text
-    assert "is 20000x1. Cut them into pieces" in text
-
-
 def test_file_names_cannot_break_lines_or_the_terminal(data: SmallData) -> None:
     name = "a\n\x1b[31m" + os.fsdecode(b"\xff")
     shutil.copy(data.path("train/t0.jpg"), data.path("train", f"{name}.jpg"))
@@ -421,13 +393,6 @@ def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: SmallDat
     renamed = data.check().fingerprints["train"]
     data.mask("train", "t1.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     assert len({first, renamed, data.check().fingerprints["train"]}) == 3
-
-
-def test_any_number_of_workers_gives_the_same_report(data: SmallData) -> None:
-    _one_bad_pixel(data)
-    channels = {name: data.path(name) for name in CHANNELS}
-    texts = {format_report(check_channels(channels, num_classes=3, workers=workers)) for workers in (1, 2, 7)}
-    assert len(texts) == 1
 
 
 def test_progress_is_told(data: SmallData) -> None:
@@ -474,11 +439,10 @@ def test_no_label_channel(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("train_label_map.json", b"{", r"label_map.train_label_map.json is not a JSON object"),
-        ("validation_label_map.json", b"[]", r"validation_label_map.json is not a JSON object: it holds a list"),
-        ("train_label_map.json", b" " * (2**20 + 1), "it has 1048577 bytes, the limit is 1048576"),
         ("class_names.json", b"\xff", "class_names.json is not JSON"),
         ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),
-        ("class_names.json", b'["a", "a"]', "2 different class names are needed"),
+        ("class_names.json", b'["a", "a "]', "'a' is empty, there twice, or not printable text"),
+        ("class_names.json", b'["a", "b\\nc"]', r"'b\\nc' is empty, there twice, or not printable text"),
     ],
 )
 def test_unusable_label_channels(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
 from gluonseg.cli import main
 from gluonseg.compare import child, runner
-from gluonseg.compare.plan import Comparison, build_comparison, read_comparison
-from gluonseg.compare.progress import Display, Progress, estimate_left, format_seconds
-from gluonseg.compare.runner import Interrupted, RunError, describe_end, hold_comparison, run_child, run_comparison
+from gluonseg.compare.child import RunError
+from gluonseg.compare.plan import build_comparison, find_stored_comparison
+from gluonseg.compare.progress import Display, Progress, format_seconds
+from gluonseg.compare.runner import Interrupted, call_in_process, run_comparison
 from gluonseg.data.channel import find_channels
 from gluonseg.errors import UserError
 from gluonseg.metrics import Confusion
 from gluonseg.predict.score import Score
-from gluonseg.report.record import FAILED, FINISHED, RunRecord, read_record
+from gluonseg.report.record import FAILED, FINISHED, read_record
 from gluonseg.sagemaker.stop_signal import STOP_SIGNALS, handling_signals
+from gluonseg.train.folder_lock import hold_folder
 from gluonseg.train.listener import EpochResult
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
+from process_tree import find_model_processes, is_running
 from program import build_environment, check_one_line
 
 Capture = pytest.CaptureFixture[str]
@@ -116,7 +118,7 @@ def test_what_is_kept_of_a_comparison(compared: _Compared) -> None:
     card = json.loads((compared.find(RUN) / "model" / "model_card.json").read_text())
     assert card["hyperparameters"] == record.hyperparameters
 
-    found = read_comparison(compared.out)
+    found = find_stored_comparison(compared.out)
     assert found is not None
     assert found["runs"] == [("fcn", "resnet-18", 1), ("psp", "resnet-18", 1)]
     assert found["hyperparameters"]["crop_size"] == "32"
@@ -126,25 +128,22 @@ def test_what_is_kept_of_a_comparison(compared: _Compared) -> None:
     assert found["hardware"]["cores"] >= 1
 
 
-class _Children:
-    """Stand in for the processes of the runs: ``steps`` are those that were asked for, ``errors`` what they raise."""
+class _Processes:
+    """Stands in for the processes of the runs: ``steps`` are those that were made, ``errors`` what they raise."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.errors: dict[str, RunError] = {}
 
-    def run(self, task: Mapping[str, Any], _log: Path, _display: Display, _keep_open: int) -> dict[str, Any]:
-        folder, kind = Path(task["run"]), "train" if "hyperparameters" in task else "score"
-        step = f"{folder.name.partition('_')[0]} {kind}"
-        self.steps.append(step)
-        if step in self.errors:
-            raise self.errors[step]
-        if kind == "score":
-            return {"score": dataclasses.asdict(SCORE)}
-        (folder / "model").mkdir(exist_ok=True)
-        for name in ("model_best.params", "hyperparams.json", "curves.json", "model_card.json"):
-            (folder / "model" / name).write_text("[]" if name == "curves.json" else "{}")
-        return {"earlier_seconds": 12.5, "peak_mb": 900.5}
+    def call(self, step: object, _display: Display, _channels: object, folder: Path, *_hyperparameters: object) -> Any:
+        name = f"{folder.name.partition('_')[0]} {'score' if step is child.score_run else 'train'}"
+        self.steps.append(name)
+        if name in self.errors:
+            raise self.errors[name]
+        if step is child.score_run:
+            return SCORE
+        (folder / "checkpoints" / "checkpoint-000001.params").touch()
+        return 12.5, 900.5
 
     def take_steps(self) -> list[str]:
         steps, self.steps = self.steps, []
@@ -152,87 +151,46 @@ class _Children:
 
 
 @pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> _Children:
-    stand_in = _Children()
-    monkeypatch.setattr(runner, "run_child", stand_in.run)
+def processes(monkeypatch: pytest.MonkeyPatch) -> _Processes:
+    stand_in = _Processes()
+    monkeypatch.setattr(runner, "call_in_process", stand_in.call)
     return stand_in
 
 
-def _build_comparison(channels: Path, out: Path, algorithms: str) -> Comparison:
-    lists = {"algorithms": algorithms, "backbones": "resnet-18", "seeds": "1"}
-    return build_comparison(channels, find_channels(channels), out, lists, GIVEN)
-
-
-def _run_fcn(channels: Path, out: Path) -> RunRecord:
-    """One try of a run."""
-    comparison = _build_comparison(channels, out, "fcn")
-    return runner._Runner(comparison, Display(io.StringIO()), 0).make_run(comparison.runs[0])
-
-
 def test_finished_runs_are_kept_and_failed_ones_made_again(
-    channels: Path, tmp_path: Path, children: _Children, monkeypatch: pytest.MonkeyPatch
+    channels: Path, tmp_path: Path, processes: _Processes
 ) -> None:
-    children.errors["psp train"] = RunError("out of memory")
-    monkeypatch.setattr(runner, "write_report", lambda _: 1 / 0)
-    comparison, stream = _build_comparison(channels, tmp_path / "out", "fcn,psp"), io.StringIO()
-    records, problem = run_comparison(comparison, Display(stream))
-    assert [record.status for record in records] == [FINISHED, FAILED]
-    assert problem == "ZeroDivisionError: division by zero", "it does not keep the runs from being made"
-    assert children.take_steps() == ["fcn train", "fcn score", "psp train"]
+    processes.errors["psp score"] = RunError("out of memory")
+    lists = {"algorithms": "fcn,psp", "backbones": "resnet-18", "seeds": "1"}
+    plan = build_comparison(channels, find_channels(channels), tmp_path / "out", lists, GIVEN)
+    stream = io.StringIO()
+    finished, failed = run_comparison(plan, Display(stream))
+    assert (finished.status, finished.score, finished.error) == (FINISHED, SCORE, "")
+    assert (failed.status, failed.score, failed.error) == (FAILED, None, "out of memory")
+    assert 12.5 < failed.train_seconds < 13.5, "the time of an earlier process counts"
+    assert failed.train_peak_mb == 900.5
+    assert processes.take_steps() == ["fcn train", "fcn score", "psp train", "psp score"]
+    assert [(plan.find_run_folder(run) / "checkpoints").exists() for run in plan.runs] == [False, True]
     assert "psp resnet-18 seed 1 failed: out of memory\n" in stream.getvalue()
 
-    children.errors.clear()
-    again, _ = run_comparison(comparison, Display(stream))
+    processes.errors.clear()
+    again = run_comparison(plan, Display(stream))
     assert [record.status for record in again] == [FINISHED, FINISHED]
-    assert again[0] == records[0]
-    assert children.take_steps() == ["psp train", "psp score"]
+    assert again[0] == finished
+    assert processes.take_steps() == ["psp train", "psp score"]
     assert "1 of 2 runs are finished already and kept\n" in stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [("TrainingDivergedError", None), ("DataError", "; its checkpoints are kept in {}"), ("", "")],
-)
-def test_checkpoints_are_removed_only_when_a_training_diverged(
-    kind: str, words: str | None, channels: Path, tmp_path: Path, children: _Children
+def test_a_report_that_cannot_be_written_keeps_no_run_from_being_made(
+    channels: Path, tmp_path: Path, processes: _Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    children.errors["fcn train"] = RunError("why", kind)
-    needed = tmp_path / "runs" / RUN / "checkpoints" / "checkpoint-000003.params"
-    needed.parent.mkdir(parents=True)
-    needed.touch()
-    assert _run_fcn(channels, tmp_path).error == "why" + (words or "").format(needed.parent)
-    assert needed.exists() == (words is not None)
-    children.errors.clear()
-    assert _run_fcn(channels, tmp_path).status == FINISHED
-    assert not needed.parent.exists()
+    monkeypatch.setattr(runner, "write_comparison_report", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(_build_command(channels, tmp_path / "out"))
+    assert processes.take_steps() == ["fcn train", "fcn score", "psp train", "psp score"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "lost", "steps"),
-    [
-        ("DataError", "", ["fcn score"]),
-        ("ModelError", "", ["fcn train", "fcn score"]),
-        ("DataError", "model_card.json", ["fcn train", "fcn score"]),
-    ],
-)
-def test_a_run_that_was_not_scored_is_trained_again_only_without_a_model(
-    kind: str, lost: str, steps: list[str], channels: Path, tmp_path: Path, children: _Children
-) -> None:
-    children.errors["fcn score"] = RunError("why", kind)
-    failed = _run_fcn(channels, tmp_path)
-    assert (failed.status, failed.error, failed.train_peak_mb) == (FAILED, "why", 900.5)
-    assert 12.5 < failed.train_seconds < 13.5, "the time of an earlier process counts"
-    children.take_steps()
-    children.errors.clear()
-    if lost:
-        (tmp_path / "runs" / RUN / "model" / lost).unlink()
-    record = _run_fcn(channels, tmp_path)
-    assert (record.status, record.score) == (FINISHED, SCORE)
-    assert record.train_seconds == pytest.approx(failed.train_seconds, abs=1)
-    assert children.take_steps() == steps
-
-
-@pytest.mark.usefixtures("children")
+@pytest.mark.usefixtures("processes")
 def test_runs_may_be_added_while_settings_and_data_may_not_change(
     channels: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -243,20 +201,20 @@ def test_runs_may_be_added_while_settings_and_data_may_not_change(
     assert main(_build_command(channels, out, "--epochs", "7", "--class_weights", "balanced")) == 2
     words = "epochs was 1, now it is 7; class_weights was not set, now it is balanced"
     check_one_line(capsys, "has other settings", words, "choose another --out")
-    for split, title in {"train": "training", "validation": "validation"}.items():
+    for split in ("train", "validation"):
         shutil.copytree(channels, data)
         photo = min((data / split).iterdir())
         with Image.open(photo) as picture:
             turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         turned.save(photo)
         assert main(_build_command(data, out)) == 2
-        check_one_line(capsys, f"the {title} data in {data} is not that of the comparison in {out}")
+        check_one_line(capsys, f"the data in {data} is not that of the comparison in {out}")
         shutil.rmtree(data)
     assert (out / "comparison.json").read_text() == before
 
     options = ["--algorithms", "psp", "--backbones", "resnet-34", "--learning_rate", "1e-2"]
     assert main(_build_command(channels, out, *options)) == 0
-    found = read_comparison(out)
+    found = find_stored_comparison(out)
     assert found is not None
     assert found["runs"][1:] == [("psp", "resnet-18", 1), ("psp", "resnet-34", 1)]
 
@@ -265,12 +223,8 @@ def test_runs_may_be_added_while_settings_and_data_may_not_change(
     ("options", "words"),
     [
         (["--algorithms", "fcn,pps"], "; got 'pps' (did you mean psp?)"),
-        (["--algorithms", "fcn,"], "--algorithms: algorithm is empty"),
         (["--algorithms", "fcn, psp,fcn"], "--algorithms has fcn twice"),
-        (["--backbones", "resnet18"], "did you mean resnet-18?"),
         (["--seeds", "1,x"], "--seeds: seed must be a whole number"),
-        (["--seeds", "1,2,1.0"], "--seeds has 1 twice"),
-        (["--seeds", "None"], "--seeds: None is no value"),
         (["--algorithm", "fcn"], "--algorithm is --algorithms here, with commas between the values"),
         (["--algoritms", "fcn"], "did you mean --algorithms?"),
         (["--crop_sise", "32"], "did you mean crop_size?"),
@@ -306,12 +260,11 @@ def test_folders_that_are_refused(channels: Path, tmp_path: Path, capsys: Captur
     check_one_line(capsys, "comparison.json is damaged")
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_second_comparison_in_the_folder_is_refused(channels: Path, tmp_path: Path, capsys: Capture) -> None:
-    with hold_comparison(tmp_path):
+    with hold_folder(tmp_path, "writes a comparison to"):
         assert main(_build_command(channels, tmp_path)) == 2
     check_one_line(capsys, f"another process writes a comparison to {tmp_path}; wait for its end")
-    with hold_comparison(tmp_path):
-        pass
 
 
 def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
@@ -321,7 +274,7 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
         for line in process.stderr:
             if "epoch 1/500" in line:
                 break
-        (child,) = psutil.Process(process.pid).children()
+        (training,) = find_model_processes(process.pid)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -330,7 +283,7 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     assert lines.count("stopping; once more stops at once") == 1
     assert lines[-1] == "gluonseg: stopped; the same command goes on after the last epoch that is finished"
     assert time.monotonic() - start < 20
-    assert not child.is_running()
+    assert not is_running(training)
     run = tmp_path / "out" / "runs" / RUN
     assert "Stopped by SIGTERM" in (run / "log.txt").read_text()
     assert (run / "model" / "model_best.params").is_file()
@@ -345,66 +298,65 @@ def test_ctrl_c(channels: Path, tmp_path: Path) -> None:
     assert (run / "log.txt").read_text().count("Resuming from checkpoint") == 1
 
 
-def _start(program: str, folder: Path, display: Display, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run a shell program in the place of the child; HELD in it is the file that the child keeps open."""
-    script = folder / "program"
-    script.touch(mode=0o755)
-    with hold_comparison(folder) as descriptor:
-        script.write_text("#!/bin/sh\n" + program.replace("HELD", str(descriptor)))
-        monkeypatch.setattr(sys, "executable", str(script))
-        return run_child({"run": "x"}, folder / "log.txt", display, descriptor)
+def _call(step: Callable[..., Any], folder: Path, stream: io.StringIO) -> Any:
+    return call_in_process(step, Display(stream), {}, folder)
 
 
-def test_a_child_tells_and_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "[ -e /proc/self/fd/HELD ] || exit 9; cat >&2; echo '{\"peak_mb\": 1}'; echo '{\"score\": 2}'"
+def _print_and_return(_channels: object, folder: Path, _send: child.SendProgress) -> str:
+    sys.stdout.write("printed\n")
+    return folder.name
+
+
+def _send_and_die(_channels: object, _folder: Path, send: child.SendProgress) -> None:
+    send(Progress(epochs=2, done=1))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _ignore_sigterm(_channels: object, _folder: Path, _send: child.SendProgress) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(0.3)
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
+
+
+def test_a_step_returns_its_value_and_prints_into_the_log(tmp_path: Path) -> None:
     for _ in range(2):
-        assert _start(program, tmp_path, Display(io.StringIO()), monkeypatch) == {"peak_mb": 1, "score": 2}
-    assert (tmp_path / "log.txt").read_text() == '{"run": "x"}' * 2
+        assert _call(_print_and_return, tmp_path, io.StringIO()) == tmp_path.name
+    assert (tmp_path / "log.txt").read_text() == "printed\n" * 2
 
 
-def test_a_child_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = 'echo \'{"progress": {"epochs": 2, "done": 1}}\'; printf \'{"sco\'; kill -9 $$'
+def test_a_step_that_is_killed(tmp_path: Path) -> None:
     stream = io.StringIO()
     with pytest.raises(RunError, match="killed by SIGKILL; the machine may have run out of memory"):
-        _start(program, tmp_path, Display(stream), monkeypatch)
+        _call(_send_and_die, tmp_path, stream)
     assert "epoch 1/2" in stream.getvalue()
 
 
-def test_a_second_signal_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "cat >/dev/null; trap '' TERM; kill -INT $PPID; sleep 0.3; kill -TERM $PPID; exec sleep 60"
+def test_a_second_signal_kills(tmp_path: Path) -> None:
     start, stream = time.monotonic(), io.StringIO()
     with handling_signals(STOP_SIGNALS, runner._interrupt), pytest.raises(Interrupted) as caught:
-        _start(program, tmp_path, Display(stream), monkeypatch)
+        _call(_ignore_sigterm, tmp_path, stream)
     assert caught.value.number == signal.SIGINT
     assert stream.getvalue() == "stopping; once more stops at once\n"
     assert time.monotonic() - start < 15
 
 
-def test_how_a_process_ended_that_told_no_reason() -> None:
-    assert describe_end(-signal.SIGSEGV) == "the process was killed by SIGSEGV"
-    assert describe_end(128 + signal.SIGTERM) == "the training was stopped by SIGTERM"
-    assert describe_end(3) == "the process ended with exit code 3"
-
-
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "line", "log"),
     [
-        (UserError("crop_size is wrong\nand more"), 2, {"error": "crop_size is wrong", "kind": "UserError"}),
-        (MemoryError("Stack trace:\n  3 GB\n"), 1, {"error": "  3 GB"}),
+        (UserError("crop_size is wrong\nand more"), "crop_size is wrong", "gluonseg: crop_size is wrong\nand more\n"),
+        (MemoryError("Stack trace:\n  3 GB\n"), "3 GB", "Traceback"),
     ],
 )
-def test_a_child_tells_why_it_fails(
-    error: Exception, code: int, told: object, channels: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    def fail(*_arguments: object) -> Score:
+def test_a_step_says_why_it_fails(error: Exception, line: str, log: str, capsys: Capture) -> None:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr(child, "score_model", fail)
-    heard: list[object] = []
-    assert child.run_step({"channels": str(channels), "run": "run"}, heard.append) == code
-    assert heard == [told]
-    log = capsys.readouterr().err
-    assert log.startswith("gluonseg: crop_size is wrong\nand more") if code == 2 else "Traceback" in log
+    with pytest.raises(type(error)) as caught:
+        fail()
+    assert str(child.describe_error(caught.value)) == line
+    assert log in capsys.readouterr().err
 
 
 def _build_result(epoch: int) -> EpochResult:
@@ -416,15 +368,15 @@ def test_progress_of_a_training_that_goes_on() -> None:
     stream, now = io.StringIO(), [0.0]
     display = Display(stream, clock=lambda: now[0])
     display.start("run 1 of 1", [])
-    told: list[Progress] = []
-    reporter = child.Reporter(lambda content: told.append(Progress(**content["progress"])))
+    sent: list[Progress] = []
+    reporter = child.ProgressSender(sent.append)
     reporter.on_start(10, 20)
     reporter.on_resume([_build_result(epoch) for epoch in range(6)])
     reporter.on_update(6, 5, 8, 0.1)
     reporter.on_epoch(_build_result(6), True)
-    assert [progress.share for progress in told] == [0, 0, 1 / 16, 1 / 4]
+    assert [progress.share for progress in sent] == [0, 0, 1 / 16, 1 / 4]
     now[0] = 30.0
-    for progress in told:
+    for progress in sent:
         display.show(progress)
     line = f"run 1 of 1, epoch 7/10, mIOU {_build_result(6).miou:.3f}, 2 min left"
     assert stream.getvalue().splitlines() == ["run 1 of 1, reading the data", line]
@@ -452,9 +404,7 @@ def test_one_line_on_a_terminal() -> None:
     assert shown[-1].startswith(f"{line}, scoring")
 
 
-def test_time_left() -> None:
-    assert estimate_left(0.001, 10.0, []) is None
-    assert estimate_left(0.25, 10.0, [None, 7.0]) == pytest.approx(30 + 40 + 7)
+def test_seconds_are_shown_in_round_numbers() -> None:
     assert [format_seconds(x) for x in (3.4, 100, 5400, 7500)] == ["3 s", "2 min", "1 h 30 min", "2 h 05 min"]
 
 

@@ -48,27 +48,13 @@ def comparison() -> dict[str, Any]:
     return result
 
 
-def test_changes_nothing_that_exists(comparison: dict[str, Any]) -> None:
+def test_adds_names_of_its_own_list_and_changes_nothing(comparison: dict[str, Any]) -> None:
     assert (comparison["lost"], comparison["changed"], comparison["touched"]) == ([], [], [])
     assert comparison["state"]
-
-
-def test_adds_names_of_its_own_list_only(comparison: dict[str, Any]) -> None:
-    assert set(comparison["added"]) <= set(compat._successors())
-
-
-@pytest.mark.skipif(np.__version__.startswith("1."), reason="numpy 1 still has these names")
-def test_numpy_2_lacks_the_names_mxnet_touches(comparison: dict[str, Any]) -> None:
-    assert {"NAN", "NINF", "PINF", "alltrue", "product", "round_", "sometrue"} <= set(comparison["added"])
-
-
-def test_second_call_finds_nothing_to_do(comparison: dict[str, Any]) -> None:
     assert comparison["again"] == []
-
-
-@pytest.mark.parametrize("name", compat._successors())
-def test_every_name_is_there(name: str) -> None:
-    assert name in vars(np)
+    assert set(comparison["added"]) <= set(compat.SUCCESSORS) <= set(vars(np))
+    if not np.__version__.startswith("1."):
+        assert {"NAN", "NINF", "PINF", "alltrue", "product", "round_", "sometrue"} <= set(comparison["added"])
 
 
 @pytest.mark.parametrize(
@@ -94,11 +80,6 @@ def test_constants_have_their_old_values() -> None:
     assert np.signbit(found[-1])
 
 
-def test_financial_function_names_its_package() -> None:
-    with pytest.raises(NotImplementedError, match="numpy-financial"):
-        np.pmt(0.1, 12, 100)  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("library", ["mxnet", "gluoncv"])
 def test_user_script_can_import(library: str) -> None:
     source = f"import {library}, mxnet; print(float(mxnet.nd.ones((2, 3)).sum().asscalar()))"
@@ -113,8 +94,3 @@ def test_user_script_starts_without_numpy() -> None:
 def test_user_sitecustomize_still_runs(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.theirs = 'ran'\n", encoding="utf-8")
     assert run_python("print(theirs)", USER_SITE, tmp_path) == "ran"
-
-
-def test_import_of_missing_module_still_fails() -> None:
-    source = "try:\n    import mxnet.nothing_here\nexcept ModuleNotFoundError as error:\n    print(error.name)"
-    assert run_python(source, USER_SITE, PYTHONWARNINGS="ignore") == "mxnet.nothing_here"

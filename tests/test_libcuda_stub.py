@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gluonseg import cuda_library
+from gluonseg.machine import cuda_library
 from libcuda_build import LINKED, build_driver, build_stub, compile_library, needs_compiler, run_python
 
 pytestmark = needs_compiler
@@ -23,7 +23,7 @@ int client(void) { return 1000 * cudaGetDeviceCount() + cuLaunchKernel(); }
 LOAD = """
 import ctypes, json, os, pathlib, sys
 sys.path.insert(0, {wheels!r})
-from gluonseg import cuda_library
+from gluonseg.machine import cuda_library
 loaded = cuda_library.preload_libraries(pathlib.Path({stub!r}))
 driver = cuda_library.open_driver()
 try:
@@ -92,14 +92,6 @@ def test_stub_answers_no_device(stub: ctypes.CDLL) -> None:
     assert text.value == b"no NVIDIA driver is installed here"
 
 
-def test_stub_does_not_know_other_errors_or_null_pointers(stub: ctypes.CDLL) -> None:
-    text = ctypes.c_char_p(b"before")
-    assert stub.cuGetErrorString(12345, ctypes.byref(text)) != 0
-    assert text.value is None
-    for name in ("cuDriverGetVersion", "cuDeviceGetCount"):
-        assert getattr(stub, name)(None) != 0
-
-
 @pytest.mark.skipif(has_driver(), reason="a driver is installed here")
 class TestWithoutDriver:
     def test_client_needs_the_stub(self, place: Place, tmp_path: Path) -> None:
@@ -114,11 +106,6 @@ class TestWithoutDriver:
         assert not has_driver
         assert answer == 7000 + NO_DEVICE
         assert fusion is None
-
-    def test_broken_stub_is_passed_over(self, place: Place, tmp_path: Path) -> None:
-        broken = tmp_path / "libcuda-stub.so"
-        broken.write_bytes(b"not a library")
-        assert "libcuda.so.1" in str(place.load(stub=broken)[2])
 
 
 def test_empty_file_in_place_of_the_driver(place: Place, tmp_path: Path) -> None:
@@ -136,17 +123,14 @@ def test_driver_wins(place: Place, tmp_path: Path) -> None:
     assert (loaded, has_driver, answer) == ([], True, 7042)
 
 
-@pytest.mark.parametrize(("version", "fusion"), [(11040, "0"), (11080, None), (12040, None)])
+@pytest.mark.parametrize(
+    ("version", "chosen", "fusion"), [(11040, {}, "0"), (11080, {}, None), (11040, {"MXNET_USE_FUSION": "1"}, "1")]
+)
 def test_fusion_needs_a_driver_as_new_as_the_compiler(
-    place: Place, tmp_path: Path, version: int, fusion: str | None
+    place: Place, tmp_path: Path, version: int, chosen: dict[str, str], fusion: str | None
 ) -> None:
     build_driver(tmp_path, version=version)
-    assert place.load(tmp_path)[3] == fusion
-
-
-def test_fusion_chosen_by_the_user_stays(place: Place, tmp_path: Path) -> None:
-    build_driver(tmp_path, version=11040)
-    assert place.load(tmp_path, MXNET_USE_FUSION="1")[3] == "1"
+    assert place.load(tmp_path, None, **chosen)[3] == fusion
 
 
 @pytest.mark.skipif(has_driver(), reason="a driver is installed here")

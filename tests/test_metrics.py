@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -70,15 +69,6 @@ def test_builtin_numbers_are_gluoncvs(case: tuple[Mask, Mask, int]) -> None:
     assert confusion.compute_builtin_miou() == miou
 
 
-@given(_masks(), st.data())
-def test_parts_add_up(case: tuple[Mask, Mask, int], data: st.DataObject) -> None:
-    truth, predicted, num_classes = case
-    cut = data.draw(st.integers(0, len(truth)))
-    whole = compute_confusion(truth, predicted, num_classes)
-    first, rest = (compute_confusion(truth[s], predicted[s], num_classes) for s in (slice(cut), slice(cut, None)))
-    assert ((Confusion.empty(num_classes) + first + rest).matrix == whole.matrix).all()
-
-
 @pytest.mark.parametrize(
     ("truth", "predicted", "iou", "miou", "builtin"),
     [
@@ -115,24 +105,16 @@ def test_a_class_that_never_occurs_caps_the_builtin_number() -> None:
     assert perfect.compute_miou() == 1
 
 
-def test_counts_beyond_32_bits() -> None:
-    confusion = Confusion(np.full((2, 2), 2**40, np.int64))
+def test_counts_add_up_beyond_32_bits() -> None:
+    confusion = Confusion.empty(2) + Confusion(np.full((2, 2), 2**40, np.int64)) + Confusion(np.eye(2, dtype=np.int64))
+    assert confusion.matrix.tolist() == [[2**40 + 1, 2**40], [2**40, 2**40 + 1]]
     assert confusion.compute_miou() == pytest.approx(1 / 3)
-    assert confusion.compute_pixel_accuracy() == 0.5
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
-def test_any_integer_type(dtype: Any) -> None:
-    truth, predicted = np.array([[0, 199]], dtype), np.array([[0, 1]], dtype)
-    assert compute_confusion(truth, predicted, 254).matrix[199, 1] == 1
+    assert confusion.compute_pixel_accuracy() == pytest.approx(0.5)
 
 
 def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         compute_confusion(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
-    with pytest.raises(ValueError, match="class ids below 2"):
-        compute_confusion(np.zeros((1, 1), np.uint8), np.full((1, 1), 2, np.uint8), 2)
-    with pytest.raises(ValueError, match="class ids below 2"):
-        compute_confusion(np.zeros((1, 1), np.int64), np.full((1, 1), -1, np.int64), 2)
-    with pytest.raises(ValueError, match="zip"):
-        describe_confusion(Confusion.empty(3), ["only", "two"])
+    for wrong in (2, -1):
+        with pytest.raises(ValueError, match="class ids below 2"):
+            compute_confusion(np.zeros((1, 1), np.int64), np.full((1, 1), wrong, np.int64), 2)

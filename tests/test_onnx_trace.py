@@ -13,7 +13,7 @@ from mxnet.gluon import contrib, nn
 
 from gluonseg.errors import ModelError
 from gluonseg.models.folder.card import build_card
-from gluonseg.onnx.file import OnnxFile, check_structure
+from gluonseg.onnx.file import build_onnx_file, check_structure
 from gluonseg.onnx.symbol import describe_symbol, parse_symbol
 from gluonseg.onnx.trace import TRANSLATIONS, build_graph
 from gluonseg.predict.onnx_engine import OnnxEngine
@@ -56,9 +56,9 @@ def _build(compute: Compute, block: Callable[[], Any] | None = None) -> _Network
 def _translate(network: _Network, classes: int = 3) -> OnnxEngine:
     arrays = {name: one.data().asnumpy() for name, one in network._collect_params_with_prefix().items()}
     card = build_card("any", "any", max(2, classes), mean=(0.0, 0.0, 0.0), std=(0.1, 0.1, 0.1))
-    content = build_graph(card, arrays, parse_symbol(describe_symbol(network).encode(), "it")).SerializeToString()
-    check_structure(content, "it")
-    return OnnxEngine(OnnxFile("it", content), card)
+    file = build_onnx_file(build_graph(card, arrays, parse_symbol(describe_symbol(network).encode(), "it")), "it")
+    check_structure(file.read(), "it")
+    return OnnxEngine(file, card)
 
 
 def _layer(block: Any, _F: Any, x: Any) -> Any:

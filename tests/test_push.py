@@ -21,8 +21,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
-class Docker:
-    """The stand-in for Docker, and the program that uses it."""
+class DockerStandIn:
+    """Stands in for Docker, and runs the program that uses it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[list[str | None]] = []
@@ -48,8 +48,8 @@ class Docker:
 
 
 @pytest.fixture
-def docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Docker]:
-    found = Docker(monkeypatch)
+def docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerStandIn]:
+    found = DockerStandIn(monkeypatch)
     with made_up_account(monkeypatch):
         monkeypatch.setattr(importlib.import_module("push").subprocess, "run", found.run)
         yield found
@@ -65,7 +65,7 @@ def put_image(repository: str, tag: str, kind: str = DOCKER_MANIFEST) -> None:
     )
 
 
-def test_push_logs_in_tags_and_pushes(docker: Docker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_push_logs_in_tags_and_pushes(docker: DockerStandIn, capsys: pytest.CaptureFixture[str]) -> None:
     put_image("gluonseg", "latest")
     docker.push()
     assert capsys.readouterr().out == f"image: {ADDRESS}\n"
@@ -77,7 +77,7 @@ def test_push_logs_in_tags_and_pushes(docker: Docker, capsys: pytest.CaptureFixt
     ]
 
 
-def test_a_missing_repository_is_made(docker: Docker) -> None:
+def test_a_missing_repository_is_made(docker: DockerStandIn) -> None:
     with pytest.raises(boto3.client("ecr").exceptions.ImageNotFoundException):
         # Nothing has really been pushed.
         docker.push("--repository", "team/seg", "--tag", "1.0", "--image", "gluonseg:gpu")
@@ -86,7 +86,7 @@ def test_a_missing_repository_is_made(docker: Docker) -> None:
     assert docker.calls[2] == ["tag", "gluonseg:gpu", f"{REGISTRY}/team/seg:1.0", None]
 
 
-def test_a_manifest_that_sagemaker_refuses_is_named(docker: Docker) -> None:
+def test_a_manifest_that_sagemaker_refuses_is_named(docker: DockerStandIn) -> None:
     put_image("gluonseg", "latest", OCI_MANIFEST)
     told = docker.fail()
     assert OCI_MANIFEST in told
@@ -97,19 +97,19 @@ def test_a_manifest_that_sagemaker_refuses_is_named(docker: Docker) -> None:
     ("fails", "told"),
     [("image", "docker image failed: the daemon says no"), ("docker", "docker is not installed, or not on the PATH")],
 )
-def test_what_docker_says_is_passed_on(docker: Docker, fails: str, told: str) -> None:
+def test_what_docker_says_is_passed_on(docker: DockerStandIn, fails: str, told: str) -> None:
     docker.fails = fails
     assert docker.fail() == told
 
 
-def test_an_image_for_another_processor_is_not_pushed(docker: Docker) -> None:
+def test_an_image_for_another_processor_is_not_pushed(docker: DockerStandIn) -> None:
     docker.platform = "linux/arm64"
     assert "is for linux/arm64, SageMaker runs linux/amd64" in docker.fail()
     assert len(docker.calls) == 1
 
 
 @pytest.mark.parametrize("arguments", [("--repository", "Gluonseg"), ("--tag", "a/b")])
-def test_wrong_names_call_nothing(docker: Docker, arguments: tuple[str, str]) -> None:
+def test_wrong_names_call_nothing(docker: DockerStandIn, arguments: tuple[str, str]) -> None:
     assert "is no name in ECR" in docker.fail(*arguments)
     assert docker.calls == []
 

@@ -14,14 +14,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from gluonseg import quantize
 from gluonseg.cli import main
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import ModelError
+from gluonseg.export import int8
 from gluonseg.models.folder.manifest import ONNX_FILES
 from gluonseg.onnx.file import find_onnx
+from gluonseg.predict.onnx_engine import OnnxEngine
 from gluonseg.predict.predictor import load_predictor
 from picture import draw_noise
 
@@ -39,15 +40,23 @@ def model(trained_model: Path, tmp_path: Path) -> Path:
 
 
 def test_int8_is_written_and_served_on_request(
-    model: Path, channels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    channels: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(quantize, "MAX_LOSS", 1.0)  # a network of two epochs has little to lose
+    monkeypatch.setattr(int8, "MAX_LOSS", 1.0)  # a network of two epochs has little to lose
     assert main(["export", str(model), "--int8", "--channels", str(channels)]) == 0
     assert str(model / INT8) in capsys.readouterr().out
     assert (model / INT8).stat().st_size < 0.35 * (model / ONNX_FILES["float32"]).stat().st_size
     exact, fast = load_predictor(model), load_predictor(model, precision="int8")
     assert fast.engine.name == "ONNX Runtime int8"
+    assert isinstance(exact.engine, OnnxEngine)
+    assert isinstance(fast.engine, OnnxEngine)
+    assert exact.engine.read_metadata() == fast.engine.read_metadata()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
     picture = draw_noise(48, 48)
     found, wanted = (one.predict_probabilities(picture) for one in (fast, exact))
     assert 0 < np.abs(found - wanted).mean() < 0.1
@@ -59,7 +68,7 @@ def _quantize(model: Path, channels: Path) -> tuple[onnx.ModelProto, Dataset]:
     maps = read_label_maps(channels / "label_map")
     pairs = match_pairs(channels / "train", channels / "train_annotation").pairs
     training = Dataset(pairs, maps.train, cache_bytes=0)
-    return onnx.load_model_from_string(quantize.quantize_file(file, predictor, training).read()), training
+    return onnx.load_model_from_string(int8.quantize_file(file, predictor, training).read()), training
 
 
 def _find_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
@@ -95,35 +104,17 @@ def test_ranges_are_the_mean_of_the_photos(model: Path, channels: Path) -> None:
     assert 255 * constants[node.input[1]] == pytest.approx(np.mean(greatest), rel=1e-3)
 
 
-def test_the_file_says_what_the_exact_one_says_and_nothing_is_warned_of(
-    model: Path, channels: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    quantized, _ = _quantize(model, channels)
-    found, wanted = (
-        {one.key: one.value for one in file.metadata_props}
-        for file in (quantized, onnx.load(str(model / ONNX_FILES["float32"])))
-    )
-    assert found == wanted
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
 def test_int8_that_loses_too_much_is_refused(
     model: Path, channels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(quantize, "MAX_LOSS", -1.0)
+    monkeypatch.setattr(int8, "MAX_LOSS", -1.0)
     assert main(["export", str(model), "--int8", "--channels", str(channels)]) != 0
     assert "in int8 the model loses" in capsys.readouterr().err
     assert not (model / INT8).exists()
 
 
-def test_int8_needs_photos(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(["export", str(model), "--int8"]) == 2
-    assert "--int8 needs --channels" in capsys.readouterr().err
-
-
 def test_int8_of_a_model_without_onnx_says_what_to_do(model: Path, channels: Path) -> None:
     (model / ONNX_FILES["float32"]).unlink()
     with pytest.raises(ModelError, match="gluonseg export writes it"):
-        quantize.export_model_int8(model, {path.name: path for path in channels.iterdir()})
+        int8.export_model_int8(model, {path.name: path for path in channels.iterdir()})

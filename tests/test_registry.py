@@ -52,7 +52,6 @@ def test_a_network_of_another_package_is_one_of_all(elsewhere: ModuleType) -> No
         ("fpn", "it is no gluonseg.models.registry.Network but a str"),
         (Network("fcn", "FCN", "elsewhere:FCN", RESNETS), "there is a network fcn already"),
         (Network("fpn", "FPN", "elsewhere:FPN", (Encoder("resnet-18", "x:y"),)), "there is another encoder resnet-18"),
-        (1, "it is no gluonseg.models.registry.Network but a int"),
     ],
 )
 def test_what_cannot_be_used_is_left_out(

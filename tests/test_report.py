@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import RunJob
 from gluonseg.data.channel import encode_palette_png
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError
@@ -25,20 +24,18 @@ from gluonseg.labels import default_class_names, voc_colours
 from gluonseg.models.registry import get_networks
 from gluonseg.predict.overlay import UNTINTED, choose_colours, draw_overlay
 from gluonseg.predict.score import PhotoScore, Score
-from gluonseg.report.answer import Answer, answer, compute_gap
-from gluonseg.report.chart import build_charts, compute_ticks, spread_labels
-from gluonseg.report.curves import draw_curves, find_changes
-from gluonseg.report.data import describe_sizes
+from gluonseg.report.columns import compute_seed_mean
+from gluonseg.report.comparison import ModelSummary, read_comparison
+from gluonseg.report.data_facts import describe_sizes
 from gluonseg.report.gallery import choose_photos
-from gluonseg.report.hardware import describe_hardware
-from gluonseg.report.mark import MAX_MARKERS, build_mark
-from gluonseg.report.page import write_model_report, write_report
-from gluonseg.report.photo import Album, Picture, choose_spread, encode_pictures, shrink
+from gluonseg.report.mark import COLOURS, build_mark
+from gluonseg.report.page import write_comparison_report, write_model_report
+from gluonseg.report.photo import Album, Picture, choose_spread, encode_pictures
 from gluonseg.report.record import FAILED, FINISHED, RunRecord, write_record
-from gluonseg.report.setting import find_settings
+from gluonseg.report.run_facts import find_settings
 from gluonseg.report.source import write_source_report
-from gluonseg.report.strip import build_strip
-from gluonseg.report.summary import ModelSummary, compute_figure, read_comparison
+from gluonseg.report.strip import build_strip, compute_ticks
+from gluonseg.report.verdict import Verdict, build_verdict, compute_gap
 
 NAMES = ["sky", "a <b> & |c|", "road", "tree"]
 VOID = {"meta", "img", "line", "polyline", "br", "link", "input", "hr"}
@@ -75,10 +72,10 @@ def write_comparison(folder: Path, records: Sequence[RunRecord], **settings: Any
     return folder
 
 
-def answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: Any) -> Answer:
+def answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: Any) -> Verdict:
     """Of a comparison of runs with so many wrong pixels, by algorithm and seed."""
     records = [build_record(name, seed, count) for name, pair in wrong.items() for seed, count in enumerate(pair, 1)]
-    return answer(read_comparison(write_comparison(folder, records, **settings)))
+    return build_verdict(read_comparison(write_comparison(folder, records, **settings)))
 
 
 @pytest.fixture(autouse=True)
@@ -149,15 +146,15 @@ def read_page(path: Path) -> _Checker:
     return checker
 
 
-def test_figure_is_mean_and_sample_deviation() -> None:
-    figure = compute_figure([0.5, 0.7, None, float("nan")])
+def test_number_over_seeds_is_mean_and_sample_deviation() -> None:
+    figure = compute_seed_mean([0.5, 0.7, None, float("nan")])
     assert figure is not None
     assert [figure.mean, figure.spread] == pytest.approx([0.6, 0.02**0.5])
     assert figure.count == 2
-    alone = compute_figure([0.5])
+    alone = compute_seed_mean([0.5])
     assert alone is not None
     assert alone.spread is None
-    assert compute_figure([None]) is None
+    assert compute_seed_mean([None]) is None
 
 
 @pytest.mark.parametrize(
@@ -168,7 +165,6 @@ def test_figure_is_mean_and_sample_deviation() -> None:
         ({"fcn": [5, 6], "psp": [30]}, "FCN resnet-18 scores highest", "One seed of PSP resnet-18 says nothing"),
         ({"fcn": [5, 6], "psp": [30, 31]}, "FCN resnet-18 is best", "more than the spread over seeds (2 seeds each)"),
         ({"fcn": [5, 20], "psp": [8, 22]}, "FCN resnet-18 and PSP resnet-18 cannot be told apart", "within the spread"),
-        ({"fcn": [9, 9], "psp": [9, 9]}, "FCN resnet-18 and PSP resnet-18 cannot be told apart", "within the spread"),
         ({"fcn": [5, 20], "psp": [8, 22], "deeplab": [9, 23]}, "FCN", "So is that to DeepLab resnet-18."),
         ({"fcn": [5]}, "FCN resnet-18 reaches mIoU 0.905", "One seed says nothing"),
         ({"fcn": [5, 6]}, "FCN resnet-18 reaches mIoU 0.896", "Spread over 2 seeds"),
@@ -182,7 +178,7 @@ def test_answer(tmp_path: Path, wrong: Mapping[str, Sequence[int]], headline: st
 
 
 def test_page_needs_nothing_else(with_photos: Path) -> None:
-    page = read_page(write_report(with_photos))
+    page = read_page(write_comparison_report(with_photos))
     assert page.tags.count("img") > 10
     links = {source for source in page.sources if not source.startswith("data:image/webp;base64,")}
     assert links == {f"#{name}" for name in page.names}
@@ -194,7 +190,7 @@ def test_page_needs_nothing_else(with_photos: Path) -> None:
 
 
 def test_page_says_what_was_run(with_photos: Path) -> None:
-    text = read_page(write_report(with_photos)).text
+    text = read_page(write_comparison_report(with_photos)).text
     for wanted in (
         "3 February 2026, 04:05 UTC",
         "1.9.1",
@@ -206,23 +202,12 @@ def test_page_says_what_was_run(with_photos: Path) -> None:
         assert wanted in text
 
 
-def test_matrices_of_very_many_classes_become_a_list(tmp_path: Path) -> None:
-    names = [f"kind {number}" for number in range(41)]
-    confusion = np.eye(41, dtype=int) * 50
-    confusion[3, 7] = 50
-    score = dataclasses.replace(build_score(5), class_names=names, confusion=confusion.tolist())
-    page = read_page(write_report(write_comparison(tmp_path, [build_record("fcn", score=score)])))
-    text = " ".join(page.text.split())
-    assert "Confusion matrices" not in text
-    assert "kind 3kind 750.0%" in text
-
-
 def test_text_from_data_is_escaped(tmp_path: Path) -> None:
     name = "<script>alert('x')</script>"
     score = dataclasses.replace(build_score(5), class_names=[name, *NAMES[1:]])
     failed = RunRecord("psp", "resnet-18", 1, FAILED, "no memory <img src=x> | & more")
     folder = write_comparison(tmp_path, [build_record("fcn", score=score), failed], hardware={"<i>": "<u>"})
-    page = read_page(write_report(folder))
+    page = read_page(write_comparison_report(folder))
     assert name in page.text
     assert failed.error in page.text
     assert not {"script", "img", "b", "u"} & set(page.tags)
@@ -236,7 +221,7 @@ def test_text_from_data_is_escaped(tmp_path: Path) -> None:
 def test_failed_run_keeps_its_row(tmp_path: Path) -> None:
     failed = RunRecord("psp", "resnet-50", 2, FAILED, "killed by SIGKILL")
     folder = write_comparison(tmp_path, [build_record("fcn"), failed], runs=[["fcn", "resnet-18", 1]] * 4)
-    text = read_page(write_report(folder)).text
+    text = read_page(write_comparison_report(folder)).text
     assert "2 of 4 runs are still to come. PSP resnet-50 failed." in text
     assert "psp_resnet-50_seed2" in text
     with (folder / "report.csv").open(encoding="utf-8") as file:
@@ -247,13 +232,6 @@ def test_failed_run_keeps_its_row(tmp_path: Path) -> None:
     ]
     assert float(rows[0]["miou"]) == pytest.approx(90 / 110)
     assert float(rows[0]["IoU a <b> & |c|"]) == pytest.approx(90 / 110)
-
-
-def test_failures_are_told_of_before_any_run_has_finished(tmp_path: Path) -> None:
-    failed = RunRecord("psp", "resnet-50", 2, FAILED, "killed by SIGKILL")
-    text = read_page(write_report(write_comparison(tmp_path, [failed]))).text
-    assert "No run has come to a result" in text
-    assert "failed: killed by SIGKILL" in text
 
 
 @pytest.mark.parametrize(
@@ -273,14 +251,14 @@ def test_gap_to_the_first(
     assert gap is not None
     assert (gap.text, gap.is_within_spread) == (text, is_within)
     assert compute_gap(first, first) is None
-    page = read_page(write_report(tmp_path))
+    page = read_page(write_comparison_report(tmp_path))
     assert text.split(", ")[1] in page.text
     assert json.loads((tmp_path / "report.json").read_text())["models"][1]["behind_first"]["within_spread"] is is_within
 
 
 def test_json_ranks_models(tmp_path: Path) -> None:
     records = [build_record("psp", 1, 4), build_record("fcn", 1, 20), build_record("fcn", 2, 30)]
-    write_report(write_comparison(tmp_path, records))
+    write_comparison_report(write_comparison(tmp_path, records))
     content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert [(model["rank"], model["name"]) for model in content["models"]] == [
         (1, "psp resnet-18"),
@@ -294,38 +272,6 @@ def test_json_ranks_models(tmp_path: Path) -> None:
     assert [run["seed"] for run in second["runs"]] == [1, 2]
 
 
-@pytest.mark.parametrize("settings", [{}, {"channels": {"validation": "/nowhere"}, "colours": [[1, 2, 3]]}])
-def test_report_without_photos_and_settings(tmp_path: Path, settings: Mapping[str, Any]) -> None:
-    page = read_page(write_report(write_comparison(tmp_path, [build_record("fcn"), build_record("psp")], **settings)))
-    assert "img" not in page.tags
-    assert "no longer where they were" in page.text
-
-
-def test_report_before_the_first_run(tmp_path: Path) -> None:
-    folder = write_comparison(tmp_path, [], runs=[["fcn", "resnet-18", 1]], class_names=NAMES)
-    text = read_page(write_report(folder)).text
-    assert "No run has finished yet" in text
-    assert "0 of 1 runs finished, 1 still to come" in text
-
-
-def test_class_found_nowhere_and_missing_boundary(tmp_path: Path) -> None:
-    confusion = [[5, 1, 0, 0], [0, 9, 0, 0], [0] * 4, [0] * 4]
-    score = dataclasses.replace(build_score(5), confusion=confusion, boundary_f=None)
-    folder = write_comparison(tmp_path, [build_record("fcn", score=score)])
-    read_page(write_report(folder))
-    model = json.loads((folder / "report.json").read_text())["models"][0]
-    assert model["class_IoU"]["road"] is None
-    assert model["metrics"]["boundary_f"] is None
-
-
-def test_damaged_comparison_is_named(tmp_path: Path) -> None:
-    (tmp_path / "comparison.json").write_text("{")
-    with pytest.raises(UserError, match=r"comparison\.json"):
-        write_report(tmp_path)
-    with pytest.raises(UserError, match="no comparison, no run and no model"):
-        write_report(tmp_path / "elsewhere")
-
-
 def test_chosen_photos(with_photos: Path) -> None:
     models = read_comparison(with_photos).models
     names = sorted(models[0].photo_miou)
@@ -334,6 +280,9 @@ def test_chosen_photos(with_photos: Path) -> None:
     assert chosen[names[1]][0] == "models disagree on 25% of the pixels"
     assert chosen[names[0]] == ["worst of FCN resnet-18", "worst of PSP resnet-18"]
     assert chosen[names[2]] == ["best of FCN resnet-18", "best of PSP resnet-18"]
+    chosen = choose_photos(models, {"same": 0.0, "nearly": 0.001})
+    assert "same" not in chosen
+    assert chosen["nearly"] == ["models disagree on less than 1% of the pixels"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "broken", "other size"])
@@ -344,7 +293,7 @@ def test_unusable_mask_is_left_grey(with_photos: Path, damage: str) -> None:
         else:
             small = encode_palette_png(np.zeros((7, 9), dtype=np.uint8))
             path.write_bytes(b"no picture" if damage == "broken" else small)
-    page = read_page(write_report(with_photos))
+    page = read_page(write_comparison_report(with_photos))
     assert page.tags.count("img") > 5
     assert "disagree" not in page.text
 
@@ -359,79 +308,6 @@ def test_pictures_fit_the_budget() -> None:
     assert sum(len(one.uri) * 3 // 4 for one in small) <= len(large[0].uri) * 2
 
 
-def test_masks_shrink_without_new_classes() -> None:
-    mask = np.zeros((640, 480), dtype=np.uint8)
-    mask[:, 240:] = 7
-    small = shrink(mask, 320, smooth=False)
-    assert small.shape == (320, 240)
-    assert set(np.unique(small)) == {0, 7}
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "ticks"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (0.31, 0.58, [0.3, 0.4, 0.5, 0.6]),
-        (25, 25, None),
-        (0, 0, None),
-        (0, 35, [0, 10, 20, 30, 40]),
-    ],
-)
-def test_ticks_are_round_and_enclose(low: float, high: float, ticks: list[float] | None) -> None:
-    found = compute_ticks(low, high)
-    assert found[0] <= low <= high <= found[-1]
-    assert len({f"{tick:g}" for tick in found}) == len(found) >= 2
-    assert ticks is None or found == pytest.approx(ticks)
-
-
-def test_labels_do_not_overlap() -> None:
-    found = spread_labels([50, 52, 51, 99], 10, 0, 100)
-    assert sorted(found) == sorted(found, key=lambda y: y)
-    assert np.diff(sorted(found)).min() >= 10
-    assert max(found) <= 100
-    assert found[0] < found[2] < found[1] < found[3]
-
-
-def test_chart_has_a_line_a_run_and_skips_missing_values() -> None:
-    epochs = [{"epoch": 0, "train_loss": None}, {"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}]
-    models = [
-        ModelSummary([build_record("fcn", epochs=epochs), build_record("fcn", 2)]),
-        ModelSummary([build_record("psp", epochs=[])]),
-    ]
-    loss, miou = build_charts(models)
-    assert [len(line.points) for line in loss.lines] == [2, 3]
-    assert [label.text for label in loss.labels] == ["FCN resnet-18"]
-    assert loss.lines[0].points[-1].title == "FCN resnet-18, seed 1, epoch 2: 0.2500"
-    assert len(miou.lines) == 1
-
-
-def test_strip_places_runs_on_one_axis() -> None:
-    runs = [[build_record("fcn", 1, 5), build_record("fcn", 2, 10)], [build_record("psp")]]
-    models = [ModelSummary(records) for records in runs]
-    strip = build_strip(models)
-    assert strip is not None
-    first, second = strip.rows
-    assert first.mean == pytest.approx(sum(dot.position for dot in first.dots) / 2)
-    assert first.low < first.dots[1].position < first.mean < first.dots[0].position < first.low + first.width
-    assert second.dots[0].position == pytest.approx(first.dots[1].position)
-    assert second.width == 0
-    assert [strip.ticks[0].position, strip.ticks[-1].position] == [0, 100]
-    assert "FCN resnet-18, seed 2: 0.818" in strip.text
-    assert build_strip(models[:1]) is None
-
-
-def test_ten_algorithms_are_told_apart(tmp_path: Path) -> None:
-    names = [*get_networks(), *"zyxwvutsrq"][:10]
-    page = write_report(write_comparison(tmp_path, [build_record(name) for name in names])).read_text("utf-8")
-    marks = [model.mark for model in read_comparison(tmp_path).models]
-    for key in ("light", "dark", "symbol", "path"):
-        assert len({getattr(mark, key) for mark in marks}) == 10
-    for mark in marks:
-        assert f'--light:{mark.light};--dark:{mark.dark}"><span class="who">' in page
-        assert f"M0 0{mark.path}" in page
-    assert len({(mark.light, mark.symbol) for mark in map(build_mark, range(100))}) == 100
-
-
 def test_unknown_algorithms_follow_those_of_the_registry(tmp_path: Path) -> None:
     records = [build_record("other"), build_record("another", score=None, status=FAILED), build_record("deeplab")]
     comparison = read_comparison(write_comparison(tmp_path, records))
@@ -441,24 +317,6 @@ def test_unknown_algorithms_follow_those_of_the_registry(tmp_path: Path) -> None
         "another resnet-18": len(known),
         "other resnet-18": len(known) + 1,
     }
-
-
-def test_long_lines_have_few_markers_and_not_at_the_same_points() -> None:
-    epochs = [{"epoch": epoch, "train_loss": 1.0} for epoch in range(100)]
-    models = [ModelSummary([build_record(name, epochs=epochs)], place) for place, name in enumerate(("fcn", "psp"))]
-    first, second = (set(re.findall(r"M[^m]+", line.markers)) for line in build_charts(models)[0].lines)
-    assert MAX_MARKERS // 2 < len(first) <= MAX_MARKERS
-    assert not first & second
-
-
-def test_second_stage_is_marked_in_the_curves(tmp_path: Path) -> None:
-    validation = {"mIOU_builtin": 0.5, "pixel_accuracy": 0.6}
-    epochs = [{"epoch": epoch, "train_loss": 1.0, "validation": validation} for epoch in range(4)]
-    staged = [{**entry, "phase": "head" if number < 2 else "all"} for number, entry in enumerate(epochs)]
-    assert (find_changes(epochs), find_changes(staged)) == ([], [2])
-    for name, entries in (("plain", epochs), ("staged", staged)):
-        draw_curves(entries, tmp_path / f"{name}.png", "FCN")
-    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "staged.png").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -507,24 +365,11 @@ def test_settings_are_those_off_their_defaults(tmp_path: Path) -> None:
     }
 
 
-def test_report_of_a_model(trained_model: Path, tmp_path: Path, drawn_channels: Mapping[str, Path]) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("model_card.json", "curves.json"):
-        (folder / name).write_bytes((trained_model / name).read_bytes())
-    page = read_page(write_report(folder))
-    assert "FCN resnet‑18 reaches mIoU" in page.text
-    assert "Scores on whole validation photos" in page.text
-    assert page.tags.count("figure") == 2
-    page = read_page(write_model_report(folder, drawn_channels))
-    assert "Training photos under their masks" in page.text
-
-
 def test_report_of_a_run(with_photos: Path, trained_model: Path) -> None:
     run = with_photos / "runs" / "fcn_resnet-18_seed1"
     (run / "model").mkdir()
     (run / "model" / "model_card.json").write_bytes((trained_model / "model_card.json").read_bytes())
-    page = read_page(write_report(run))
+    page = read_page(write_model_report(run))
     assert "Confusion matrix" in page.text
     assert "worst of FCN resnet-18" in page.text
     assert "disagree" not in page.text
@@ -566,6 +411,13 @@ def test_report_of_a_model_without_a_card(trained_model: Path, tmp_path: Path) -
 def test_report_names_what_it_cannot_use(trained_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist; give a comparison's folder"):
         write_source_report(tmp_path / "nowhere")
+    for name, content in (("comparison.json", "{"), ("curves.json", "[1, 2]")):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        shutil.copy(trained_model / "model_card.json", folder)
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
+            write_source_report(folder)
     data = tmp_path / "data"
     data.mkdir()
     (data / "report.html").write_text("a page")
@@ -580,24 +432,6 @@ def test_report_names_what_it_cannot_use(trained_model: Path, tmp_path: Path) ->
         write_source_report(_pack(tmp_path / "y.tar.gz", trained_model, ["curves.json"]))
 
 
-@pytest.mark.parametrize(
-    ("curves", "words"),
-    [
-        ([1, 2], "entry 0 has no epoch"),
-        ({}, "it is no list of epochs"),
-        ([{"epoch": 0}, {"epoch": "x"}], "entry 1 has no epoch"),
-        ([{"epoch": 0, "validation": 5}], "validation of entry 0 is no object"),
-        ([{"epoch": 0, "validation": {"mIOU_builtin": "z"}}], "mIOU_builtin of entry 0 is no number"),
-        ([{"epoch": 0, "train_loss": [1]}], "train_loss of entry 0 is no number"),
-    ],
-)
-def test_curves_that_no_training_writes(trained_model: Path, tmp_path: Path, curves: Any, words: str) -> None:
-    shutil.copy(trained_model / "model_card.json", tmp_path)
-    (tmp_path / "curves.json").write_text(json.dumps(curves), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"curves.json cannot be read \({words}\); without it there are no curves"):
-        write_source_report(tmp_path)
-
-
 def test_a_third_model_within_the_spread_is_no_worse_than_the_best(tmp_path: Path) -> None:
     found = answer_runs(tmp_path / "a", {"fcn": [5, 6], "psp": [10, 11], "deeplab": [2, 30]})
     assert "is best" not in found.headline
@@ -610,20 +444,10 @@ def test_a_third_model_within_the_spread_is_no_worse_than_the_best(tmp_path: Pat
     assert "FCN resnet-18 is best" in found.headline
 
 
-def test_unfinished_comparison_says_so_everywhere(tmp_path: Path) -> None:
-    answer_runs(tmp_path, {"fcn": [5, 6], "psp": [30, 31]}, runs=[["fcn", "resnet-18", seed] for seed in range(6)])
-    write_report(tmp_path)
-    text = "2 of 6 runs are still to come."
-    for name in ("html", "json", "md"):
-        content = (tmp_path / f"report.{name}").read_text(encoding="utf-8")
-        assert text in content, name
-        assert "So far, FCN" in content.replace("‑", "-"), name
-
-
 def test_failed_models_and_seeds_are_in_the_answer(tmp_path: Path) -> None:
     failed = [RunRecord(name, "resnet-18", 9, FAILED, "no memory") for name in ("fcn", "deeplab")]
     records = [build_record("fcn", 1), build_record("fcn", 2), *failed]
-    caveat = answer(read_comparison(write_comparison(tmp_path, records))).caveat
+    caveat = build_verdict(read_comparison(write_comparison(tmp_path, records))).caveat
     assert "DeepLab resnet-18 failed." in caveat
     assert "1 of 3 seeds of FCN resnet-18 failed: its numbers are of the rest." in caveat
 
@@ -635,16 +459,16 @@ def test_class_that_no_mask_has_is_named_with_the_models_that_predict_it(tmp_pat
     scores = [dataclasses.replace(build_score(5), confusion=one.tolist()) for one in (confusion, stray)]
     pair = zip(("fcn", "psp"), scores, strict=True)
     records = [build_record(name, score=score) for name, score in pair]
-    caveat = answer(read_comparison(write_comparison(tmp_path / "a", records))).caveat
+    caveat = build_verdict(read_comparison(write_comparison(tmp_path / "a", records))).caveat
     assert "(PSP resnet-18: tree), and not at all for the others" in caveat
-    caveat = answer(read_comparison(write_comparison(tmp_path / "b", records[:1]))).caveat
+    caveat = build_verdict(read_comparison(write_comparison(tmp_path / "b", records[:1]))).caveat
     assert "no validation mask" not in caveat
 
 
 def test_model_without_a_scored_pixel_has_no_miou(tmp_path: Path) -> None:
     score = dataclasses.replace(build_score(5), confusion=[[0] * 4] * 4)
     folder = write_comparison(tmp_path, [build_record("fcn", score=score)])
-    write_report(folder)
+    write_comparison_report(folder)
     for name in ("html", "json", "md"):
         content = (folder / f"report.{name}").read_text(encoding="utf-8")
         assert "has no mIoU: no validation pixel is scored" in content
@@ -654,9 +478,9 @@ def test_model_without_a_scored_pixel_has_no_miou(tmp_path: Path) -> None:
 def test_the_verdict_is_on_the_numbers_as_they_are_shown() -> None:
     models = []
     for name, values in (("fcn", (0.6004 - 0.0038, 0.6004 + 0.0038)), ("psp", (0.5895 - 0.0038, 0.5895 + 0.0038))):
-        figure = compute_figure(values)
+        figure = compute_seed_mean(values)
         model = ModelSummary([build_record(name)])
-        model.__dict__["figures"] = {"miou": figure}
+        model.__dict__["means"] = {"miou": figure}
         models.append(model)
     gap = compute_gap(*models)
     assert gap is not None
@@ -664,11 +488,11 @@ def test_the_verdict_is_on_the_numbers_as_they_are_shown() -> None:
 
 
 def test_ties_are_told_and_all_ties_are_not(with_photos: Path) -> None:
-    assert "Photo by photo" not in answer(read_comparison(with_photos)).caveat
+    assert "Photo by photo" not in build_verdict(read_comparison(with_photos)).caveat
     score = dataclasses.replace(build_score(5), photos=[PhotoScore("x", 0.5, 0.5), PhotoScore("y", 0.9, 0.9)])
     other = dataclasses.replace(build_score(9), photos=[PhotoScore("x", 0.5, 0.5), PhotoScore("y", 0.8, 0.8)])
     records = [build_record("fcn", score=score), build_record("psp", score=other)]
-    found = answer(dataclasses.replace(read_comparison(with_photos), records=records))
+    found = build_verdict(dataclasses.replace(read_comparison(with_photos), records=records))
     assert "FCN resnet-18 scores higher than PSP resnet-18 on 1 of 2, the same on 1." in found.caveat
 
 
@@ -714,7 +538,7 @@ def test_report_of_a_failed_run_says_why(tmp_path: Path) -> None:
 
 
 def test_error_leaves_the_earlier_reports(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_report(with_photos)
+    write_comparison_report(with_photos)
     earlier = {path.name: path.read_bytes() for path in with_photos.glob("report.*")}
     assert len(earlier) == 4
     next(with_photos.glob("runs/psp*/run.json")).unlink()
@@ -724,12 +548,12 @@ def test_error_leaves_the_earlier_reports(with_photos: Path, monkeypatch: pytest
 
     monkeypatch.setattr("gluonseg.report.page._render", fail)
     with pytest.raises(RuntimeError):
-        write_report(with_photos)
+        write_comparison_report(with_photos)
     assert {path.name: path.read_bytes() for path in with_photos.glob("report.*")} == earlier
 
 
 def test_numbers_of_the_page_are_in_the_files(with_photos: Path, trained_model: Path, tmp_path: Path) -> None:
-    write_report(with_photos)
+    write_comparison_report(with_photos)
     content = json.loads((with_photos / "report.json").read_text())
     run = content["models"][0]["runs"][0]
     assert [entry["train_loss"] for entry in run["curves"]] == pytest.approx([2.0, 1.0, 2 / 3])
@@ -738,9 +562,9 @@ def test_numbers_of_the_page_are_in_the_files(with_photos: Path, trained_model: 
     assert content["versions"] == {"mxnet": "1.9.1"}
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "model_card.json").write_bytes((trained_model / "model_card.json").read_bytes())
+    shutil.copy(trained_model / "model_card.json", folder)
     scores = json.loads((folder / "model_card.json").read_text())["metrics"]["whole_image"]
-    write_report(folder)
+    write_model_report(folder)
     content = json.loads((folder / "report.json").read_text())
     assert content["card_scores"][0]["metrics"]["mIoU"] == scores["mIoU"]
     assert content["card_scores"][0]["class_IoU"] == scores["class_IoU"]
@@ -752,42 +576,13 @@ def test_numbers_of_the_page_are_in_the_files(with_photos: Path, trained_model: 
     assert f"| mIoU | {scores['mIoU']:.3f} |" in markdown
 
 
-def test_seed_of_a_single_model_is_told(tmp_path: Path, trained_model: Path) -> None:
-    (tmp_path / "model_card.json").write_bytes((trained_model / "model_card.json").read_bytes())
-    card = json.loads((tmp_path / "model_card.json").read_text())
-    card["hyperparameters"]["seed"] = "77"
-    (tmp_path / "model_card.json").write_text(json.dumps(card))
-    assert "seed77" in "".join(read_page(write_report(tmp_path)).text.split())
-
-
-@pytest.mark.parametrize(("load", "is_told"), [(5.3, True), (1.2, False), (None, False)])
-def test_a_busy_machine_is_told(tmp_path: Path, load: float | None, is_told: bool) -> None:
-    folder = write_comparison(tmp_path, [build_record("fcn")], hardware={"cores": 2, "load": load})
-    text = read_page(write_report(folder)).text
-    assert ("The machine was busy when this began: a load of 5.3 on 2 cores" in text) == is_told
-    assert ("The machine was busy" in (folder / "report.md").read_text()) == is_told
-
-
-def test_report_of_a_job_has_the_hardware(run_tiny: RunJob, tmp_path: Path) -> None:
-    run_tiny({"epochs": "1"}, output_folder=tmp_path / "data")
-    text = "".join(read_page(tmp_path / "data" / "report.html").text.split())
-    assert f"cores{describe_hardware()['cores']}" in text
-    assert "loadbefore" in text
-
-
 def test_gallery_says_what_it_does_not_show(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gluonseg.report.gallery.MAX_COMPARED", 2)
     monkeypatch.setattr("gluonseg.report.gallery.MAX_PICTURES", 5)
-    text = read_page(write_report(with_photos)).text
+    text = read_page(write_comparison_report(with_photos)).text
     assert "Disagreement was looked for in 2 of the 3 photos" in text
     assert "Not shown, for want of room or because they cannot be read: " in text
     assert text.count("best of PSP resnet-18") == 1
-
-
-def test_identical_predictions_do_not_disagree(with_photos: Path) -> None:
-    chosen = choose_photos(read_comparison(with_photos).models, {"same": 0.0, "nearly": 0.001})
-    assert "same" not in chosen
-    assert chosen["nearly"] == ["models disagree on less than 1% of the pixels"]
 
 
 def test_photos_are_read_up_to_the_limit_of_the_runs(drawn_channels: Mapping[str, Path]) -> None:
@@ -804,9 +599,93 @@ def test_spread_reaches_the_end() -> None:
     assert choose_spread([], 6) == []
 
 
-def test_failed_run_has_its_curve(tmp_path: Path) -> None:
-    failed = build_record("psp", score=None, status=FAILED, error="no memory")
-    comparison = read_comparison(write_comparison(tmp_path, [build_record("fcn"), failed]))
-    lines = build_charts(comparison.trained)[0].lines
-    assert [line.points[0].title.partition(",")[0] for line in lines] == ["FCN resnet-18", "PSP resnet-18"]
-    assert "seed 1 (failed), epoch 0" in lines[1].points[0].title
+@pytest.mark.parametrize(
+    ("status", "text"), [(FAILED, "failed: killed by SIGKILL"), (FINISHED, "0 of 4 runs finished")]
+)
+def test_report_before_any_result(tmp_path: Path, status: str, text: str) -> None:
+    records = [RunRecord("psp", "resnet-50", 2, status, "killed by SIGKILL")][: status == FAILED]
+    folder = write_comparison(tmp_path, records, runs=[["psp", "resnet-50", 2]] * 4, class_names=NAMES)
+    page = read_page(write_comparison_report(folder)).text
+    assert "No run has" in page
+    assert text in page
+
+
+def test_report_of_unfinished_runs_without_photos_and_with_a_class_found_nowhere(tmp_path: Path) -> None:
+    confusion = [[5, 1, 0, 0], [0, 9, 0, 0], [0] * 4, [0] * 4]
+    score = dataclasses.replace(build_score(5), confusion=confusion, boundary_f=None)
+    settings = {"channels": {"validation": "/nowhere"}, "colours": [[1, 2, 3]], "hardware": {"cores": 2, "load": 5.3}}
+    folder = write_comparison(tmp_path, [build_record("fcn", score=score)], runs=[1, 2, 3], **settings)
+    page = read_page(write_comparison_report(folder))
+    assert "img" not in page.tags
+    assert "no longer where they were" in page.text
+    model = json.loads((folder / "report.json").read_text())["models"][0]
+    assert model["class_IoU"]["road"] is None
+    assert model["metrics"]["boundary_f"] is None
+    for name in ("html", "json", "md"):
+        content = (folder / f"report.{name}").read_text(encoding="utf-8")
+        assert "2 of 3 runs are still to come." in content, name
+        assert "So far, FCN" in content.replace("‑", "-"), name
+        assert name == "json" or "The machine was busy when this began: a load of 5.3 on 2 cores" in content
+
+
+def test_very_many_classes_have_a_list_of_mistakes_and_a_small_page(tmp_path: Path) -> None:
+    names = [f"kind {number}" for number in range(254)]
+    confusion = np.eye(254, dtype=int) * 50
+    confusion[3, 7] = 50
+    score = dataclasses.replace(build_score(5), class_names=names, confusion=confusion.tolist())
+    folder = write_comparison(tmp_path, [build_record("fcn", score=score)])
+    page = read_page(write_comparison_report(folder))
+    assert "Confusion matri" not in page.text
+    assert "kind 3kind 750.0%" in " ".join(page.text.split())
+    assert sum(path.stat().st_size for path in folder.glob("report.*")) < 2_000_000
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.31, 0.58), (0.905, 0.905), (0, 0), (0, 1)])
+def test_ticks_are_round_and_enclose(low: float, high: float) -> None:
+    found = compute_ticks(low, high)
+    assert found[0] <= low <= high <= found[-1]
+    assert 2 <= len({f"{tick:g}" for tick in found}) == len(found) <= 9
+
+
+def test_strip_places_runs_on_one_axis() -> None:
+    runs = [[build_record("fcn", 1, 5), build_record("fcn", 2, 10)], [build_record("psp")]]
+    models = [ModelSummary(records) for records in runs]
+    strip = build_strip(models)
+    assert strip is not None
+    first, second = strip.rows
+    (higher, _), (lower, text) = first.dots
+    assert first.mean == pytest.approx((higher + lower) / 2)
+    assert first.low < lower < first.mean < higher < first.low + first.width
+    assert second.dots[0][0] == pytest.approx(lower)
+    assert second.width == 0
+    assert [strip.ticks[0][0], strip.ticks[-1][0]] == [0, 100]
+    assert text == "FCN resnet-18, seed 2: 0.818"
+    assert build_strip(models[:1]) is None
+
+
+def test_ten_algorithms_are_told_apart(tmp_path: Path) -> None:
+    names = [*get_networks(), *"zyxwvutsrq"][:10]
+    folder = write_comparison(tmp_path, [build_record(name) for name in names])
+    page = write_comparison_report(folder).read_text("utf-8")
+    marks = [model.mark for model in read_comparison(folder).models]
+    for key in ("light", "dark", "symbol", "path", "variable"):
+        assert len({getattr(mark, key) for mark in marks}) == 10
+    for mark in marks:
+        assert f'style="color:var(--{mark.variable})"><span class="who">' in page
+        assert f"M0 0{mark.path}" in page
+        assert [f"--{mark.variable}: {colour};" in page for colour in (mark.light, mark.dark)] == [True, True]
+    assert len({(mark.light, mark.symbol) for mark in map(build_mark, range(100))}) == 10 * len(COLOURS)
+
+
+def test_report_of_a_model(trained_model: Path, tmp_path: Path, drawn_channels: Mapping[str, Path]) -> None:
+    shutil.copy(trained_model / "curves.json", tmp_path)
+    card = json.loads((trained_model / "model_card.json").read_text())
+    card["hyperparameters"]["seed"] = "77"
+    (tmp_path / "model_card.json").write_text(json.dumps(card))
+    page = read_page(write_model_report(tmp_path))
+    assert "FCN resnet‑18 reaches mIoU" in page.text
+    assert "Scores on whole validation photos" in page.text
+    assert "seed77" in "".join(page.text.split())
+    assert page.tags.count("figure") == 2
+    page = read_page(write_model_report(tmp_path, drawn_channels))
+    assert "Training photos under their masks" in page.text

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import mxnet as mx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.train.job import build_trainer
-from gluonseg.train.schedule import Schedule, add_warmup, build_cosine, build_poly, build_schedule, build_step
+from gluonseg.train.schedule import add_warmup, build_cosine, build_poly, build_schedule, build_step
 
 PRINTED = (
     "98 96 94 92 89 87 85 83 80 78 76 74 70 68 66 64 61 59 57 54 "
@@ -40,23 +36,12 @@ def test_a_job_stays_near_the_printed_rates() -> None:
     for epoch, iteration, rate in _iter_printed():
         assert schedule(int(91.5 * epoch) + iteration - 1) == pytest.approx(float(rate), abs=1.3e-6)
     assert schedule(914) > 0
-    assert schedule(915) == 0
+    assert [schedule(update) for update in (915, 10**6)] == [0, 0]
 
 
-@given(st.integers(1, 5000), st.integers(0, 6000))
-def test_poly_and_cosine_by_formula(total: int, update: int) -> None:
-    share = min(1.0, update / total)
-    assert build_poly(0.3, total)(update) == pytest.approx(0.3 * (1 - share) ** 0.9)
-    assert build_cosine(0.3, total)(update) == pytest.approx(0.15 * (1 + math.cos(math.pi * share)))
-
-
-@pytest.mark.parametrize("schedule", [build_poly(0.1, 97), build_cosine(0.1, 97)])
-def test_poly_and_cosine_fall_from_the_base_rate_to_nothing(schedule: Schedule) -> None:
-    rates = [schedule(update) for update in range(98)]
-    assert rates[0] == 0.1
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
-    assert schedule(10**6) == pytest.approx(0, abs=1e-12)
+def test_cosine_falls_along_half_a_cosine_to_nothing() -> None:
+    schedule = build_cosine(0.4, 90)
+    assert [schedule(update) for update in (0, 30, 45, 90, 1000)] == pytest.approx([0.4, 0.3, 0.2, 0, 0])
 
 
 def test_step_multiplies_at_each_step() -> None:
@@ -64,21 +49,9 @@ def test_step_multiplies_at_each_step() -> None:
     assert [schedule(update) for update in range(7)] == [0.8, 0.8, 0.8, 0.4, 0.4, 0.1, 0.1]
 
 
-@pytest.mark.parametrize(("factor", "last"), [(0.0, 0.0), (1.0, 0.8)])
-def test_edges_of_the_step_factor(factor: float, last: float) -> None:
-    schedule = build_step(0.8, [2], factor)
-    assert (schedule(1), schedule(2)) == (0.8, last)
-
-
 def test_warmup_rises_to_the_schedule() -> None:
     schedule = add_warmup(lambda update: 1.0 - update / 100, 4)
     assert [schedule(update) for update in range(6)] == pytest.approx([0.25, 0.495, 0.735, 0.97, 0.96, 0.95])
-
-
-@pytest.mark.parametrize("updates", [0, -1])
-def test_no_warmup_changes_nothing(updates: int) -> None:
-    schedule = build_poly(0.1, 10)
-    assert add_warmup(schedule, updates) is schedule
 
 
 def test_epochs_become_updates() -> None:

@@ -16,15 +16,7 @@ from gluonseg.models.cost import Cost
 from gluonseg.predict.engine import Float32Array, UInt8Array
 from gluonseg.predict.enlarge import compute_mask, compute_mask_of_bands
 from gluonseg.predict.predictor import Predictor, load_predictor
-from gluonseg.predict.tile import (
-    ENCODER_STRIDE,
-    MAX_BAND_BYTES,
-    TILE,
-    compute_tile_height,
-    find_spans,
-    is_whole,
-    iter_bands,
-)
+from gluonseg.predict.tile import MAX_BAND_BYTES, TILE, compute_tile_height, find_spans, is_whole, iter_bands
 from gluonseg.predict.view import Views, parse_scales
 from picture import draw_noise
 
@@ -52,16 +44,14 @@ class LocalEngine:
 def test_spans_cover_a_side_and_share_the_overlap(length: int, setting: tuple[int, int], stride: int) -> None:
     tile, overlap = setting
     spans = find_spans(length, tile, overlap, stride)
-    assert spans[0][0] == 0
-    assert spans[-1][1] == length
-    assert all(start % stride == 0 and 0 < end - start <= tile for start, end in spans)
-    step = stride if stride >= 8 else ENCODER_STRIDE
-    assert all(start % step == 0 for start, _ in spans)
+    assert (spans[0][0], spans[-1][1]) == (0, length)
+    step = stride if stride >= 8 else 32  # the stride of the encoder
+    assert all(start % step == 0 and 0 < end - start <= tile for start, end in spans)
     assert all(one[1] - other[0] >= overlap - step for one, other in pairwise(spans))
 
 
 @pytest.mark.parametrize("stride", STRIDES)
-@pytest.mark.parametrize("size", [(450, 282), (1000, 77), (8, 8), (193, 192), (200, 601)])
+@pytest.mark.parametrize("size", [(450, 282), (8, 8), (193, 192), (200, 601)])
 def test_tiles_are_put_together_in_place_and_none_is_large(size: tuple[int, int], stride: int) -> None:
     engine, picture = LocalEngine(stride), draw_noise(*size)
     whole = LocalEngine(stride).compute_logits(picture[None])[0]
@@ -75,7 +65,7 @@ def test_tiles_are_put_together_in_place_and_none_is_large(size: tuple[int, int]
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("stride", [1, 2, 8])
+@pytest.mark.parametrize("stride", [1, 8])
 def test_a_mask_of_bands_is_that_of_all_logits(stride: int, align_corners: bool) -> None:
     logits = np.random.default_rng(3).normal(size=(4, 41, 29)).astype(np.float32)
     bands = [(0, logits[:, :17]), (16, logits[:, 16:18]), (17, logits[:, 17:])]
@@ -102,60 +92,32 @@ def test_a_card_of_another_stride_or_number_of_classes_is_told(trained_model: Pa
 
 
 def test_a_large_picture_goes_through_the_network_in_tiles(trained_model: Path) -> None:
-    card = load_predictor(trained_model).card
-    engine = LocalEngine()
+    engine, card = LocalEngine(), load_predictor(trained_model).card
     card = dataclasses.replace(card, num_classes=3, prediction_size=0)
-    mask = Predictor(engine, card).predict_mask(draw_noise(1500, 1100))
-    assert mask.shape == (1500, 1100)
+    assert Predictor(engine, card).predict_mask(draw_noise(1500, 1100)).shape == (1500, 1100)
     assert engine.largest <= 768 * 768 * 3
 
 
-def test_views_are_the_mean_of_their_probabilities(trained_model: Path) -> None:
-    picture = draw_noise(48, 64)  # sides that mirrored give the same grid
-    plain, both = load_predictor(trained_model), load_predictor(trained_model, flip=True)
-    mirrored = plain.predict_probabilities(np.ascontiguousarray(picture[:, ::-1]))[:, :, ::-1]
-    mean = (plain.predict_probabilities(picture) + mirrored) / 2
-    found = both.predict_probabilities(picture)
+def test_the_card_says_which_views_are_averaged_at_which_scales(trained_model: Path) -> None:
+    """In the corner, where all grids have a place, the mean of each scale and its mirror image by themselves."""
+    plain, picture, scales = load_predictor(trained_model), draw_noise(48, 64), (0.5, 1.0, 1.5)
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    alone = []
+    for scale in scales:
+        predictor = load_predictor(trained_model, scales=(scale,))
+        alone.append(predictor.predict_probabilities(picture)[:, 0, 0])
+        alone.append(predictor.predict_probabilities(mirrored)[:, 0, -1])
+    card = dataclasses.replace(plain.card, prediction_scales=scales, prediction_flip=True)
+    found = Predictor(plain.engine, card).predict_probabilities(picture)
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
-    # At the places of the logits it is exactly the mean; between them both are interpolated, in different order.
-    np.testing.assert_allclose(found[:, 0, 0], mean[:, 0, 0], atol=1e-5)
-    assert np.abs(found - mean).mean() < 0.02
-
-
-def test_scales_are_averaged(trained_model: Path) -> None:
-    """In the corner, where all grids have a place: the mean of what each scale gives by itself."""
-    picture = draw_noise(48, 64)
-    scales = (0.5, 1.0, 1.5)
-    alone = [load_predictor(trained_model, scales=(scale,)).predict_probabilities(picture) for scale in scales]
-    found = load_predictor(trained_model, scales=scales).predict_probabilities(picture)
-    np.testing.assert_allclose(found[:, 0, 0], np.mean(alone, axis=0)[:, 0, 0], atol=1e-5)
-    assert np.abs(alone[0] - alone[2]).max() > 1e-3
+    np.testing.assert_allclose(found[:, 0, 0], np.mean(alone, axis=0), atol=1e-5)
+    assert all(np.abs(alone[0] - other).max() > 1e-4 for other in alone[1:])
 
 
 def test_no_view_is_larger_than_the_limit(trained_model: Path) -> None:
     limited = load_predictor(trained_model, scales=(0.5, 1.0, 4.0), flip=True, max_network_pixels=6400)
-    sizes = limited.compute_pass_sizes(80, 80)
-    assert sizes == [(80, 80), (80, 80), (40, 40)] * 2
+    assert limited.compute_pass_sizes(80, 80) == [(80, 80), (80, 80), (40, 40)] * 2
     assert limited.predict_mask(draw_noise(80, 80)).shape == (80, 80)
-
-
-def test_with_flip_a_mirrored_picture_has_the_mirrored_mask(trained_model: Path) -> None:
-    """Exactly so where the logits' grid is its own mirror image: one place."""
-    both, picture = load_predictor(trained_model, flip=True), draw_noise(8, 8)
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
-    found = both.predict_probabilities(mirrored)[:, :, ::-1]
-    np.testing.assert_allclose(found, both.predict_probabilities(picture), atol=1e-6)
-    plain = load_predictor(trained_model)
-    assert np.abs(plain.predict_probabilities(mirrored) - plain.predict_probabilities(picture)).max() > 1e-4
-
-
-def test_the_card_says_which_views_a_model_has(trained_model: Path) -> None:
-    plain = load_predictor(trained_model)
-    card = dataclasses.replace(plain.card, prediction_scales=(0.5, 1.0), prediction_flip=True)
-    picture = draw_noise(40, 40)
-    found = Predictor(plain.engine, card).predict_probabilities(picture)
-    wanted = load_predictor(trained_model, scales=(0.5, 1.0), flip=True).predict_probabilities(picture)
-    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("scales", [(), (0.01,), (5.0,), (1.0,) * 11, (float("nan"),)])

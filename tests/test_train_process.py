@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +15,9 @@ from PIL import Image
 
 import gluonseg
 from gluonseg.errors import FAILURE_LIMIT
-from job_layout import TRAIN, Job, JobRun, draw_channels, lay_out_job, train_once
+from job_layout import Job, JobRun, draw_channels, lay_out_job, train_once
+from local_server import serving
+from program import build_environment, run_program
 
 NUMBER = r"([0-9.eE+-]+)"
 # The expressions that were run against logs of the built-in algorithm, and how often each matches in two epochs.
@@ -117,60 +111,25 @@ def test_a_channel_that_holds_the_next_one_is_warned_of_and_not_read(trained: tu
     assert card["data"]["num_training_samples"] == 18
 
 
-@contextmanager
-def _serving(base: Path) -> Iterator[int]:
-    """Run container/serve on ``base``; yields the port once /ping says 200."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "SAGEMAKER_BASE_DIR": str(base),
-        "SAGEMAKER_BIND_TO_PORT": str(port),
-    }
-    with (base.parent / "serve.log").open("wb") as log:
-        command = [sys.executable, str(TRAIN.with_name("serve"))]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 120
-        while _ask(port, "GET", "/ping", b"")[0] != 200:
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.1)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-
-
-def _ask(port: int, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request(method, path, body, {"Content-Type": "image/jpeg", "Accept": "image/png"})
-        response = connection.getresponse()
-        return response.status, response.read()
-    except OSError:
-        return 0, b""
-    finally:
-        connection.close()
-
-
 def test_serve_on_the_same_folder_gives_the_mask_that_predict_writes(
     trained: tuple[Job, JobRun], tmp_path: Path
 ) -> None:
     job = trained[0]
     photo = min(job.channel("validation").glob("*.jpg"))
-    with _serving(job.base) as port:
-        status, body = _ask(port, "POST", "/invocations", photo.read_bytes())
-    assert status == 200
-    with Image.open(io.BytesIO(body)) as picture, Image.open(photo) as original:
+    with serving(job.base, tmp_path / "serve.log") as server:
+        server.wait_until_served()
+        answer = server.request(
+            "/invocations", photo.read_bytes(), {"Content-Type": "image/jpeg", "Accept": "image/png"}
+        )
+    assert answer.status == 200
+    with Image.open(io.BytesIO(answer.body)) as picture, Image.open(photo) as original:
         assert picture.mode == "L"
         assert picture.size == original.size
         served = np.array(picture)
     command = [sys.executable, "-m", "gluonseg", "predict", str(photo)]
     command += ["--model", str(job.model), "--output", str(tmp_path)]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    done = run_program(command, build_environment(OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stdout
     with Image.open(tmp_path / f"{photo.stem}.png") as picture:
         np.testing.assert_array_equal(served, np.array(picture))
 
@@ -221,15 +180,16 @@ def test_a_job_as_local_mode_writes_it(trained: tuple[Job, JobRun], data: Path, 
 
 def _lay_out_script_job(base: Path, script: str) -> Job:
     job = Job(base)
-    for folder in ("input/config", "input/data/training", "model", "output/data"):
+    for folder in ("input/config", "input/data/training"):
         (base / folder).mkdir(parents=True)
     (job.channel("training") / "anything.csv").write_text("1,2\n")
     source = base.parent / "source"
     source.mkdir()
     (source / "train.py").write_text(script)
-    settings = {"sagemaker_program": "train.py", "sagemaker_submit_directory": str(source), "epochs": 4, "note": "a b"}
+    settings = {"sagemaker_program": "train.py", "sagemaker_submit_directory": str(source)}
     # Framework estimators and ModelTrainer write every value as JSON.
-    job.write_config("hyperparameters", {name: json.dumps(value) for name, value in settings.items()})
+    values = {name: json.dumps(value) for name, value in {**settings, "epochs": 4, "note": "a b"}.items()}
+    job.write_config("hyperparameters", values)
     job.list_channels("training")
     job.write_config("resourceconfig", {"current_host": "algo-1", "hosts": ["algo-1"]})
     return job
@@ -237,7 +197,6 @@ def _lay_out_script_job(base: Path, script: str) -> Job:
 
 def test_a_users_own_script_runs_with_mxnet_and_gluonseg(tmp_path: Path) -> None:
     job = _lay_out_script_job(tmp_path / "ml", SCRIPT)
-    (job.base / "output" / "failure").write_text("of the job before")
     run = job.run()
     assert run.code == 0, run.log
     assert run.failure is None
@@ -249,19 +208,8 @@ def test_a_users_own_script_runs_with_mxnet_and_gluonseg(tmp_path: Path) -> None
 
 def test_a_users_failing_script_fails_the_job(tmp_path: Path) -> None:
     job = _lay_out_script_job(tmp_path / "ml", FAILING_SCRIPT)
-    # Nobody mounted it; the toolkit alone would then end with exit code 0.
-    shutil.rmtree(job.base / "output")
     run = job.run()
     assert run.code == 1
     assert "about to fail" in run.log
     assert run.failure is not None
     assert "no such thing as a blue cat" in run.failure[:FAILURE_LIMIT]
-
-
-def test_arguments_are_refused(data: Path, tmp_path: Path) -> None:
-    job = lay_out_job(tmp_path / "ml", data, link=True)
-    run = job.run("extra")
-    assert run.code == 2
-    assert "train takes no arguments" in run.log
-    assert "hyperparameters.json" in run.log
-    assert list(job.model.iterdir()) == []

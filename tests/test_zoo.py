@@ -17,7 +17,6 @@ from network_tester import assert_close, build_stirred, draw_batch
 @pytest.mark.parametrize(
     ("name", "kind", "dataset"),
     [
-        ("fcn_resnet18_voc", "FCN", "pascal_voc"),
         ("PSP_ResNet18_ADE", "PSPNet", "ade20k"),
         ("deeplab_resnet34_coco", "DeepLabV3", "coco"),
         ("psp_resnet18_citys", "PSPNet", "citys"),
@@ -68,7 +67,7 @@ def test_unknown_names(arguments: dict[str, str], message: str) -> None:
         get_segmentation_model(**arguments, pretrained_base=False)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["fcn", "fcn_resnet50", "fcn_resnet50_imagenet", "fcn-resnet50-voc", ""])
+@pytest.mark.parametrize("name", ["fcn_resnet50", "fcn_resnet50_imagenet"])
 def test_unknown_model_names(name: str) -> None:
     with pytest.raises(ModelError, match=r"names are MODEL_BACKBONE_DATASET with MODEL one of fcn, psp, deeplab"):
         get_model(name)

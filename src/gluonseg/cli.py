@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.models.registry import get_encoders, get_networks
-from gluonseg.parameter import format_value, parse_value
+from gluonseg.parameter import Spec, format_value, parse_value
+from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.text import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
@@ -30,37 +32,32 @@ def _add_command(commands: Any, name: str, handler: Handler, text: str) -> argpa
     return parser
 
 
-def _parse_port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"a port is a whole number from 1 to 65535, got {text!r}")
-    return int(text)
+def _add_parsed(parser: argparse.ArgumentParser, name: str, one: Spec) -> None:
+    """Add an option whose value is parsed by its specification."""
 
-
-def _add_hyperparameter(parser: argparse.ArgumentParser, name: str, text: str = "") -> None:
-    """An option that takes what the hyperparameter of its name takes."""
-    one = get_specs()[name]
-
-    def parse(value: str) -> Any:
+    def parse(text: str) -> Any:
         try:
-            return parse_value(name, value, one)
+            return parse_value(name, text, one)
         except HyperparameterError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    default = None if text else one.default
-    parser.add_argument(f"--{name}", type=parse, default=default, help=text or f"{one.help} (default {default})")
+    shown = "" if one.default is None else f" (default {one.default})"
+    parser.add_argument(f"--{name}", type=parse, default=one.default, help=one.help + shown)
 
 
-def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    for name in ("ignore_label", "max_pixels"):
-        _add_hyperparameter(parser, name)
+def _add_hyperparameter(parser: argparse.ArgumentParser, name: str, **changes: Any) -> None:
+    """Add an option that takes what the hyperparameter of its name takes."""
+    _add_parsed(parser, name, dataclasses.replace(get_specs()[name], **changes))
 
 
 def _add_check(commands: Any) -> None:
     parser = _add_command(commands, "check", command.run_check, "Read all images and masks and report what is wrong.")
     parser.add_argument("channels", type=Path, help="folder with train, train_annotation, validation, ...")
-    _add_hyperparameter(parser, "num_classes", "classes the masks should hold; suggested when left out")
-    _add_hyperparameter(parser, "crop_size", "warn of images smaller than this")
-    _add_data_options(parser)
+    text = "classes the masks should hold; suggested when left out"
+    _add_hyperparameter(parser, "num_classes", default=None, help=text)
+    _add_hyperparameter(parser, "crop_size", default=None, help="warn of images smaller than this")
+    _add_hyperparameter(parser, "ignore_label")
+    _add_hyperparameter(parser, "max_pixels")
 
 
 def _add_prepare(commands: Any) -> None:
@@ -92,16 +89,15 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_all_hyperparameters(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
-    """Each as the text that SageMaker would pass; what is valid is told later, of all at once."""
+    """Add each as the text that SageMaker would pass; the training checks all of them at once."""
     for name, one in get_specs().items():
         if name in leave_out:
             continue
-        hidden = name.startswith("_")
         shown = "none" if one.default in (None, ()) else format_value(one.default)
         default = "required" if one.required else f"default {shown}"
         valid = f"{one.describe_range()}; " if one.choices else ""
-        text = argparse.SUPPRESS if hidden else f"{one.help} ({valid}{default})".replace("%", "%%")
-        parser.add_argument(f"--{name}", help=text, metavar="VALUE")
+        text = f"{one.help} ({valid}{default})".replace("%", "%%")
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS if name.startswith("_") else text, metavar="VALUE")
 
 
 def _add_compare(commands: Any) -> None:
@@ -118,7 +114,7 @@ def _add_compare(commands: Any) -> None:
         "seeds": (str(specs["seed"].default), "each network is trained once with each seed"),
     }
     for name, (default, help_text) in lists.items():
-        shown = f"{help_text}, with commas between them (default {default})"
+        shown = f"{help_text}, with commas between them (default %(default)s)"
         parser.add_argument(f"--{name}", default=default, metavar="LIST", help=shown)
     _add_all_hyperparameters(parser, leave_out=VARIED.values())
     text = "Write the report of a comparison, a run or a model: report.html, .json, .csv and .md."
@@ -142,30 +138,26 @@ def _add_use(commands: Any) -> None:
     evaluate.add_argument("--model", type=Path, required=True, help="model folder or model.tar.gz")
     evaluate.add_argument("--label_map", type=Path, help="label map file of the masks")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    _add_hyperparameter(predict, "max_pixels")
-    _add_data_options(evaluate)
+    _add_hyperparameter(evaluate, "ignore_label")
     for parser in (predict, evaluate):
         _add_prediction_options(parser)
     serve = _add_command(commands, "serve", command.run_serve, "Serve a model over HTTP: /ping and /invocations.")
     serve.add_argument("--model", type=Path, help="model folder or model.tar.gz (default /opt/ml/model)")
     serve.add_argument("--host", help="address to listen on (default 0.0.0.0)")
-    serve.add_argument("--port", type=_parse_port, help="port (default 8080, or SAGEMAKER_BIND_TO_PORT)")
+    port = Spec(int, None, "port (default 8080, or SAGEMAKER_BIND_TO_PORT)", low=1, high=65535)
+    _add_parsed(serve, "port", port)
 
 
 def _add_prediction_options(parser: argparse.ArgumentParser) -> None:
     scales = "scales to predict and average, such as 0.75,1,1.25 (default: the model's, mostly 1)"
     parser.add_argument("--scales", metavar="LIST", help=scales)
     parser.add_argument("--flip", action="store_true", default=None, help="predict each scale mirrored, too")
-    text = "int8 needs a model that gluonseg export --int8 has converted (default float32)"
+    text = "int8 needs a model that gluonseg export --int8 has converted (default %(default)s)"
     parser.add_argument("--precision", choices=tuple(ONNX_FILES), default=FLOAT32, help=text)
-    limit = "larger pictures are shrunk to this for the network (default 4000000)"
-    parser.add_argument("--max_network_pixels", type=_parse_pixels, metavar="PIXELS", help=limit)
-
-
-def _parse_pixels(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 4096 <= int(text) <= LARGEST_MAX_PIXELS):
-        raise argparse.ArgumentTypeError(f"it is a number of pixels, at least 4096, got {text!r}")
-    return int(text)
+    text = "larger pictures are shrunk to this for the network"
+    limit = Spec(int, MAX_NETWORK_PIXELS, text, low=4096, high=LARGEST_MAX_PIXELS)
+    _add_parsed(parser, "max_network_pixels", limit)
+    _add_hyperparameter(parser, "max_pixels")
 
 
 def _add_tools(commands: Any) -> None:
@@ -189,21 +181,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gluonseg", description="Semantic segmentation, as SageMaker has it.")
     parser.add_argument("--version", action="version", version=f"gluonseg {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    adders: Iterable[Callable[[Any], None]] = (
-        _add_prepare,
-        _add_check,
-        _add_train,
-        _add_compare,
-        _add_use,
-        _add_tools,
-    )
-    for add in adders:
+    for add in (_add_prepare, _add_check, _add_train, _add_compare, _add_use, _add_tools):
         add(commands)
     return parser
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str], handler: Handler) -> None:
-    """Of train's and compare's options the nearest names are known; of the others argparse says enough."""
+    """Say of train's and compare's options which ones were probably meant; argparse says enough of the others."""
     names = [text[2:].partition("=")[0] for text in unknown if text.startswith("--")]
     describers = {command.run_train: describe_unknown, command.run_compare: describe_unknown_options}
     if handler in describers and names:

@@ -8,9 +8,8 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from gluonseg.data.channel import find_channels
@@ -25,22 +24,17 @@ from gluonseg.models.folder.card import ModelCard
 from gluonseg.text import escape_line, join_names
 
 
-def _bar(total: int, title: str) -> Any:
-    """A progress bar on standard error; silent when that is not a terminal."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=title, disable=None, leave=False, file=sys.stderr)
-
-
-class _CountingBar:
-    """Turns "done, of all" into a progress bar that appears when the number of all is known."""
+class _ProgressBar:
+    """Shows "done, of all" as a bar on standard error; silent when that is not a terminal."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        self._bar = self._bar or _bar(total, self._title)
+        from tqdm import tqdm
+
+        self._bar = self._bar or tqdm(total=total, desc=self._title, disable=None, leave=False, file=sys.stderr)
         self._bar.update(done - self._bar.n)
         if done == total:
             self._bar.close()
@@ -58,7 +52,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         ignore_label=arguments.ignore_label,
         crop_size=arguments.crop_size,
         max_pixels=arguments.max_pixels,
-        progress=_CountingBar("checking"),
+        progress=_ProgressBar("checking"),
     )
     print(format_report(report))
     return 2 if report.errors else 0
@@ -69,9 +63,7 @@ def run_prepare_pets(arguments: argparse.Namespace) -> int:
     from gluonseg.data.prepare.pets import prepare_oxford_pets
     from gluonseg.data.prepare.pets_archive import download_oxford_pets
 
-    source = arguments.source
-    if arguments.download:
-        source = download_oxford_pets(source)
+    source = download_oxford_pets(arguments.source) if arguments.download else arguments.source
     report = prepare_oxford_pets(
         source,
         arguments.out,
@@ -79,7 +71,7 @@ def run_prepare_pets(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         seed=arguments.seed,
         validation_share=arguments.validation_share,
-        progress=_CountingBar("preparing"),
+        progress=_ProgressBar("preparing"),
     )
     print(format_prepare_report(report))
     return 0
@@ -94,6 +86,11 @@ def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _get_hyperparameters(arguments: argparse.Namespace) -> dict[str, str]:
+    """The hyperparameters that were given."""
+    return {name: value for name in get_specs() if (value := getattr(arguments, name, None)) is not None}
+
+
 def run_train(arguments: argparse.Namespace) -> int:
     from gluonseg.sagemaker.contract import check_writable
     from gluonseg.sagemaker.job import train_channels
@@ -101,7 +98,6 @@ def run_train(arguments: argparse.Namespace) -> int:
     from gluonseg.sagemaker.stop_signal import stopping_job
     from gluonseg.train.stop import Stop, Stopped
 
-    given = {name: getattr(arguments, name) for name in get_specs() if getattr(arguments, name) is not None}
     if arguments.output.resolve() == arguments.channels.resolve():
         # The new model folder would be the channel "model" of the next training.
         raise DataError(f"--output is the folder of the channels, {arguments.channels}; choose another folder")
@@ -111,44 +107,42 @@ def run_train(arguments: argparse.Namespace) -> int:
     stop = Stop()
     with suppress(Stopped), stopping_job(stop):
         channels = find_channels(arguments.channels)
-        train_channels(given, channels, arguments.output, stop=stop, checkpoints=arguments.checkpoints)
+        hyperparameters, checkpoints = _get_hyperparameters(arguments), arguments.checkpoints
+        train_channels(hyperparameters, channels, arguments.output, stop=stop, checkpoints=checkpoints)
     if stop.signal is not None:
-        return _get_stop_code(stop.signal)
+        return 128 + stop.signal
     print(f"the model is in {arguments.output / 'model'}")
     return 0
 
 
 def run_compare(arguments: argparse.Namespace) -> int:
+    from gluonseg.compare.child import LOG_FILE
     from gluonseg.compare.plan import VARIED, build_comparison
     from gluonseg.compare.progress import Display
     from gluonseg.compare.ranking import format_ranking
-    from gluonseg.compare.runner import LOG_FILE, Interrupted, run_comparison
+    from gluonseg.compare.runner import Interrupted, run_comparison
     from gluonseg.report.page import PAGE_FILE
     from gluonseg.report.record import FAILED
 
     if importlib.util.find_spec("mxnet") is None:  # else its runs would fail, one after the other
         raise ModuleNotFoundError(name="mxnet")
     lists = {option: getattr(arguments, option) for option in VARIED}
-    given = {name: value for name in get_specs() if (value := getattr(arguments, name, None)) is not None}
     channels = find_channels(arguments.channels)
-    comparison = build_comparison(arguments.channels, channels, arguments.out, lists, given)
+    plan = build_comparison(arguments.channels, channels, arguments.out, lists, _get_hyperparameters(arguments))
     try:
-        records, problem = run_comparison(comparison, Display(sys.stderr), _CountingBar("checking"))
+        records = run_comparison(plan, Display(sys.stderr), _ProgressBar("checking"))
     except Interrupted as error:
         print("gluonseg: stopped; the same command goes on after the last epoch that is finished", file=sys.stderr)
-        return _get_stop_code(error.number)
-    if not problem:
-        print(f"{format_ranking(arguments.out)}\n\nthe report is in {arguments.out / PAGE_FILE}")
+        return 128 + error.number
+    print(f"{format_ranking(arguments.out)}\n\nthe report is in {arguments.out / PAGE_FILE}")
     failed = [record for record in records if record.status == FAILED]
     for record in failed:
-        log = comparison.find_run_folder(record) / LOG_FILE
+        log = plan.find_run_folder(record) / LOG_FILE
         print(f"gluonseg: {record.model_name} seed {record.seed} failed: {record.error}; see {log}", file=sys.stderr)
     if failed:
         count = f"{len(failed)} of {len(records)} runs failed"
         print(f"gluonseg: {count}; the same command tries them again", file=sys.stderr)
-    if problem:
-        print(f"gluonseg: the report could not be written: {problem}", file=sys.stderr)
-    return 1 if failed or problem else 0
+    return 1 if failed else 0
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -159,36 +153,31 @@ def run_report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _get_stop_code(number: int) -> int:
-    """What a shell reports of a command that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
-    return 128 + number
-
-
 def _load(arguments: argparse.Namespace) -> Any:
     set_thread_count()
     from gluonseg.predict.predictor import load_predictor
     from gluonseg.predict.view import parse_scales
 
-    scales = parse_scales(arguments.scales) if arguments.scales is not None else None
-    limit = {"max_network_pixels": arguments.max_network_pixels} if arguments.max_network_pixels else {}
-    return load_predictor(arguments.model, precision=arguments.precision, scales=scales, flip=arguments.flip, **limit)
+    return load_predictor(
+        arguments.model,
+        precision=arguments.precision,
+        scales=None if arguments.scales is None else parse_scales(arguments.scales),
+        flip=arguments.flip,
+        max_network_pixels=arguments.max_network_pixels,
+    )
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
     from gluonseg.predict.batch import find_images, iter_written
 
-    images = find_images(arguments.images)
-    predictor = _load(arguments)
-    problems = []
-    with _bar(len(images), "predicting") as bar:
-        outcomes = iter_written(
-            predictor, images, arguments.output, overlays=arguments.overlay, max_pixels=arguments.max_pixels
-        )
-        for outcome in outcomes:
-            bar.update(1)
-            if outcome.problem:
-                problems.append(outcome.problem)
-    print(f"wrote {len(images) - len(problems)} masks to {arguments.output}")
+    images, output, max_pixels = find_images(arguments.images), arguments.output, arguments.max_pixels
+    predictor, bar, problems = _load(arguments), _ProgressBar("predicting"), []
+    outcomes = iter_written(predictor, images, output, overlays=arguments.overlay, max_pixels=max_pixels)
+    for done, outcome in enumerate(outcomes, 1):
+        bar(done, len(images))
+        if outcome.problem:
+            problems.append(outcome.problem)
+    print(f"wrote {len(images) - len(problems)} masks to {output}")
     for problem in problems:
         print(f"gluonseg: left out: {escape_line(problem)}", file=sys.stderr)
     return 2 if problems else 0
@@ -198,7 +187,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from gluonseg.data.dataset import Dataset
     from gluonseg.predict.evaluation import evaluate_dataset
 
-    matching = match_pairs(_folder(arguments.images), _folder(arguments.masks))
+    for folder in (arguments.images, arguments.masks):
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder")
+    matching = match_pairs(arguments.images, arguments.masks)
     if not matching.pairs:
         raise DataError(f"no picture in {arguments.images} has a mask of its name in {arguments.masks}")
     left_out = {
@@ -216,16 +208,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         path = arguments.label_map
         label_map = parse_label_map(read_bytes(path), str(path), arguments.ignore_label)
     dataset = Dataset(matching.pairs, label_map, max_pixels=arguments.max_pixels, cache_bytes=0)
-    confusion = evaluate_dataset(predictor, dataset, card.num_classes, _CountingBar("evaluating"))
+    confusion = evaluate_dataset(predictor, dataset, card.num_classes, _ProgressBar("evaluating"))
     found = {"images": len(dataset), **describe_confusion(confusion, card.class_names)}
     print(json.dumps(found, indent=2) if arguments.json else format_scores(found))
     return 0
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise DataError(f"{path} is not a folder")
-    return path
 
 
 def format_scores(found: Mapping[str, Any]) -> str:
@@ -245,9 +231,9 @@ def run_serve(arguments: argparse.Namespace) -> int:
     from gluonseg.serve.server import run_server
     from gluonseg.serve.settings import read_settings
 
-    settings = read_settings(os.environ)
-    changes = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
-    return run_server(dataclasses.replace(settings, **{k: v for k, v in changes.items() if v is not None}))
+    given = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return run_server(dataclasses.replace(read_settings(os.environ), **changes))
 
 
 def run_export(arguments: argparse.Namespace) -> int:
@@ -263,14 +249,15 @@ def run_export(arguments: argparse.Namespace) -> int:
         from gluonseg.export.int8 import export_model_int8
 
         channels = find_channels(arguments.channels)
-        print(f"wrote {export_model_int8(arguments.model, channels, arguments.output, _CountingBar)}")
+        print(f"wrote {export_model_int8(arguments.model, channels, arguments.output, _ProgressBar)}")
     return 0
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
-    from gluonseg.models.convert import convert_backbone, write_backbone
+    from gluonseg.models.convert import convert_backbone
+    from gluonseg.models.params import write_params
 
-    write_backbone(convert_backbone(arguments.source, arguments.backbone), arguments.output)
+    write_params(convert_backbone(arguments.source, arguments.backbone), arguments.output)
     print(f"wrote {arguments.output}")
     return 0
 
@@ -279,16 +266,14 @@ def run_doctor(_arguments: argparse.Namespace) -> int:
     from gluonseg.machine.limits import count_usable_cores
     from gluonseg.train.writer import NOT_INSTALLED, describe_versions
 
-    versions = describe_versions()
-    for name, version in versions.items():
-        print(f"{name:<10} {version}")
-    print(f"{'cores':<10} {count_usable_cores()}")
-    devices: Iterable[Any] = ["cpu"]
+    versions, devices = describe_versions(), ["cpu"]
     if versions["mxnet"] != NOT_INSTALLED:
         from gluonseg.machine.device import find_devices
 
-        devices = find_devices()
-    print(f"{'devices':<10} {', '.join(map(str, devices))}")
+        devices = [str(device) for device in find_devices()]
+    rows = {**versions, "cores": count_usable_cores(), "devices": ", ".join(devices)}
+    for name, value in rows.items():
+        print(f"{name:<10} {value}")
     return 0
 
 

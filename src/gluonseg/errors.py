@@ -1,4 +1,4 @@
-"""Every error the product raises on purpose, with its HTTP status and its exit code.
+"""Every error that is raised on purpose, with its HTTP status and its exit code.
 
 A :class:`UserError` is one the caller can fix: its text says what was wrong, where, and what to do.
 SageMaker's built-in algorithms end with ``ClientError: ...`` and exit code 2 for those, and with
@@ -39,7 +39,7 @@ class ImageTooLargeError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """The bytes are no picture, or one of a format that is not read here."""
+    """The bytes are not an image, or an image of a format that is not read here."""
 
     status = 415
 
@@ -53,39 +53,27 @@ class StorageError(UserError):
 
 
 class TrainingDivergedError(UserError):
-    """The loss is no longer a finite number; the text names the step."""
+    """The loss is not a finite number any more; the text names the step."""
 
 
 class RequestError(UserError):
-    """A request to the server that cannot be answered; its text goes to the client."""
+    """A request to the server cannot be answered; the text goes to the client."""
 
 
 class BadRequestError(RequestError):
-    """The request itself is wrong (an empty body, for one)."""
+    """The request itself is wrong, for example its body is empty."""
 
 
 class NotAcceptableError(RequestError):
-    """None of the response types in Accept can be produced."""
+    """The server produces none of the types in Accept."""
 
     status = 406
 
 
 class PayloadTooLargeError(RequestError):
-    """The body is larger than the server takes."""
+    """The body, or the answer to it, would be larger than the limit."""
 
     status = 413
-
-
-class BusyError(RequestError):
-    """The server has as many requests as it takes; the caller can ask again."""
-
-    status = 503
-
-
-class FatalPictureError(RequestError):
-    """The picture ends the process that computes it."""
-
-    status = 500
 
 
 class UnsupportedMediaTypeError(RequestError):
@@ -94,12 +82,23 @@ class UnsupportedMediaTypeError(RequestError):
     status = 415
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= FAILURE_LIMIT else f"{text[: FAILURE_LIMIT - 3]}..."
+class FatalPictureError(RequestError):
+    """The picture ends the process that computes it."""
+
+    status = 500
+
+
+class BusyError(RequestError):
+    """The server has as many requests as it takes; the caller can ask again."""
+
+    status = 503
 
 
 def describe_failure(error: BaseException) -> tuple[str, int]:
     """Return the text of the failure file (at most 1024 characters, printable lines) and the exit code."""
     if isinstance(error, UserError):
-        return _cut(escape_lines(f"ClientError: {error}")), error.exit_code
-    return _cut(escape_lines(f"AlgorithmError: {type(error).__name__}: {error}")), 1
+        text, code = f"ClientError: {error}", error.exit_code
+    else:
+        text, code = f"AlgorithmError: {type(error).__name__}: {error}", 1
+    text = escape_lines(text)
+    return text if len(text) <= FAILURE_LIMIT else f"{text[: FAILURE_LIMIT - 3]}...", code

@@ -17,7 +17,7 @@ from gluonseg.errors import HyperparameterError
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
 from gluonseg.models.registry import find_network, get_encoders, get_networks
-from gluonseg.parameter import Spec, format_value, get_spec, parse_value, spec
+from gluonseg.parameter import Spec, format_value, parse_value, spec
 from gluonseg.text import find_nearest, join_names
 
 CROP_MULTIPLE = 8
@@ -120,7 +120,7 @@ class Hyperparameters:
 
 
 def read_integer(hyperparameters: Mapping[str, str], name: str) -> int:
-    """A whole number as a model was trained with it; its default where the model's card does not tell."""
+    """A whole number that a model was trained with; its default where the model's card does not have it."""
     field = get_specs()[name]
     value = parse_value(name, hyperparameters.get(name), field)
     return int(field.default if value is None else value)
@@ -128,18 +128,13 @@ def read_integer(hyperparameters: Mapping[str, str], name: str) -> int:
 
 def get_specs() -> dict[str, Spec]:
     """The table: name -> specification, in order of declaration."""
-    return {field.name: get_spec(field) for field in dataclasses.fields(Hyperparameters)}
-
-
-def _is_passed_over(name: str) -> bool:
-    """SageMaker's own keys and internal ones of other versions are accepted and not used."""
-    return name.startswith(("_", "sagemaker_"))
+    return {field.name: field.metadata["spec"] for field in dataclasses.fields(Hyperparameters)}
 
 
 def describe_unknown(names: Iterable[str]) -> list[str]:
-    """Say of each of ``names`` that it is no hyperparameter, and which one was probably meant.
+    """Say of each of ``names`` that it is not a hyperparameter, and which one was probably meant.
 
-    Of those that are near to none, one text says it at the end, with all names that there are.
+    The names that are near to no hyperparameter share one text at the end, which lists all valid names.
     """
     valid = [known for known in get_specs() if not known.startswith("_")]
     texts, others = [], []
@@ -162,22 +157,21 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
         HyperparameterError: names every problem with name, value and what is valid.
     """
     specs = get_specs()
-    values: dict[str, Any] = {}
+    settings = {name: one.default for name, one in specs.items()}
+    given = {name: raw.get(name) for name, one in specs.items() if name in raw or one.required}
     problems: list[str] = []
-    for name, value in raw.items():
-        if name not in specs:
-            continue
+    for name, value in given.items():
         try:
-            values[name] = parse_value(name, value, specs[name])
+            parsed = parse_value(name, value, specs[name])
         except HyperparameterError as error:
             problems.append(str(error))
-    missing = [name for name, one in specs.items() if one.required and values.get(name) is None and name not in raw]
-    problems += [f"{name} is required" for name in missing]
-    defaults = {name: one.default for name, one in specs.items()}
-    settings = {**defaults, **{name: value for name, value in values.items() if value is not None}}
+        else:
+            settings[name] = settings[name] if parsed is None else parsed
     problems += _find_conflicts(settings)
+    # SageMaker's own names and internal ones of other versions are accepted and not used.
+    unknown = [name for name in raw if name not in specs and not name.startswith(("_", "sagemaker_"))]
     # Last: it may be long, and the failure file takes the beginning.
-    problems += describe_unknown(name for name in raw if name not in specs and not _is_passed_over(name))
+    problems += describe_unknown(unknown)
     if problems:
         raise HyperparameterError("; ".join(problems))
     settings["crop_size"] = -(-settings["crop_size"] // CROP_MULTIPLE) * CROP_MULTIPLE

@@ -1,7 +1,7 @@
 """Segmentation metrics from one confusion matrix, in both conventions.
 
-Rows of the matrix are true classes, columns predicted ones; pixels whose true class is ignore are left
-out. Two conventions of mean IoU are kept apart by name:
+Rows of the matrix are true classes, columns predicted ones; pixels whose true class is ignore are not counted. There
+are two conventions of mean IoU:
 
 * :meth:`Confusion.compute_builtin_miou`: the mean over **all** classes, where a class found neither in the masks
   nor in the predictions counts as 0. GluonCV's ``SegmentationMetric`` computes it so, and SageMaker's
@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Confusion:
-    """An int64 confusion matrix of shape (num_classes, num_classes) and the numbers drawn from it."""
+    """An int64 confusion matrix of shape (num_classes, num_classes) and the scores computed from it."""
 
     matrix: IntArray
 
@@ -47,7 +47,7 @@ class Confusion:
         return np.asarray(self.matrix.sum(axis=0) + self.matrix.sum(axis=1) - self.intersection)
 
     def compute_row_shares(self) -> FloatArray:
-        """Of each true class's pixels the share given to each class, (num_classes, num_classes); 0 for none."""
+        """The matrix with each row divided by its sum: shares of a true class's pixels; 0 for a class without any."""
         return np.asarray(self.matrix / np.maximum(1, self.matrix.sum(axis=1, keepdims=True)))
 
     def compute_class_iou(self) -> FloatArray:
@@ -91,15 +91,15 @@ def compute_confusion(
 
 
 def describe_confusion(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]:
-    """All numbers of one confusion matrix, per-class IoU by name (None for a class found nowhere)."""
+    """All scores of one confusion matrix, per-class IoU by name (None for a class found nowhere)."""
+
+    def drop_nan(value: float) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
     iou = confusion.compute_class_iou()
     return {
-        "mIoU": _finite(confusion.compute_miou()),
+        "mIoU": drop_nan(confusion.compute_miou()),
         "mIOU_builtin": confusion.compute_builtin_miou(),
         "pixel_accuracy": confusion.compute_pixel_accuracy(),
-        "class_IoU": {name: _finite(value) for name, value in zip(class_names, iou, strict=True)},
+        "class_IoU": {name: drop_nan(value) for name, value in zip(class_names, iou, strict=True)},
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -10,24 +10,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from gluonseg.errors import HyperparameterError
-from gluonseg.text import find_nearest
+from gluonseg.text import find_nearest, shorten
 
-_TRUE = ("true", "1", "yes")
-_FALSE = ("false", "0", "no")
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _MAX_SHOWN = 80
-
-
-def _format_bound(bound: float) -> str:
-    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Type, default and range of one hyperparameter; ``above`` and ``below`` exclude the bound itself."""
+    """Type, default and range of one hyperparameter.
+
+    ``low`` and ``high`` are within the range, ``above`` and ``below`` are not. ``choices`` are the valid words, or a
+    function that lists them when they are needed. A list (``tuple``) has items of the type ``item``; ``words`` may
+    stand in its place. ``tunable`` is the range that SageMaker's tuning suggests; ``beyond`` marks what the built-in
+    algorithm does not have.
+    """
 
     kind: type
     default: Any
@@ -43,59 +46,51 @@ class Spec:
     tunable: str = ""
     beyond: bool = False
 
-    def describe_range(self) -> str:
-        """``greater than 16``, ``0 to 1``, ``one of a, b``: what is valid, in words."""
-        if self.choices:
-            return f"one of {', '.join(self.list_choices())}"
-        parts = []
-        if self.above is not None:
-            parts.append(f"greater than {_format_bound(self.above)}")
-        if self.low is not None:
-            parts.append(f"at least {_format_bound(self.low)}")
-        if self.below is not None:
-            parts.append(f"less than {_format_bound(self.below)}")
-        if self.high is not None:
-            parts.append(f"at most {_format_bound(self.high)}")
-        return " and ".join(parts) or "any"
-
-    def list_choices(self) -> tuple[str, ...]:
-        """The values of a hyperparameter that has choices; those of a function are asked for when they are needed."""
-        return tuple(self.choices() if callable(self.choices) else self.choices)
+    def _iter_bounds(self) -> Iterator[tuple[str, Callable[[float, float], bool], float]]:
+        bounds = (
+            ("greater than", operator.gt, self.above),
+            ("at least", operator.ge, self.low),
+            ("less than", operator.lt, self.below),
+            ("at most", operator.le, self.high),
+        )
+        return ((words, holds, bound) for words, holds, bound in bounds if bound is not None)
 
     def contains(self, number: float) -> bool:
         """Whether ``number`` lies in the range."""
-        return (
-            (self.low is None or number >= self.low)
-            and (self.high is None or number <= self.high)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-        )
+        return all(holds(number, bound) for _, holds, bound in self._iter_bounds())
+
+    def list_choices(self) -> tuple[str, ...]:
+        """The values of a hyperparameter that has choices."""
+        return tuple(self.choices() if callable(self.choices) else self.choices)
+
+    def describe_range(self) -> str:
+        """``greater than 16``, ``at least 0 and at most 1``, ``one of a, b``: what is valid, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.list_choices())}"
+        return " and ".join(f"{words} {bound:.10g}" for words, _, bound in self._iter_bounds()) or "any"
+
+    def describe_value(self) -> str:
+        """What a value must be: its type and its range, in words."""
+        if self.kind is bool:
+            return "True or False"
+        if self.kind is not tuple:
+            noun = {int: "a whole number, ", float: "a number, "}.get(self.kind, "")
+            return noun + self.describe_range()
+        if self.item is str:
+            return "names with commas between them"
+        words = "".join(f' or "{word}"' for word in self.words)
+        return f"numbers with commas between them, each {self.describe_range()}{words}"
 
 
 def spec(kind: type, default: Any, **options: Any) -> Any:
-    """A dataclass field that carries its :class:`Spec`; required ones have no usable default."""
+    """A dataclass field that carries its :class:`Spec`; a required one has no default."""
     one = Spec(kind=kind, default=default, **options)
-    metadata = {"spec": one}
-    if one.required:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def get_spec(field: dataclasses.Field[Any]) -> Spec:
-    """The specification that :func:`spec` put on a field."""
-    found: Spec = field.metadata["spec"]
-    return found
+    return dataclasses.field(default=dataclasses.MISSING if one.required else default, metadata={"spec": one})
 
 
 def format_value(value: Any) -> str:
     """A parsed value as SageMaker passes it: ``True``, ``0.001``, ``10, 20``."""
     return ", ".join(format_value(item) for item in value) if isinstance(value, tuple) else str(value)
-
-
-def _shorten(value: Any) -> str:
-    # repr() keeps line ends and control characters out of logs and of the failure file.
-    text = ascii(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _unquote(value: Any) -> Any:
@@ -104,85 +99,56 @@ def _unquote(value: Any) -> Any:
         return value
     text = value.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
-        try:
+        with suppress(ValueError):
             inner = json.loads(text)
-        except ValueError:
-            return text
-        return inner.strip() if isinstance(inner, str) else inner
+            return inner.strip() if isinstance(inner, str) else inner
     return text
 
 
-def _parse_bool(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    return True if word in _TRUE else False if word in _FALSE else None
+# Each parser returns None when the value is not valid.
 
 
-def _parse_float(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, str) and (not value.isascii() or "_" in value):
-        return None
+def _parse_number(value: Any, one: Spec, kind: type) -> Any:
     try:
-        number = float(value)
-    except (ValueError, OverflowError):
+        text = str(value)
+        number = float(text)
+    except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    # float() also takes 1_000 and the digits of every alphabet.
+    is_plain = text.isascii() and "_" not in text and math.isfinite(number)
+    is_valid = is_plain and one.contains(number) and (kind is float or number.is_integer())
+    return kind(number) if is_valid else None
 
 
-def _parse_int(value: Any) -> int | None:
-    number = _parse_float(value)
-    return int(number) if number is not None and number.is_integer() else None
+def _parse_word(value: Any, one: Spec) -> str | None:
+    return str(value) if not one.choices or value in one.list_choices() else None
 
 
-_NUMBERS = {int: (_parse_int, "a whole number"), float: (_parse_float, "a number")}
-
-
-def _parse_number(name: str, value: Any, one: Spec, kind: type) -> Any:
-    parse, noun = _NUMBERS[kind]
-    number = parse(value)
-    if number is None or not one.contains(number):
-        raise HyperparameterError(f"{name} must be {noun}, {one.describe_range()}; got {_shorten(value)}")
-    return number
-
-
-def _parse_choice(name: str, value: Any, one: Spec) -> str:
-    text = str(value)
-    if one.choices and text not in one.list_choices():
-        nearest = find_nearest(text.lower(), one.list_choices())
-        hint = f" (did you mean {nearest}?)" if nearest else ""
-        raise HyperparameterError(f"{name} must be {one.describe_range()}; got {_shorten(value)}{hint}")
-    return text
-
-
-def _split_list(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return [_unquote(item) for item in value]
+def _parse_list(value: Any, one: Spec) -> Any:
+    if value in one.words:
+        return value
     if isinstance(value, str) and value.startswith("["):
-        try:
-            return [_unquote(item) for item in json.loads(value)]
-        except ValueError:
-            pass
-    text = str(value).strip("[]")
-    return [_unquote(part) for part in text.split(",")] if text.strip() else []
-
-
-def _parse_list(name: str, value: Any, one: Spec) -> Any:
-    if isinstance(value, str) and value in one.words:
-        return value
-    items = _split_list(value)
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if not isinstance(value, list | tuple):
+        text = str(value).strip("[] ")
+        value = text.split(",") if text else []
+    items = [_unquote(item) for item in value]
     if one.item is str:
-        if not all(isinstance(item, str) and item and item.isprintable() for item in items):
-            raise HyperparameterError(f"{name} must be names with commas between them; got {_shorten(value)}")
-        return tuple(items)
-    words = "".join(f' or "{word}"' for word in one.words)
-    try:
-        return tuple(_parse_number(name, item, one, one.item) for item in items)
-    except HyperparameterError:
-        noun = _NUMBERS[one.item][1].split()[-1]
-        valid = f"{noun}s with commas between them, each {one.describe_range()}{words}"
-        raise HyperparameterError(f"{name} must be {valid}; got {_shorten(value)}") from None
+        is_valid = all(isinstance(item, str) and item and item.isprintable() for item in items)
+    else:
+        items = [_parse_number(item, one, one.item) for item in items]
+        is_valid = None not in items
+    return tuple(items) if is_valid else None
+
+
+_PARSERS: dict[type, Callable[[Any, Spec], Any]] = {
+    bool: lambda value, one: _FLAGS.get(str(value).lower()),
+    int: lambda value, one: _parse_number(value, one, int),
+    float: lambda value, one: _parse_number(value, one, float),
+    str: _parse_word,
+    tuple: _parse_list,
+}
 
 
 def parse_value(name: str, value: Any, one: Spec) -> Any:
@@ -192,17 +158,17 @@ def parse_value(name: str, value: Any, one: Spec) -> Any:
         HyperparameterError: with name, value and what is valid.
     """
     value = _unquote(value)
-    if value is None or (isinstance(value, str) and value in ("None", "null")):
+    if value is None or value in ("None", "null"):
         if one.required:
             raise HyperparameterError(f"{name} is required")
         return None
     if value == "" and one.kind is not tuple:
         raise HyperparameterError(f"{name} is empty; leave it out or give a value: {one.describe_range()}")
-    if one.kind is bool:
-        flag = _parse_bool(value)
-        if flag is None:
-            raise HyperparameterError(f"{name} must be True or False; got {_shorten(value)}")
-        return flag
-    if one.kind in _NUMBERS:
-        return _parse_number(name, value, one, one.kind)
-    return _parse_choice(name, value, one) if one.kind is str else _parse_list(name, value, one)
+    parsed = _PARSERS[one.kind](value, one)
+    if parsed is None:
+        nearest = find_nearest(str(value).lower(), one.list_choices())
+        hint = f" (did you mean {nearest}?)" if nearest else ""
+        # ascii() keeps line ends and control characters out of the log.
+        shown = shorten(ascii(value), _MAX_SHOWN)
+        raise HyperparameterError(f"{name} must be {one.describe_value()}; got {shown}{hint}")
+    return parsed

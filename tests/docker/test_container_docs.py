@@ -18,15 +18,17 @@ pytestmark = pytest.mark.docker
 
 
 def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
-    """With one epoch, a free port, and the images under test, which exist already."""
+    """With few photos, one epoch, a free port, and the images under test, which exist already."""
     name, port = name_container(), find_free_port()
     changes = [
         (r"^make image(-serve)?\n", ""),
         (r"\bgluonseg:serve\b", serve_image),
         (r" gluonseg (gluonseg|train|serve)\b", rf" {image} \1"),
         (r'"epochs": "16"', '"epochs": "1"'),
+        (r"--epochs 16", "--epochs 1"),
         (r"\b8080:8080", f"{port}:8080"),
         (r"\bpets\b", name),
+        (r"\bprepare synthetic job/input/data", r"\g<0> --count 32 --size 48"),
     ]
     text = "\n".join(read_blocks("docs/container.md"))
     for pattern, replacement in changes:
@@ -43,3 +45,4 @@ def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
     photo = tmp_path / "job/input/data/validation/disc_1.jpg"
     assert read_label(tmp_path / "mask.png").shape == read_image(photo).shape[:2]
     assert photo.stat().st_uid == os.getuid()
+    assert (tmp_path / "job/comparison/report.html").stat().st_uid == os.getuid()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -13,34 +13,21 @@ pytestmark = pytest.mark.docker
 LARGEST_BYTES = 1_200_000_000
 
 
-def inspect(image: str) -> dict[str, Any]:
+def test_contract_and_size(image: str) -> None:
     (description,) = json.loads(call_docker("image", "inspect", image).stdout)
-    assert isinstance(description, dict)
-    return description
-
-
-def test_entrypoint_gets_signals_and_trains_by_default(image: str) -> None:
-    config = inspect(image)["Config"]
-    assert config["Entrypoint"] == ["entrypoint"]
-    assert config["Cmd"] == ["train"]
-
-
-def test_serves_behind_another_port_in_a_pipeline(image: str) -> None:
-    labels = inspect(image)["Config"]["Labels"]
-    assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
-
-
-def test_size(image: str) -> None:
-    assert inspect(image)["Size"] < LARGEST_BYTES
+    config = description["Config"]
+    # In this form, not as a line for a shell, the entrypoint gets the signals.
+    assert (config["Entrypoint"], config["Cmd"]) == (["entrypoint"], ["train"])
+    # It can serve behind the port that a pipeline of containers gives it.
+    assert config["Labels"]["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    assert description["Size"] < LARGEST_BYTES
 
 
 @pytest.mark.parametrize(
     ("command", "code", "output"),
     [
-        (("chmod", "--version"), 0, "chmod (GNU coreutils)"),
         (("sh", "-c", "echo $0 $1; exit 7", "zero", "one"), 7, "zero one"),
         (("gluonseg", "--help"), 0, "usage: gluonseg"),
-        (("--help",), 127, "this image has no command '--help'"),
         (("trian",), 127, "this image has no command 'trian'; it has train, serve"),
     ],
 )
@@ -50,23 +37,21 @@ def test_entrypoint_passes_commands_through(image: str, command: tuple[str, ...]
     assert output in run.log
 
 
-def test_sdk_v3_cleans_up_through_the_entrypoint(image: str, tmp_path: Any) -> None:
+def test_sdk_v3_cleans_up_through_the_entrypoint(image: str, tmp_path: Path) -> None:
+    """What SDK v3 runs when it may not delete the files of a container."""
     (tmp_path / "file").touch(mode=0o600)
-    assert run_container(image, "chmod", "-R", "777", "/delete", options=["--volume", f"{tmp_path}:/delete"]).code == 0
+    done = call_docker("run", "--rm", "-v", f"{tmp_path}:/delete", image, "chmod", "-R", "777", "/delete")
+    assert done.returncode == 0, done.stdout
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o777
 
 
-@pytest.mark.parametrize(
-    "absent",
-    ["command -v gcc", "command -v cc", "command -v ld", "test -e /opt/ml", "test -e /root/.cache", "test -e /build"],
-)
-def test_leaves_out(image: str, absent: str) -> None:
-    assert run_container(image, "sh", "-c", absent, options=["--user", "0"]).code != 0
-
-
-def test_everybody_can_read_and_nobody_can_write_the_program(image: str) -> None:
-    search = "find /opt/gluonseg /usr/local/share/gluonseg '(' ! -perm -o=r -o -perm -o=w ')' ! -type l"
-    run = run_container(image, "sh", "-c", search)
+def test_holds_no_compiler_and_no_leftovers_and_nobody_can_change_the_program(image: str) -> None:
+    found = """
+        for compiler in gcc cc ld; do command -v $compiler; done
+        ls -d /opt/ml /root/.cache /build 2>/dev/null
+        find /opt/gluonseg /usr/local/share/gluonseg '(' ! -perm -o=r -o -perm -o=w ')' ! -type l
+    """
+    run = run_container(image, "sh", "-c", found, options=["--user", "0"])
     assert (run.code, run.log) == (0, "")
 
 

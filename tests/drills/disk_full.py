@@ -45,9 +45,9 @@ from gluonseg.models.params import read_arrays
 from job_layout import Job
 
 ERRORS = ("ENOSPC", "EROFS", "EIO")
-_BYTES = re.compile(r"needs [\d.]+ (?:bytes|MB)")
+_BYTES = re.compile(r"needs \d+ bytes")
 _FILES = ("open", "write", "fsync")
-"""Calls with which a file is written; when one of them fails the message says how large it would have been."""
+"""Calls that write a file; when one of them fails, the message has the size of the file."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def fail_once(drill: Drill, error: str, number: int) -> Fault:
 
 
 def _check_folders(job: Job) -> list[str]:
-    """What is wrong with the files that a run has left; those that have not got their names yet are no matter."""
+    """What is wrong with the files that a run has left, those with the name of a partial file left out."""
     problems = [f"{file.path.name} is damaged" for file in list_checkpoints(job) if not file.is_whole()]
     if not list_checkpoints(job):
         problems.append("no checkpoint is left")
@@ -158,7 +158,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _check_message(job: Job, code: int, log: str, error: str, call: Call) -> list[str]:
-    """What is wrong with what a run says of the disk."""
+    """What is wrong with the log of a run on such a disk."""
     problems, reason = [], os.strerror(getattr(errno, error))
     if code not in (0, 2):
         problems.append(f"exit code {code}")
@@ -167,8 +167,7 @@ def _check_message(job: Job, code: int, log: str, error: str, call: Call) -> lis
     told = [line for line in log.splitlines() if reason in line and str(job.base) in line]
     if code and not told:
         problems.append("no reason, or no path")
-    # A probe of the folder has no content.
-    is_file = call.name in _FILES and ".partial" in call.path and ".probe." not in call.path
+    is_file = call.name in _FILES and ".partial" in call.path
     if code and is_file and not any(_BYTES.search(line) for line in told):
         problems.append("no number of bytes")
     return problems

@@ -19,7 +19,7 @@ from gluonseg.data.prepare.synthetic import prepare_synthetic
 from gluonseg.files import hash_file
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFile, open_checkpoints
 from job_layout import TRAIN, Job, lay_out_job
-from logged_process import LoggedProcess, start_logged
+from program import LoggedProcess, start_logged
 
 EPOCHS, UPDATES = 5, 3
 """Epochs of the training, and updates in each."""

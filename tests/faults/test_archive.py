@@ -1,4 +1,4 @@
-"""Archives of models that are damaged, claim too much, or lead out of themselves; what is good is in test_artifact."""
+"""Archives of models that are damaged, claim too much or hold links; good ones are in test_artifact."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ import pytest
 from file_tree import read_files
 from gluonseg.errors import ModelError
 from gluonseg.models.folder.archive import copy_members
-from gluonseg.models.folder.artifact import open_model, read_artifact
+from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.folder.manifest import BEST_FILE, MODEL_FILES
 from hostile_archive import LENGTHS, REFUSED_MEMBERS, build_cut_sparse, build_header, pack
-from local_server import serving
 from program import run_source
 
 DAMAGED = {
     "no bytes": b"",
     "nothing inside": gzip.compress(b""),
-    "no tar inside": gzip.compress(b"no tar at all" * 999),
     "tar without gzip": gzip.decompress(pack((BEST_FILE, b"x", {}))),
-    "cut inside a header": gzip.compress(build_header(BEST_FILE, 9)[:300]),
     "cut inside a member": gzip.compress(build_header(BEST_FILE, 10_000) + bytes(512)),
     "cut between members": gzip.compress(gzip.decompress(pack((BEST_FILE, b"x" * 700, {})))[: 512 + 1024]),
     "cut inside the header of a sparse file": gzip.compress(build_cut_sparse()),
@@ -49,29 +46,22 @@ def test_damaged_archives(tmp_path: Path, content: bytes, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("members", REFUSED_MEMBERS.values(), ids=REFUSED_MEMBERS)
-def test_members_that_lead_out_or_are_no_files(
+def test_members_that_are_no_files(
     tmp_path: Path, members: tuple[tuple[str, bytes, dict[str, Any]], ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    _check_refused(tmp_path, pack(*members), r"leads out of it|is not a regular file|twice")
+    _check_refused(tmp_path, pack(*members), "is not a regular file")
 
 
 def test_other_members_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     archive = tmp_path / "model.tar.gz"
-    others = ("code/inference.py", "sub/model_best.params", ".hidden", "..a", "MODEL_BEST.PARAMS")
+    others = ("code/inference.py", "sub/model_best.params", "/tmp/model_best.params", f"../{BEST_FILE}", "a/../../x")
     members = [(name, b"passed over", {"mode": 0o6777}) for name in others]
     archive.write_bytes(pack(*members, (f"./{BEST_FILE}", b"kept", {"mode": 0o6777, "uid": 12345})))
     assert copy_members(archive, MODEL_FILES, tmp_path / "out") == [*others, BEST_FILE]
     assert read_files(tmp_path / "out") == {BEST_FILE: b"kept"}
     assert (tmp_path / "out" / BEST_FILE).stat().st_mode & 0o7111 == 0
-
-
-@pytest.mark.parametrize("name", [BEST_FILE, "model_manifest.json", "model.tar.gz"])
-def test_links_in_a_model_folder(tmp_path: Path, trained_model: Path, name: str) -> None:
-    (tmp_path / name).symlink_to(trained_model / BEST_FILE)
-    with pytest.raises(ModelError, match="symbolic link"), open_model(tmp_path):
-        pytest.fail("it was opened")
 
 
 def test_no_room_to_unpack(tmp_path: Path) -> None:
@@ -93,14 +83,3 @@ except StorageError as error:
     assert re.search(rf"{path} cannot be written: File too large; it needs 2000000 bytes", words)
     assert "model.tar.gz" not in words
     assert [path.name for path in tmp_path.iterdir()] == ["model.tar.gz"]
-
-
-def test_a_server_ends_at_once(tmp_path: Path) -> None:
-    """And its log has one printable line for it, whatever the name of the file."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "a\n2030-01-01 00:00:00,000 INFO the model is loaded\x1b[31m.tar.gz").write_bytes(b"none")
-    with serving(tmp_path, tmp_path / "log") as server:
-        assert server.process.wait(timeout=60) == 2
-    lines = server.read_log().split("\n")
-    assert all(line.isprintable() for line in lines)
-    assert not any(line.startswith("2030") for line in lines)

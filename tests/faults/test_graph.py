@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gluonseg.errors import ModelError
 from gluonseg.models.folder.manifest import ONNX_FILE, SYMBOL_FILE
-from gluonseg.onnx.symbol import MAX_BYTES, MAX_NODES
+from gluonseg.onnx.symbol import MAX_BYTES
 from gluonseg.predict.predictor import load_predictor
 from hostile_onnx import CHANGES, ENCODINGS, Change
 from picture import draw_noise
@@ -109,13 +109,7 @@ def _set(kind: str, **fields: Any) -> Callable[[bytes], bytes]:
 
 SYMBOLS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut": (lambda data: data[:-100], "damaged"),
-    "a list": (lambda _: b"[]", "it holds a list"),
-    "deep": (lambda _: b'{"nodes": ' + b"[" * 100_000, "nested too deeply"),
     "too large": (lambda _: b" " * (MAX_BYTES + 1), f"the limit is {MAX_BYTES}"),
-    "too many operators": (
-        _change_symbol(lambda content: content["nodes"].extend(content["nodes"][-1:] * MAX_NODES)),
-        f"more than {MAX_NODES} operators",
-    ),
     "cycle": (_set("Convolution", inputs=[[9000, 0, 0]]), "takes node 9000, which does not come before it"),
     "two heads": (_change_symbol(lambda content: content["heads"].append([3, 0, 0])), "one output"),
     "a parameter that is not there": (_set("null", name="other"), "must begin with the node 'data'"),

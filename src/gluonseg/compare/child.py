@@ -1,31 +1,25 @@
-"""The process of a run: it trains or scores, and tells the comparison about it in lines of JSON.
+"""The steps of a run, each in a process of its own: training, and scoring what it has trained.
 
-``python -m gluonseg.compare.child`` reads an object from standard input: ``channels`` and ``run``, both folders, and
-``hyperparameters`` for a training; without them the model in ``run`` is scored. Each line on standard output is one:
-
-* ``progress``: where the training is
-* ``earlier_seconds``, ``peak_mb``: what the training took before this process, and the most memory of them all
-* ``score``: what the scoring has found
-* ``error``, ``kind``: why the process fails, in one line, and the class of a UserError
+A step's memory is then its own, and a step that is killed ends no other run. It sends its progress through a pipe and,
+last, what it returns or a :class:`RunError`; everything it prints goes to the run's log.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from gluonseg.compare.progress import Progress
-from gluonseg.data.channel import find_channels
 from gluonseg.errors import UserError
-from gluonseg.machine.limits import set_thread_count
-from gluonseg.predict.scoring import read_peak_mb, score_model
+from gluonseg.machine.limits import read_peak_mb, set_thread_count
+from gluonseg.predict.score import Score, score_model
 from gluonseg.report.record import MASKS_FOLDER
 from gluonseg.sagemaker.job import train_channels
 from gluonseg.sagemaker.log import configure_logging
@@ -36,89 +30,84 @@ from gluonseg.train.stop import Stop, Stopped
 
 CHECKPOINT_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
-Tell = Callable[[dict[str, Any]], None]
+LOG_FILE = "log.txt"
+_MAX_REASON = 500
+SendProgress = Callable[[Progress], None]
 
 
-class Reporter(Listener):
-    """Tells where the training is."""
+class RunError(Exception):
+    """A step failed; the text says why, in one line."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+
+class ProgressSender(Listener):
+    """Sends the progress of a training with each of its events."""
+
+    def __init__(self, send: SendProgress) -> None:
+        self._send = send
         self._progress = Progress()
 
     def on_start(self, epochs: int, iterations: int) -> None:
-        self._report(epochs=epochs, iterations=iterations)
+        self._change(epochs=epochs, iterations=iterations)
 
     def on_resume(self, results: Sequence[EpochResult]) -> None:
-        self._report(resumed=len(results), done=len(results))
+        self._change(resumed=len(results), done=len(results))
 
     def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
-        self._report(iteration=iteration)
+        self._change(iteration=iteration)
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        self._report(done=result.epoch + 1, iteration=0, miou=result.miou)
+        self._change(done=result.epoch + 1, iteration=0, miou=result.miou)
 
-    def _report(self, **changes: Any) -> None:
+    def _change(self, **changes: Any) -> None:
         self._progress = dataclasses.replace(self._progress, **changes)
-        self._tell({"progress": dataclasses.asdict(self._progress)})
+        self._send(self._progress)
 
 
-def _train(channels: Path, run: Path, hyperparameters: dict[str, str], tell: Tell) -> int:
-    """Train as the command does; returns the exit code."""
+def train_run(
+    channels: Mapping[str, Path], run: Path, send: SendProgress, hyperparameters: Mapping[str, str]
+) -> tuple[float, float]:
+    """Train into the folder ``run``, going on from its checkpoints.
+
+    Returns the seconds that earlier processes have trained, and the most memory, in MB, of them and this one.
+    """
     configure_logging()
-    stop = Stop()
-    options: dict[str, Any] = {"checkpoints": run / CHECKPOINT_FOLDER, "listeners": [Reporter(tell)]}
+    stop, checkpoints = Stop(), run / CHECKPOINT_FOLDER
     with suppress(Stopped), stopping_job(stop):
-        outcome = train_channels(hyperparameters, find_channels(channels), run, stop=stop, **options)
-        peak_mb = max(outcome.earlier_peak_mb, read_peak_mb())
-        tell({"earlier_seconds": outcome.earlier_seconds, "peak_mb": peak_mb})
-    return 0 if stop.signal is None else 128 + stop.signal
+        listeners = [ProgressSender(send)]
+        outcome = train_channels(
+            hyperparameters, channels, run, stop=stop, checkpoints=checkpoints, listeners=listeners
+        )
+    if stop.signal is not None:
+        raise UserError(f"the training was stopped by {stop.name}")
+    return outcome.earlier_seconds, max(outcome.earlier_peak_mb, read_peak_mb())
 
 
-def _score(channels: Path, run: Path, tell: Tell) -> int:
-    """Score the model, in a process without a training before it: its memory is part of the score."""
+def score_run(channels: Mapping[str, Path], run: Path, _send: SendProgress) -> Score:
+    """Score the model in the folder ``run`` on the validation photos, and write their masks there."""
     set_thread_count()
-    score = score_model(run / MODEL_FOLDER, find_channels(channels), run / MASKS_FOLDER)
-    tell({"score": dataclasses.asdict(score)})
-    return 0
+    return score_model(run / MODEL_FOLDER, channels, run / MASKS_FOLDER)
 
 
-def _tell_failure(error: Exception, tell: Tell) -> int:
-    """Tell why the process fails; the log has it in full. Returns the exit code."""
+def run_step(
+    step: Callable[..., Any], pipe: Connection, channels: Mapping[str, Path], run: Path, *arguments: Any
+) -> None:
+    """Call :func:`train_run` or :func:`score_run` in this process, which is there for it only."""
+    os.setsid()  # Ctrl-C in the terminal is for the comparison, which then ends this process
+    with (run / LOG_FILE).open("ab") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    try:
+        pipe.send(step(channels, run, pipe.send, *arguments))
+    except Exception as error:
+        pipe.send(describe_error(error))
+
+
+def describe_error(error: Exception) -> RunError:
+    """Print the whole error into the log; return one line of it."""
     if isinstance(error, UserError):
         sys.stderr.write(f"gluonseg: {escape_lines(str(error))}\n")
-        tell({"error": escape_line(str(error).partition("\n")[0]), "kind": type(error).__name__})
-        return error.exit_code
-    traceback.print_exception(error)
-    tell({"error": escape_line(traceback.format_exception_only(error)[-1].strip().splitlines()[-1])})
-    return 1
-
-
-def run_step(task: Mapping[str, Any], tell: Tell) -> int:
-    """Train or score, and ``tell`` what the module's docstring lists; returns the exit code."""
-    channels, run = Path(task["channels"]), Path(task["run"])
-    try:
-        if "hyperparameters" in task:
-            return _train(channels, run, task["hyperparameters"], tell)
-        return _score(channels, run, tell)
-    except Exception as error:
-        return _tell_failure(error, tell)
-
-
-def main() -> int:
-    """Run the step that standard input names; returns the exit code."""
-    output = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what others write to standard output belongs into the log
-
-    def tell(content: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # the comparison was killed: this run goes on to its end
-            os.write(output, json.dumps(content).encode() + b"\n")
-
-    text = sys.stdin.read()
-    if not text:  # the comparison was stopped while it started this process
-        return 1
-    return run_step(json.loads(text), tell)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        line = str(error).partition("\n")[0]
+    else:
+        traceback.print_exception(error)
+        line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1].strip()
+    return RunError(escape_line(line)[:_MAX_REASON])

@@ -1,29 +1,27 @@
-"""What a comparison runs: the options as given, and what its folder remembers of them."""
+"""The plan of a comparison: its runs and settings, from the command's options, and as its folder stores them."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gluonseg.data.check.doctor import CheckReport
 from gluonseg.errors import DataError, HyperparameterError, UserError
-from gluonseg.files import hash_file, parse_json_object, write_text
+from gluonseg.files import parse_json_object, write_text
 from gluonseg.hyperparameters import Hyperparameters, describe_unknown, get_specs, parse_hyperparameters
 from gluonseg.labels import voc_colours
-from gluonseg.parameter import format_value, parse_value
+from gluonseg.parameter import parse_value
+from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
 from gluonseg.text import find_nearest
-from gluonseg.train.data import check_job_data, read_maps
 
 VARIED = {"algorithms": "algorithm", "backbones": "backbone", "seeds": "seed"}
 """The options that take several values, and the hyperparameter of each."""
-_HASHED_CHANNELS = ("validation", "validation_annotation", "label_map", "model", "pretrained")
 _VERSION = 1
 
 
@@ -49,7 +47,7 @@ class Run(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class ComparisonPlan:
     """Runs on the channels in ``data``, written to ``folder``.
 
     ``given`` are the hyperparameters that all runs share, as they were given; ``hyperparameters`` those of the
@@ -74,19 +72,16 @@ class Comparison:
 
 def describe_unknown_options(names: Iterable[str]) -> list[str]:
     """Say of each of ``names`` that it is no option of a comparison, and which one was probably meant."""
-    described = {name: _describe_varied(name) for name in names}
-    others = [name for name, text in described.items() if text is None]
-    return [*filter(None, described.values()), *describe_unknown(others)]
-
-
-def _describe_varied(name: str) -> str | None:
-    """What is to be said of ``--name`` when an option that is a comparison's own was meant."""
-    for option, hyperparameter in VARIED.items():
-        if name == hyperparameter:
-            return f"--{name} is --{option} here, with commas between the values"
-        if find_nearest(name, [*VARIED, *get_specs()]) == option:
-            return f"--{name} is not an option; did you mean --{option}?"
-    return None
+    options = {hyperparameter: option for option, hyperparameter in VARIED.items()}
+    texts, others = [], []
+    for name in names:
+        if name in options:
+            texts.append(f"--{name} is --{options[name]} here, with commas between the values")
+        elif (nearest := find_nearest(name, [*VARIED, *get_specs()])) in VARIED:
+            texts.append(f"--{name} is not an option; did you mean --{nearest}?")
+        else:
+            others.append(name)
+    return [*texts, *describe_unknown(others)]
 
 
 def parse_values(option: str, text: str) -> tuple[Any, ...]:
@@ -102,8 +97,6 @@ def parse_values(option: str, text: str) -> tuple[Any, ...]:
             value = parse_value(name, item, get_specs()[name])
         except HyperparameterError as error:
             raise HyperparameterError(f"--{option}: {error}") from None
-        if value is None:
-            raise HyperparameterError(f"--{option}: {item.strip()} is no value; leave the option out for the default")
         if value in values:
             raise HyperparameterError(f"--{option} has {value} twice; each once is enough")
         values.append(value)
@@ -112,57 +105,39 @@ def parse_values(option: str, text: str) -> tuple[Any, ...]:
 
 def build_comparison(
     data: Path, channels: Mapping[str, Path], folder: Path, lists: Mapping[str, str], given: Mapping[str, str]
-) -> Comparison:
-    """Settle a comparison from its options.
+) -> ComparisonPlan:
+    """Settle a comparison from its options; nothing is written.
 
     Args:
         data: the folder of the channels.
+        channels: the folders in ``data``, by name.
+        folder: where the comparison goes.
         lists: the texts of ``algorithms``, ``backbones`` and ``seeds``.
         given: the other hyperparameters, as strings.
 
     Raises:
-        UserError: of the kind that fits. Nothing has been written then.
+        UserError: a value is wrong, a network does not take a backbone, or the folder is inside ``data``.
     """
     values = [parse_values(option, lists[option]) for option in VARIED]
     # Seeds outermost: after a third of the time of three seeds there is one number for every model.
     runs = tuple(Run(algorithm, backbone, seed) for seed, backbone, algorithm in itertools.product(*reversed(values)))
-    # Of every pair of network and backbone: one that does not exist is known before any training.
+    # Each pair of network and backbone is parsed: one that does not exist is refused before any training.
     parsed = [
         parse_hyperparameters({**given, "algorithm": algorithm, "backbone": backbone, "seed": str(runs[0].seed)})
         for algorithm, backbone in itertools.product(*values[:2])
     ]
     data, folder = data.resolve(), folder.resolve()
     if folder == data or data in folder.parents:
-        # Each folder beside the channels is taken for a channel by the next command.
+        # The next command would take the new folder for a channel.
         raise DataError(f"--out {folder} is inside the folder of the channels, {data}; choose another folder")
-    return Comparison(data, channels, folder, runs, given, parsed[0])
+    return ComparisonPlan(data, channels, folder, runs, given, parsed[0])
 
 
-def check_data(comparison: Comparison, progress: Callable[[int, int], None] | None = None) -> CheckReport:
-    """Read and check all data, as each run will; DataError when a training would refuse it."""
-    hp = comparison.hyperparameters
-    report = check_job_data(hp, comparison.channels, read_maps(hp, comparison.channels), progress)
-    report.raise_for_errors()
-    return report
-
-
-def _hash_channels(channels: Mapping[str, Path]) -> str:
-    """sha256 (hex) over names and bytes of what the fingerprint of the training data leaves out."""
-    digest = hashlib.sha256()
-    for name in _HASHED_CHANNELS:
-        folder = channels.get(name, Path())
-        paths = sorted(folder.rglob("*")) if name in channels else []
-        for path in (path for path in paths if path.is_file() and not path.name.startswith(".")):
-            digest.update(f"{name} {path.relative_to(folder)!s} ".encode(errors="surrogateescape"))
-            digest.update(bytes.fromhex(hash_file(path)))
-    return digest.hexdigest()
-
-
-def _describe_data(channels: Mapping[str, Path], check: CheckReport) -> dict[str, Any]:
-    """What the data is recognised by, and what a report says of it."""
+def _describe_data(check: CheckReport) -> dict[str, Any]:
+    """What the data is recognised by, and what a report says of it: counts, pixels by class, sizes."""
     return {
         "fingerprint": check.fingerprints["train"],
-        "validation_fingerprint": _hash_channels(channels),
+        "validation_fingerprint": check.fingerprints["validation"],
         "num_training_samples": check.num_train,
         "num_validation_samples": check.num_validation,
         "pixels": {split: [int(count) for count in counts] for split, counts in check.histogram.items()},
@@ -171,12 +146,15 @@ def _describe_data(channels: Mapping[str, Path], check: CheckReport) -> dict[str
     }
 
 
-def read_comparison(folder: Path) -> dict[str, Any] | None:
-    """What ``comparison.json`` in ``folder`` holds; None without one, UserError for one that cannot be used.
+def find_stored_comparison(folder: Path) -> dict[str, Any] | None:
+    """The content of ``comparison.json`` in ``folder``; None without one.
 
     Keys: ``format_version``, ``created``, ``channels`` (name -> folder), ``hyperparameters`` (strings, those that all
-    runs share), ``runs`` (a list of [algorithm, backbone, seed]), ``algorithms``, ``backbones``, ``seeds`` (those of
-    the runs), ``data`` (fingerprints, counts, pixels by class, sizes), ``class_names``, ``colours``, ``hardware``.
+    runs share), ``runs`` (a list of :class:`Run`), ``algorithms``, ``backbones``, ``seeds`` (those of the runs),
+    ``data`` (fingerprints, counts, pixels by class, sizes), ``class_names``, ``colours``, ``hardware``.
+
+    Raises:
+        UserError: the file is damaged, or of another version.
     """
     path = folder / COMPARISON_FILE
     if not path.is_file():
@@ -185,77 +163,55 @@ def read_comparison(folder: Path) -> dict[str, Any] | None:
         content = parse_json_object(path.read_bytes())
         if content["format_version"] != _VERSION:
             raise ValueError(f"it is of version {content['format_version']}, this program reads {_VERSION}")
-        content["runs"] = [Run(*run) for run in content["runs"]]
-        if not all(isinstance(content[key], dict) for key in ("channels", "hyperparameters", "data")):
-            raise ValueError("it lacks an object")
+        return {**content, "runs": [Run(*run) for run in content["runs"]]}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); choose another --out") from None
-    return content
 
 
-def check_folder(comparison: Comparison) -> None:
+def check_folder(plan: ComparisonPlan) -> None:
     """Raise UserError when the folder holds something else, or a comparison with other settings."""
-    folder = comparison.folder
+    folder = plan.folder
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; name a new or empty folder")
-    remembered = read_comparison(folder)
-    if remembered is not None:
-        _check_settings(comparison, remembered["hyperparameters"])
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--out {folder} is not empty and holds no comparison; name a new or empty folder")
-
-
-def _check_settings(comparison: Comparison, remembered: Mapping[str, Any]) -> None:
-    """Compare as parsed: 1e-2 is 0.01, and what an earlier version did not have is as by default."""
-    try:
-        earlier = parse_hyperparameters(dict(remembered))
-    except HyperparameterError as error:
-        path = comparison.folder / COMPARISON_FILE
-        raise UserError(f"{path} has settings that cannot be used ({error}); choose another --out") from None
-    differences = []
-    for field in dataclasses.fields(Hyperparameters):
-        old, new = getattr(earlier, field.name), getattr(comparison.hyperparameters, field.name)
-        if field.name not in VARIED.values() and old != new:
-            differences.append(f"{field.name} was {_show(old)}, now it is {_show(new)}")
-    if differences:
+    stored = find_stored_comparison(folder)
+    if stored is None:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"--out {folder} is not empty and holds no comparison; name a new or empty folder")
+        return
+    # Parsed first: a hyperparameter that an earlier version did not have has its default.
+    old, new = parse_hyperparameters(stored["hyperparameters"]).to_strings(), plan.settings
+    changes = [
+        f"{name} was {old.get(name, 'not set')}, now it is {new.get(name, 'not set')}"
+        for name in {**old, **new}
+        if name not in VARIED.values() and old.get(name) != new.get(name)
+    ]
+    if changes:
         raise UserError(
-            f"the comparison in {comparison.folder} has other settings: {'; '.join(differences)}. "
+            f"the comparison in {folder} has other settings: {'; '.join(changes)}. "
             "Give the same ones to go on, or choose another --out"
         )
 
 
-def _show(value: Any) -> str:
-    return "not set" if value in (None, ()) else format_value(value)
-
-
-def _check_same_data(comparison: Comparison, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    titles = {"fingerprint": "training", "validation_fingerprint": "validation"}
-    changed = [title for key, title in titles.items() if old.get(key) != new[key]]
-    if changed:
-        raise DataError(
-            f"the {' and '.join(changed)} data in {comparison.data} is not that of the comparison in "
-            f"{comparison.folder}; choose another --out, or bring the data back"
-        )
-
-
-def write_comparison(comparison: Comparison, check: CheckReport, hardware: Mapping[str, Any]) -> None:
+def write_comparison(plan: ComparisonPlan, check: CheckReport) -> None:
     """Write ``comparison.json``; runs that are there already stay, before the new ones.
 
     Raises:
         UserError: the folder holds something else, other settings or other data.
     """
-    check_folder(comparison)
-    data = _describe_data(comparison.channels, check)
-    remembered = read_comparison(comparison.folder) or {}
-    if remembered:
-        _check_same_data(comparison, remembered["data"], data)
-    runs = list(dict.fromkeys([*remembered.get("runs", ()), *comparison.runs]))
+    check_folder(plan)
+    data, stored = _describe_data(check), find_stored_comparison(plan.folder) or {}
+    if stored and stored.get("data") != data:
+        raise DataError(
+            f"the data in {plan.data} is not that of the comparison in {plan.folder}; "
+            "choose another --out, or bring the data back"
+        )
+    runs = list(dict.fromkeys([*stored.get("runs", ()), *plan.runs]))
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     content = {
         "format_version": _VERSION,
-        "created": remembered.get("created", now),
-        "channels": {name: str(path.resolve()) for name, path in comparison.channels.items()},
-        "hyperparameters": comparison.settings,
+        "created": stored.get("created", now),
+        "channels": {name: str(path.resolve()) for name, path in plan.channels.items()},
+        "hyperparameters": plan.settings,
         "algorithms": list(dict.fromkeys(run.algorithm for run in runs)),
         "backbones": list(dict.fromkeys(run.backbone for run in runs)),
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
@@ -263,6 +219,6 @@ def write_comparison(comparison: Comparison, check: CheckReport, hardware: Mappi
         "data": data,
         "class_names": list(check.class_names),
         "colours": [list(colour) for colour in voc_colours(len(check.class_names))],
-        "hardware": dict(hardware),
+        "hardware": describe_hardware(),
     }
-    write_text(comparison.folder / COMPARISON_FILE, json.dumps(content, indent=1) + "\n")
+    write_text(plan.folder / COMPARISON_FILE, json.dumps(content, indent=1) + "\n")

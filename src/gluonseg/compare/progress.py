@@ -1,4 +1,4 @@
-"""One display for all runs of a comparison."""
+"""How far a comparison is, on one display for all its runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-_LEAST_SHARE = 0.02  # before that an estimate is mostly of the time it took to start
+_LEAST_SHARE = 0.02
+"""Before this share of a training is done, its time so far is mostly that of the start, and says little."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +42,8 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def estimate_left(share: float, elapsed_s: float, rest_s: Sequence[float | None]) -> float | None:
-    """Seconds until all runs are done, None when nothing can be said yet.
-
-    ``rest_s`` are the times of the runs to come, as far as a run of the same model has shown; the others are
-    taken to be as long as the one that is running.
-    """
-    if share < _LEAST_SHARE:
-        return None
-    whole = elapsed_s / share
-    return whole - elapsed_s + sum(whole if other is None else other for other in rest_s)
-
-
 class Display:
-    """Shows on ``stream`` how far a comparison is: a bar on a terminal, else a line an epoch."""
+    """Shows on ``stream`` how far a comparison is: one line with a bar on a terminal, else a line an epoch."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -63,11 +52,14 @@ class Display:
         self._title = ""
         self._progress = Progress()
         self._start = 0.0
-        self._rest: Sequence[float | None] = ()
+        self._rest_s: Sequence[float | None] = ()
 
     def start(self, title: str, rest_s: Sequence[float | None]) -> None:
-        """A new run, which reads the data first; ``title`` is its name, ``rest_s`` as in :func:`estimate_left`."""
-        self._title, self._rest, self._start = title, rest_s, self._clock()
+        """Begin a run, which reads the data first.
+
+        ``rest_s`` are the seconds that each of the runs after it will take; None: as long as this one.
+        """
+        self._title, self._rest_s, self._start = title, rest_s, self._clock()
         self._progress = Progress()
         if self._stream.isatty() and self._bar is None:
             form: dict[str, Any] = {"bar_format": "{desc} {bar:20}", "dynamic_ncols": True, "leave": False}
@@ -75,7 +67,7 @@ class Display:
         self.set_activity("reading the data")
 
     def set_activity(self, activity: str) -> None:
-        """What happens when it is no epoch."""
+        """Show what the run does when it does not train."""
         if self._bar is None:
             self.say(f"{self._title}, {activity}")
         else:
@@ -83,7 +75,7 @@ class Display:
             self._bar.set_description_str(f"{self._title}, {activity}")
 
     def show(self, progress: Progress) -> None:
-        """Where the training of the run is now."""
+        """Show where the training of the run is now."""
         ends_epoch = progress.done > max(self._progress.done, progress.resumed)
         self._progress = progress
         if self._bar is not None:
@@ -93,22 +85,24 @@ class Display:
             self.say(self._describe(progress.done))
 
     def _describe(self, epoch: int) -> str:
-        """Run, epoch, mIOU so far, time left."""
+        """Run, epoch, mIOU so far, time left for all runs."""
         progress = self._progress
         parts = [self._title, f"epoch {epoch}/{progress.epochs}"]
         if progress.miou is not None:
             parts.append(f"mIOU {progress.miou:.3f}")
-        left = estimate_left(progress.share, self._clock() - self._start, self._rest)
-        if left is not None:
-            parts.append(f"{format_seconds(left)} left")
+        if progress.share >= _LEAST_SHARE:
+            elapsed = self._clock() - self._start
+            whole = elapsed / progress.share
+            rest = sum(whole if seconds is None else seconds for seconds in self._rest_s)
+            parts.append(f"{format_seconds(whole - elapsed + rest)} left")
         return ", ".join(parts)
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         tqdm.write(line, file=self._stream)
         self._stream.flush()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from gluonseg.errors import DataError
 from gluonseg.files import find_fix
-from gluonseg.labels import voc_colours
+from gluonseg.labels import UInt8Array, voc_colours
 from gluonseg.text import join_names
-
-UInt8Array = npt.NDArray[np.uint8]
 
 SPLITS = ("train", "validation")
 MARKER = ".gluonseg-prepared"
@@ -36,18 +31,10 @@ JPEG_QUALITY = 95
 
 
 def find_channels(folder: Path) -> dict[str, Path]:
-    """The channels of a prepared folder: its sub-folders; one with a misspelt name is told of as such."""
+    """The channels of a prepared folder: its sub-folders, whatever they are called."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the one that holds {', '.join(NEEDED_CHANNELS)}")
     return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """One file that was left out, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -55,15 +42,15 @@ class PrepareReport:
     """What a prepare command wrote.
 
     ``num_train`` and ``num_validation`` count pairs; ``converted`` names the photos that were not JPEG
-    inside; ``skipped`` names everything that was left out.
+    inside; ``skipped`` gives the reason for every name that was left out.
     """
 
     out: Path
     class_names: tuple[str, ...]
     num_train: int
     num_validation: int
-    converted: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    converted: tuple[str, ...]
+    skipped: Mapping[str, str]
 
     def channel(self, name: str) -> Path:
         """Return the folder of a channel: ``train``, ``validation_annotation``, ``label_map``, ..."""
@@ -78,10 +65,9 @@ def format_prepare_report(report: PrepareReport) -> str:
     ]
     if report.converted:
         lines.append(f"converted to JPEG: {join_names(report.converted)}")
-    reasons: dict[str, list[str]] = {}
-    for skipped in report.skipped:
-        reasons.setdefault(skipped.reason, []).append(skipped.name)
-    lines += [f"left out, {reason}: {join_names(names)}" for reason, names in sorted(reasons.items())]
+    for reason in sorted(set(report.skipped.values())):
+        names = [name for name, why in report.skipped.items() if why == reason]
+        lines.append(f"left out, {reason}: {join_names(names)}")
     return "\n".join(lines)
 
 
@@ -107,15 +93,11 @@ class ChannelWriter:
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.folder = folder
         self.counts = dict.fromkeys(SPLITS, 0)
+        label_map = folder / "label_map"
+        label_map.mkdir()
         for split in SPLITS:
             (folder / split).mkdir()
             (folder / f"{split}_annotation").mkdir()
-        self._write_label_map(class_names)
-
-    def _write_label_map(self, class_names: Sequence[str]) -> None:
-        label_map = self.folder / "label_map"
-        label_map.mkdir()
-        for split in SPLITS:
             # The masks hold class ids already; the file says so to readers that insist on one.
             (label_map / f"{split}_label_map.json").write_text('{"scale": 1}\n', encoding="utf-8")
         text = json.dumps(list(class_names), ensure_ascii=False, indent=1)
@@ -129,27 +111,10 @@ class ChannelWriter:
 
 
 def _check_replaceable(out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
+    if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; name a new or empty folder")
-    if any(out.iterdir()) and not (out / MARKER).is_file():
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise DataError(f"{out} is not empty and was not written by this command; name a new or empty folder")
-
-
-def _swap(new: Path, out: Path) -> None:
-    if not out.exists():
-        new.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-    out.rename(old / out.name)
-    new.rename(out)
-    shutil.rmtree(old)
-
-
-def _make_private_folder(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f".{out.name}.part-", dir=out.parent))
 
 
 @contextmanager
@@ -162,14 +127,14 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     out = out.resolve()
     _check_replaceable(out)
     try:
-        private = _make_private_folder(out)
-        try:
-            data = private / "data"
-            data.mkdir()  # with the user's umask; a folder of mkdtemp itself could be read by nobody else
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.part-", dir=out.parent) as private:
+            data = Path(private, "data")
+            data.mkdir()  # with the user's umask; only this user could read the temporary folder itself
             yield data
             (data / MARKER).touch()
-            _swap(data, out)
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
+            if out.exists():
+                out.rename(Path(private, "old"))
+            data.rename(out)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror or error}; {find_fix(error)}") from error

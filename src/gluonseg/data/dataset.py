@@ -5,15 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image, read_label
 from gluonseg.data.pairs import Pair
 from gluonseg.errors import DataError
-from gluonseg.labels import LabelMap
+from gluonseg.labels import LabelMap, UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 DEFAULT_CACHE_BYTES = 1 << 30
 
 

@@ -14,13 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from gluonseg.files import read_regular
-
-UInt8Array = npt.NDArray[np.uint8]
+from gluonseg.labels import UInt8Array
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 """Formats that are read, whatever the file is called; every other one is refused.
@@ -36,27 +34,20 @@ DEFAULT_MAX_PIXELS = 50_000_000
 """Largest picture, in pixels, that is decoded (7071 x 7071)."""
 LARGEST_MAX_PIXELS = 178_956_970
 """Above this Pillow refuses a picture whatever limit it is given."""
-EXIF_ORIENTATION = 0x0112
 MAX_FILE_BYTES = 1 << 30
-"""Largest picture file that is read; larger ones hold more than :data:`LARGEST_MAX_PIXELS`, or something else."""
+"""Largest file that is read."""
+
 _SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
-PNG_DEPTH_OFFSET = 24
+_PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
-
-_INTERNAL = re.compile(r"0x[0-9a-f]{4}|[/\\<>]")
-"""Found in words of a decoder that name addresses, paths and objects of the process."""
-_MAX_REASON = 100
-
-
-def _describe_damage(error: Exception) -> str:
-    """The words of a decoder, if they are for people."""
-    reason = str(error).partition("\n")[0]
-    return reason[:_MAX_REASON] if reason.isprintable() and not _INTERNAL.search(reason) else "it cannot be decoded"
+_MAX_COLOURS = 256
+_PLAIN_WORDS = re.compile(r"[\w ,.;:()'-]{1,100}")
+"""Words of a decoder that can be shown: no address, path or object of this process is among them."""
 
 
 @contextmanager
 def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -> Iterator[Image.Image]:
-    """Open ``data`` lazily, refuse it by header, and turn every decoder error into an ImageError."""
+    """Check the header of ``data``, yield its decoded picture, and turn every decoder error into an ImageError."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
@@ -68,6 +59,7 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
                 raise ImageTooLargeError(
                     f"{name} has {width}x{height} pixels, the limit is {max_pixels} in all; make it smaller"
                 )
+            picture.load()
             yield picture
     except UnidentifiedImageError:
         if any(data.startswith(start) for kind, start in _SIGNATURES.items() if kind in formats):
@@ -78,13 +70,8 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
     except Image.DecompressionBombError:
         raise ImageTooLargeError(f"{name} has more than {max_pixels} pixels; make it smaller") from None
     except Exception as error:  # Pillow's decoders raise errors of almost any class when a file is damaged.
-        raise ImageError(f"{name} is damaged: {_describe_damage(error)}") from None
-
-
-def _high_byte(picture: Image.Image) -> Image.Image:
-    """16-bit greys to 8 bits by their high byte; Pillow's own conversion would clip them to white."""
-    values = np.asarray(picture).astype(np.int64)
-    return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
+        reason = str(error) if _PLAIN_WORDS.fullmatch(str(error)) else "it cannot be decoded"
+        raise ImageError(f"{name} is damaged: {reason}") from None
 
 
 def decode_image(
@@ -105,16 +92,14 @@ def decode_image(
         ImageError: empty, truncated or damaged, or with 32 bits a value.
     """
     with _opened(data, name, formats, max_pixels) as picture:
-        picture.load()
-        if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
-            # What is white in it, nobody knows.
+        if picture.mode in ("F", "I"):  # which of its values is white is not known
             raise ImageError(f"{name} has 32 bits a value; save it with 8 bits, or 16")
-        if picture.mode.startswith("I"):
-            picture = _high_byte(picture)
+        if picture.mode.startswith("I;16"):  # Pillow's own conversion would clip them to white
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         elif picture.mode == "P" and "transparency" in picture.info:
             # By way of RGBA: Pillow warns when palette transparency given as bytes is dropped directly.
             picture = picture.convert("RGBA")
-        # Even to the mode that a picture has, convert() makes a copy.
+        # convert() makes a copy even of an RGB picture.
         return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
 
 
@@ -128,46 +113,37 @@ def decode_label(data: bytes, name: str = "mask", *, max_pixels: int = DEFAULT_M
         ImageError (and subclasses): as :func:`decode_image`, or when the file is in colour or 16-bit.
     """
     with _opened(data, name, LABEL_FORMATS, max_pixels) as picture:
-        picture.load()
         if picture.mode in ("1", "P", "L"):
             return np.array(picture, dtype=np.uint8)
-        if _has_cut_samples(data, picture):
+        if picture.mode.startswith("I"):
+            return _narrow_labels(picture, name)
+        if picture.format == "PNG" and data[_PNG_DEPTH_OFFSET] == 16:
+            # Pillow keeps the high bytes only, so every small label would become 0.
             raise ImageError(
                 f"{name} is a 16-bit mask in colour or with alpha; save it as an 8-bit palette or grey PNG"
             )
         if picture.mode in ("LA", "PA", "La"):
             return np.array(picture.getchannel(0), dtype=np.uint8)
         if picture.mode in ("RGB", "RGBA"):
-            return _grey_of_colour(np.array(picture.convert("RGB")), name)
-        if picture.mode.startswith("I"):
-            return _narrow(np.asarray(picture).astype(np.int64), name)
+            return _read_grey_colours(picture.convert("RGB"), name)
         raise ImageError(f"{name} has colour mode {picture.mode}; save it as a palette or grey PNG of labels")
 
 
-def _has_cut_samples(data: bytes, picture: Image.Image) -> bool:
-    """Whether this is a 16-bit PNG of which Pillow keeps the high bytes only: every small label would read 0."""
-    return picture.format == "PNG" and not picture.mode.startswith("I") and data[PNG_DEPTH_OFFSET] == 16
-
-
-def _grey_of_colour(colour_hwc: UInt8Array, name: str) -> UInt8Array:
-    if (colour_hwc[..., 0] != colour_hwc[..., 1]).any() or (colour_hwc[..., 0] != colour_hwc[..., 2]).any():
-        colours = _count_colours(colour_hwc)
+def _read_grey_colours(picture: Image.Image, name: str) -> UInt8Array:
+    """Labels of an RGB picture whose three channels are equal."""
+    red, green, blue = (np.asarray(channel, dtype=np.uint8) for channel in picture.split())
+    if (red != green).any() or (red != blue).any():
+        colours = picture.getcolors(_MAX_COLOURS)
+        number = len(colours) if colours else f"more than {_MAX_COLOURS}"
         raise ImageError(
-            f"{name} is a colour mask ({colours} colours), labels are needed: "
+            f"{name} is a colour mask ({number} colours), labels are needed: "
             "save it as a palette PNG (mode P) or a grey PNG whose pixel values are the class ids"
         )
-    return np.ascontiguousarray(colour_hwc[..., 0])
+    return red.copy()
 
 
-def _count_colours(colour_hwc: UInt8Array) -> int:
-    """How many colours occur: by a table of all there are, as sorting a large photo takes a minute."""
-    occurs = np.zeros(1 << 24, dtype=bool)
-    for row in colour_hwc:  # All rows at once would take a gigabyte for a large photo.
-        occurs[row @ np.array([1 << 16, 1 << 8, 1])] = True
-    return int(np.count_nonzero(occurs))
-
-
-def _narrow(labels: npt.NDArray[np.int64], name: str) -> UInt8Array:
+def _narrow_labels(picture: Image.Image, name: str) -> UInt8Array:
+    labels = np.asarray(picture)
     if labels.min() < 0 or labels.max() > 255:
         raise ImageError(
             f"{name} is a 16-bit mask with labels up to {int(labels.max())}; labels must be 0 to 255 (8-bit PNG)"
@@ -175,12 +151,12 @@ def _narrow(labels: npt.NDArray[np.int64], name: str) -> UInt8Array:
     return labels.astype(np.uint8)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a regular file; a failing disk or missing permission becomes an ImageError that names the path."""
+def read_bytes(path: Path, name: str = "") -> bytes:
+    """Read a regular file; a failing disk or missing permission becomes an ImageError with ``name`` or the path."""
     try:
         return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise ImageError(f"{name or path} cannot be read: {error.strerror or error}") from None
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Array:
@@ -197,7 +173,7 @@ def find_orientation(data: bytes) -> int:
     """Return the EXIF orientation 1..8 of a picture, 1 when it has none or cannot be read."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            value = picture.getexif().get(EXIF_ORIENTATION, 1)
+            value = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # as in _opened
         return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return value if value in range(1, 9) else 1

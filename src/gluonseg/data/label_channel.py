@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from gluonseg.data.channel import CLASS_NAMES_FILE
+from gluonseg.data.decode import read_bytes
 from gluonseg.errors import DataError
-from gluonseg.files import leads_out, read_regular
-from gluonseg.labels import IGNORE, MAX_CLASSES, LabelMap, check_class_names, default_label_map, parse_label_map
+from gluonseg.labels import IGNORE, MAX_CLASSES, LabelMap, default_label_map, parse_label_map
 
 TRAIN_FILE = "train_label_map.json"
 VALIDATION_FILE = "validation_label_map.json"
-MAX_FILE_BYTES = 1 << 20
 
 
 class LabelMaps(NamedTuple):
@@ -30,23 +28,15 @@ class LabelMaps(NamedTuple):
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
+    def choose(self, split: str) -> LabelMap:
+        """The label map of ``train`` or ``validation``."""
+        return self.train if split == "train" else self.validation
+
 
 def default_label_maps(ignore_label: int = IGNORE) -> LabelMaps:
     """Label maps for data without a label_map channel: labels are class ids already."""
     default = default_label_map(ignore_label)
     return LabelMaps(default, default, missing=(TRAIN_FILE, VALIDATION_FILE))
-
-
-def _read_json(path: Path) -> bytes:
-    if leads_out(path, path.parent):
-        raise DataError(f"{path} is a symbolic link that leads out of its channel; put the file itself there")
-    try:
-        return read_regular(path, MAX_FILE_BYTES)
-    except PermissionError:
-        raise DataError(f"{path} cannot be read: let uid {os.geteuid()} read it") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path} cannot be read: {reason}; a label map is a few lines of JSON") from None
 
 
 def parse_class_names(text: bytes, source: str) -> list[str]:
@@ -59,28 +49,32 @@ def parse_class_names(text: bytes, source: str) -> list[str]:
         raise DataError(
             f'class names {source}: expected a list of 1 to {MAX_CLASSES} names such as ["background", "pet"]'
         )
-    return check_class_names(names, len(names), source)
+    names = [name.strip() for name in names]
+    wrong = [name for name in names if names.count(name) > 1 or not name or not name.isprintable()]
+    if wrong:
+        raise DataError(f"class names {source}: {wrong[0]!r} is empty, there twice, or not printable text on one line")
+    return names
 
 
 def read_label_maps(folder: Path | None, ignore_label: int = IGNORE) -> LabelMaps:
     """Read the label_map channel; a folder or file that is not there gives the default map.
 
     Raises:
-        DataError: a file is there and is not a label map, or not a list of class names.
+        DataError: a file cannot be read, is not a label map, or not a list of class names.
     """
     if folder is None or not folder.is_dir():
         return default_label_maps(ignore_label)
     found = {path.name: path for path in sorted(folder.glob("*.json")) if path.is_file() and path.name[0] != "."}
     default = default_label_map(ignore_label)
     maps = {
-        name: parse_label_map(_read_json(found[name]), str(found[name]), ignore_label) if name in found else default
+        name: parse_label_map(read_bytes(found[name]), str(found[name]), ignore_label) if name in found else default
         for name in (TRAIN_FILE, VALIDATION_FILE)
     }
     names_path = found.get(CLASS_NAMES_FILE)
     return LabelMaps(
         train=maps[TRAIN_FILE],
         validation=maps[VALIDATION_FILE],
-        class_names=parse_class_names(_read_json(names_path), str(names_path)) if names_path else None,
+        class_names=parse_class_names(read_bytes(names_path), str(names_path)) if names_path else None,
         missing=tuple(name for name in maps if name not in found),
         unused=tuple(sorted(found.keys() - maps.keys() - {CLASS_NAMES_FILE})),
     )

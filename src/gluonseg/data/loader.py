@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.transforms import Transform
+from gluonseg.labels import UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 Sample = tuple[UInt8Array, UInt8Array]
 DrawTransform = Callable[[np.random.Generator, int, int], Transform]
 

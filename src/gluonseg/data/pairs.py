@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-
-from gluonseg.files import leads_out
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_EXTENSIONS = (".png", ".gif", ".bmp", ".tif", ".tiff")
@@ -31,50 +28,28 @@ class Matching:
     images_without_mask: tuple[str, ...] = ()
     masks_without_image: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
-    skipped: tuple[Path, ...] = field(default=())
-    links: tuple[Path, ...] = field(default=())
-    """Symbolic links out of the folder: they are not followed, so that a folder brings in its own files only."""
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("Thumbs.db", "__MACOSX")
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a symbolic link to itself
-        return False
+    skipped: tuple[Path, ...] = ()
 
 
 class Listing(NamedTuple):
-    """The entries of a folder: ``wanted`` regular files, ``links`` that would be but lead out of it, ``other`` ones."""
+    """The entries of a folder, each list sorted: ``wanted`` files, and ``other`` ones."""
 
     wanted: list[Path]
-    links: list[Path]
     other: list[Path]
 
 
-def list_folder(folder: Path, extensions: Iterable[str]) -> Listing:
-    """The entries of a folder that are not hidden; wanted are those with one of ``extensions``.
+def list_folder(folder: Path, extensions: Sequence[str]) -> Listing:
+    """The entries of a folder that are not hidden; wanted are files with one of ``extensions``.
 
     Folders inside are not entered: an S3 prefix without a trailing slash brings the neighbouring
     channel along as a folder, and its files are not this channel's.
     """
-    found = Listing([], [], [])
-    valid = tuple(extensions)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _is_hidden(entry.name):
-                continue
-            path = folder / entry.name
-            if path.suffix.lower() not in valid or not _is_file(entry):
-                found.other.append(path)
-            elif entry.is_symlink() and leads_out(path, folder):
-                found.links.append(path)
-            else:
-                found.wanted.append(path)
-    return Listing(*map(sorted, found))
+    found = Listing([], [])
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.name not in ("Thumbs.db", "__MACOSX"):
+            is_wanted = path.suffix.lower() in extensions and path.is_file()
+            (found.wanted if is_wanted else found.other).append(path)
+    return found
 
 
 def _group_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -101,5 +76,4 @@ def match_pairs(image_folder: Path, label_folder: Path) -> Matching:
         masks_without_image=tuple(sorted(labels.keys() - images.keys())),
         ambiguous=tuple(sorted(ambiguous)),
         skipped=tuple(in_images.other + in_labels.other),
-        links=tuple(in_images.links + in_labels.links),
     )

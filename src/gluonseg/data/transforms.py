@@ -19,9 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gluonseg.labels import IGNORE
+from gluonseg.labels import IGNORE, UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 IndexArray = npt.NDArray[np.intp]
 
 BLUR_REACH = 2

@@ -17,7 +17,7 @@ from gluonseg.files import write_bytes, write_text
 from gluonseg.models.folder.artifact import ModelArtifact, find_weights, read_artifact
 from gluonseg.models.folder.card import CARD_FILE, encode_card
 from gluonseg.models.folder.manifest import ONNX_FILE, ONNX_FILES, listing_files
-from gluonseg.onnx.file import OnnxFile
+from gluonseg.onnx.file import OnnxFile, build_onnx_file
 from gluonseg.onnx.symbol import describe_symbol, parse_symbol
 from gluonseg.onnx.trace import build_graph
 from gluonseg.predict.engine import Engine
@@ -26,7 +26,7 @@ from gluonseg.predict.onnx_engine import OnnxEngine
 
 _log = logging.getLogger(__name__)
 CHECKED_SIZES = ((97, 131), (160, 64))
-"""Height and width of the pictures that both engines are given: no multiples of the stride, and some."""
+"""(height, width) of the pictures that both engines are given: multiples of the strides, and others."""
 TOLERANCE = 1e-4
 """Largest difference of two logits, as a share of the largest logit."""
 
@@ -47,13 +47,13 @@ def compute_difference(one: Engine, other: Engine, sizes: Sequence[tuple[int, in
 
 
 def build_checked_file(artifact: ModelArtifact) -> OnnxFile:
-    """The network of an artifact as an ONNX file in memory; ModelError when it does not give what MXNet gives."""
+    """The network of an artifact as an ONNX file in memory; ModelError when its logits are not MXNet's."""
     import mxnet as mx
 
     reference = build_mxnet_engine(artifact, mx.cpu())
     nodes = parse_symbol(describe_symbol(reference.network).encode(), f"the symbol of {artifact.card.describe()}")
     graph = build_graph(artifact.card, artifact.arrays, nodes, artifact.weights_sha256)
-    file = OnnxFile(ONNX_FILE, graph.SerializeToString())
+    file = build_onnx_file(graph, ONNX_FILE)
     difference = compute_difference(OnnxEngine(file, artifact.card), reference)
     if not difference <= TOLERANCE:
         raise ModelError(
@@ -75,10 +75,10 @@ def export_model(source: Path, output: Path | None = None) -> Path:
     """Write ``model.onnx`` of a model folder or a model.tar.gz into ``output``; returns its path.
 
     ``output`` is the model folder itself by default. The model's card is written beside the file, so that the folder
-    is a model of its own; what an earlier export has left there is of another model, perhaps, and removed.
+    is a model of its own. ONNX files of an earlier export are removed: they may be of another model.
 
     Raises:
-        ModelError: there is no usable model, ``output`` is needed, or the file would not give what MXNet gives.
+        ModelError: there is no usable model, ``output`` is needed, or the file would not give MXNet's logits.
         StorageError, OSError: the file cannot be written.
     """
     folder = output or source

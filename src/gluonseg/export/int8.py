@@ -1,8 +1,8 @@
 """``model_int8.onnx``: the network in 8-bit integers, for CPUs, kept only while it is as good as in float32.
 
 Static quantization by ONNX Runtime: weights by output channel, activations by the range that they take on
-training photos, the mean of the photos' ranges. The widest range would be that of the oddest photo: one in a
-hundred can have activations forty times those of the others, which then share a few of the 256 levels.
+training photos, the mean of the photos' ranges. The widest range would be that of the oddest photo: one photo in a
+hundred can have activations forty times those of the others, and then all others share a few of the 256 levels.
 Weights use 7 bits, -64 to 64: processors without VNNI add two products with activations of 0 to 255 in 16 bits,
 where those of 8 bits overflow.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from gluonseg.data.dataset import Dataset
-from gluonseg.data.label_channel import LabelMaps, read_label_maps
-from gluonseg.data.pairs import match_pairs
 from gluonseg.data.transforms import resize_image
-from gluonseg.errors import DataError, ModelError
+from gluonseg.errors import ModelError
 from gluonseg.export.float32 import write_onnx
-from gluonseg.hyperparameters import read_integer
 from gluonseg.models.folder.card import CARD_FILE, read_card
 from gluonseg.models.folder.manifest import FLOAT32, INT8, ONNX_FILES
-from gluonseg.onnx.file import INPUT, OnnxFile, find_onnx
-from gluonseg.predict.evaluation import Progress, evaluate_dataset
+from gluonseg.onnx.file import INPUT, OnnxFile, build_onnx_file, find_onnx
+from gluonseg.predict.evaluation import Progress, evaluate_dataset, open_dataset
 from gluonseg.predict.onnx_engine import OnnxEngine
 from gluonseg.predict.predictor import Predictor
 from gluonseg.predict.tile import TILE
@@ -46,7 +43,7 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
     def __init__(self, dataset: Dataset, predictor: Predictor) -> None:
         count = min(CALIBRATION_PHOTOS, len(dataset))
-        self._indices: Iterator[int] = iter(np.linspace(0, len(dataset) - 1, count).astype(int).tolist())
+        self._indices = iter(np.linspace(0, len(dataset) - 1, count).astype(int).tolist())
         self._dataset = dataset
         self._predictor = predictor
 
@@ -84,52 +81,11 @@ def quantize_file(file: OnnxFile, predictor: Predictor, training: Dataset) -> On
         )
         quantized = onnx.load_model(target)
     onnx.helper.set_model_props(quantized, properties)
-    # ONNX Runtime lists every domain that it knows; the operators are all of ONNX's own.
+    # ONNX Runtime lists every domain that it knows, but all operators are ONNX's own.
     opset = next(one for one in quantized.opset_import if not one.domain)
     del quantized.opset_import[:]
     quantized.opset_import.append(opset)
-    return OnnxFile(ONNX_FILES[INT8], quantized.SerializeToString(), precision=INT8)
-
-
-def export_int8(
-    file: OnnxFile,
-    predictor: Predictor,
-    training: Dataset,
-    validation: Dataset,
-    output: Path,
-    progress: Progress | None = None,
-) -> Path:
-    """Write ``model_int8.onnx`` into ``output``; returns its path.
-
-    ``predictor`` runs ``file``, the float32 network. Raises ModelError, and writes nothing, when int8 loses more than
-    :data:`MAX_LOSS` of mIoU on whole validation photos.
-    """
-    card = predictor.card
-    quantized = quantize_file(file, predictor, training)
-    engine = OnnxEngine(quantized, card)
-    scores = [
-        evaluate_dataset(one, validation, card.num_classes, progress).compute_miou()
-        for one in (predictor, Predictor(engine, card))
-    ]
-    exact, fast = scores
-    _log.info("mIoU on %d validation photos: float32 %.4f, int8 %.4f", len(validation), exact, fast)
-    if not exact - fast <= MAX_LOSS:
-        raise ModelError(
-            f"{quantized.source} is not written: in int8 the model loses {100 * (exact - fast):.2f} points of mIoU "
-            f"({exact:.4f} to {fast:.4f}), at most {100 * MAX_LOSS:.1f} is allowed; serve it in float32"
-        )
-    return write_onnx(quantized, output / ONNX_FILES[INT8])
-
-
-def _open_dataset(channels: Mapping[str, Path], split: str, maps: LabelMaps) -> Dataset:
-    folders = split, f"{split}_annotation"
-    for name in folders:
-        if name not in channels:
-            raise DataError(f"the channel {name} is missing; int8 is calibrated and scored on photos with masks")
-    pairs = match_pairs(*(channels[name] for name in folders)).pairs
-    if not pairs:
-        raise DataError(f"no picture in {channels[split]} has a mask of its name")
-    return Dataset(pairs, maps.train if split == "train" else maps.validation, cache_bytes=0)
+    return build_onnx_file(quantized, ONNX_FILES[INT8], INT8)
 
 
 def export_model_int8(
@@ -138,10 +94,13 @@ def export_model_int8(
     output: Path | None = None,
     build_progress: Callable[[str], Progress] | None = None,
 ) -> Path:
-    """Write ``model_int8.onnx`` of a model that has its ``model.onnx`` into ``output``, see :func:`export_int8`.
+    """Write ``model_int8.onnx`` of a model that has its ``model.onnx`` into ``output``; returns its path.
+
+    Both are in ``output``, by default ``source``. ``build_progress`` makes a progress for a title.
 
     Raises:
-        ModelError: there is no ``model.onnx``, or too much mIoU would be lost.
+        ModelError: there is no ``model.onnx``, or int8 loses more than :data:`MAX_LOSS` of mIoU on whole validation
+            photos; then nothing is written.
         DataError: there are no photos with masks in the channels ``train`` and ``validation``.
     """
     folder = output or source
@@ -150,7 +109,17 @@ def export_model_int8(
         raise ModelError(f"there is no {ONNX_FILES[FLOAT32]} in {folder}; gluonseg export writes it")
     card = read_card(folder / CARD_FILE)
     predictor = Predictor(OnnxEngine(file, card), card)
-    maps = read_label_maps(channels.get("label_map"), read_integer(card.hyperparameters, "ignore_label"))
-    training, validation = (_open_dataset(channels, split, maps) for split in ("train", "validation"))
+    training, validation = (open_dataset(channels, split, card) for split in ("train", "validation"))
     progress = build_progress("scoring") if build_progress else None
-    return export_int8(file, predictor, training, validation, folder, progress)
+    quantized = quantize_file(file, predictor, training)
+    exact, fast = (
+        evaluate_dataset(one, validation, card.num_classes, progress).compute_miou()
+        for one in (predictor, Predictor(OnnxEngine(quantized, card), card))
+    )
+    _log.info("mIoU on %d validation photos: float32 %.4f, int8 %.4f", len(validation), exact, fast)
+    if not exact - fast <= MAX_LOSS:
+        raise ModelError(
+            f"{quantized.source} is not written: in int8 the model loses {100 * (exact - fast):.2f} points of mIoU "
+            f"({exact:.4f} to {fast:.4f}), at most {100 * MAX_LOSS:.1f} is allowed; serve it in float32"
+        )
+    return write_onnx(quantized, folder / ONNX_FILES[INT8])

@@ -1,12 +1,11 @@
 """Makes the libraries that MXNet's CUDA build is linked against findable, before MXNet is imported.
 
-The dynamic loader takes a library that the process has loaded already for any that asks for its SONAME. So
-the CUDA 11 libraries are loaded here from where their wheels put them, and nothing depends on
-``LD_LIBRARY_PATH``, on the loader's cache, or on the order of either. It matters most for ``libcuda.so.1``,
-which belongs to the driver: it is looked for as the loader does, and only when there is none the stub takes
-its place (container/libcuda/stub.c), so that a driver, wherever it is mounted, always wins.
+When a library needs another one by its SONAME, the dynamic loader takes the one that the process has loaded already. So
+the CUDA 11 libraries are loaded here from where their wheels put them, and ``LD_LIBRARY_PATH`` and the loader's cache
+do not matter. ``libcuda.so.1`` belongs to the driver: it is looked for as the loader does, and only where there is none
+the stub (container/libcuda/stub.c) takes its place, so that a driver, wherever it is mounted, always wins.
 
-All of it does nothing where neither the wheels nor the stub are installed.
+Where neither the wheels nor the stub are installed, nothing happens.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def _find_wheel_libraries() -> list[Path]:
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    # A library that cannot be loaded is for the import of MXNet to complain about, if that needs it.
+    # When MXNet needs a library that cannot be loaded, its own import says so.
     with contextlib.suppress(OSError):
         return ctypes.CDLL(str(path))
     return None

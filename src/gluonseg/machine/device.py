@@ -1,4 +1,4 @@
-"""Which devices compute, why these, and what they can do."""
+"""Which devices MXNet computes on, why these, and what they can do."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 def find_devices(*, strict: bool = False) -> list[Any]:
     """All GPUs that MXNet can use, or the CPU; the log says which, and why.
 
-    GPUs that are there and cannot be used are a warning, and with ``strict`` (for training, which takes many
-    times longer on a CPU) a UserError if no other GPU is left.
+    A GPU that is there and cannot be used is warned of. With ``strict`` (for training, which takes many times longer on
+    a CPU) it is a UserError when no other GPU can be used.
     """
     report = _check_runtime(find_gpus()) if _has_cuda() else GpuReport(note=NO_CUDA)
     if report.problem and strict and not report.usable:
@@ -40,7 +40,7 @@ def _has_cuda() -> bool:
 
 
 def _check_runtime(report: GpuReport) -> GpuReport:
-    """Withdraw the GPUs that the driver shows when the CUDA runtime inside MXNet does not reach them."""
+    """The report without its GPUs when the CUDA runtime inside MXNet finds fewer than the driver shows."""
     if not report.usable:
         return report
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -16,14 +17,20 @@ from gluonseg.errors import UserError
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_PROCESS_STATUS = Path("/proc/self/status")
 
 
 def _read_lines(path: Path) -> list[list[str]]:
     """The words of every line of a small file of the kernel; none when it cannot be read."""
     try:
-        return [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    except (OSError, UnicodeDecodeError):
+        return [line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    except OSError:
         return []
+
+
+def _read_sizes(path: Path) -> dict[str, int]:
+    """Bytes by name in a file of lines such as ``MemTotal:       24605032 kB``."""
+    return {line[0]: int(line[1]) << 10 for line in _read_lines(path) if line[2:] == ["kB"] and line[1].isdigit()}
 
 
 def _read_number(path: Path, position: int = 0) -> float:
@@ -37,7 +44,7 @@ def compute_quota_cores(cgroup: Path = _CGROUP) -> float:
     quota, period = _read_number(cgroup / "cpu.max"), _read_number(cgroup / "cpu.max", 1)
     if math.isinf(period):
         quota, period = (_read_number(cgroup / f"cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
-    return quota / period if quota and period and not math.isinf(period) else math.inf
+    return quota / period if not math.isinf(period) else math.inf
 
 
 def count_usable_cores(cgroup: Path = _CGROUP) -> int:
@@ -77,9 +84,17 @@ def find_memory_limit(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int |
 
     It is the limit of the control group (v2, else v1) or the machine's memory, whichever is less, and the swap space.
     """
-    # "MemTotal:       24605032 kB"
-    machine = {line[0]: int(line[1]) << 10 for line in _read_lines(meminfo) if line[2:] == ["kB"] and line[1].isdigit()}
+    machine = _read_sizes(meminfo)
     if "MemTotal:" not in machine:
         return None
     limits = (_read_number(cgroup / name) for name in ("memory.max", "memory/memory.limit_in_bytes"))
     return int(min(machine["MemTotal:"], *(limit for limit in limits if limit))) + machine.get("SwapTotal:", 0)
+
+
+def read_peak_mb() -> float:
+    """The most memory that this process has held so far, in MB (of 1024 * 1024 bytes)."""
+    # A child that was forked inherits its parent's ru_maxrss; VmHWM begins anew with the program.
+    peak = _read_sizes(_PROCESS_STATUS).get("VmHWM:")
+    if peak is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
+    return peak / (1 << 20)

@@ -1,9 +1,8 @@
 """Public ImageNet weights of the backbones, from torchvision's and timm's names to GluonCV's.
 
-The networks are the same ones: GluonCV's resnet18_v1b and resnet34_v1b are torchvision's resnet18 and
-resnet34, its resnet50_v1s, 101 and 152 (three 3x3 convolutions of 64, 64 and 128 channels as the stem)
-are timm's resnet50s, 101 and 152. Only names differ, and only those of BatchNorm's scale and shift.
-Weights are read from safetensors files; a pickle is never opened.
+GluonCV's resnet18_v1b and resnet34_v1b are the networks resnet18 and resnet34 of torchvision. Its resnet50_v1s, 101 and
+152, whose stem is three 3x3 convolutions of 64, 64 and 128 channels, are resnet50s, 101 and 152 of timm. Only the names
+of BatchNorm's scale and shift differ. Weights are read from safetensors files; a pickle is never opened.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.errors import ModelError
-from gluonseg.models.params import check_finite, write_params
+from gluonseg.models.params import check_finite
 from gluonseg.models.registry import find_encoder
 from gluonseg.text import join_names
 
@@ -25,17 +24,14 @@ FloatArray = npt.NDArray[np.float32]
 
 _TORCH_NAMES: Mapping[str, str] = {"gamma": "weight", "beta": "bias"}
 _FLOATS = ("F16", "F32", "F64")
-_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 
 
 def build_backbone(backbone: str) -> Any:
-    """Build GluonCV's own classifier (1000 classes, not dilated), shapes known, values not."""
-    name = find_encoder(backbone).gluoncv
+    """Build GluonCV's own classifier (1000 classes, not dilated); its shapes are known, its values are not set."""
     import mxnet as mx
-    from gluoncv.model_zoo import resnetv1b
+    from gluoncv.model_zoo import get_model
 
-    net = getattr(resnetv1b, name)()
+    net = get_model(find_encoder(backbone).gluoncv, pretrained=False)
     net.infer_shape(mx.nd.zeros((1, 3, 64, 64)))
     return net
 
@@ -52,25 +48,6 @@ def compute_torch_name(name: str) -> str:
     return f"{layer}.{_TORCH_NAMES.get(leaf, leaf)}"
 
 
-def _check_is_safetensors(source: Path, backbone: str) -> None:
-    """Refuse a pickle by its first bytes (a safetensors file has its JSON header at byte 8)."""
-    try:
-        with source.open("rb") as stream:
-            start = stream.read(9)
-    except OSError as error:
-        raise ModelError(f"{source} cannot be read: {error.strerror}. Give the path of a .safetensors file.") from error
-    if start[8:] == b"{":
-        return
-    public = find_encoder(backbone).public
-    if source.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
-        raise ModelError(
-            f"{source} is a PyTorch pickle: opening one runs code from it, so it is not opened here. "
-            f"Take model.safetensors of {public} on the Hugging Face hub instead, or, where PyTorch is installed, "
-            "write one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors')"
-        )
-    raise ModelError(f"{source} is not a safetensors file. {public} on the Hugging Face hub has one.")
-
-
 def describe_mismatch(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str | None:
     """Say which tensors are missing, not expected or of the wrong shape; None when all agree."""
     both = [name for name in expected if name in found]
@@ -82,7 +59,7 @@ def describe_mismatch(expected: Mapping[str, tuple[int, ...]], found: Mapping[st
     return "; ".join(f"{title}: {join_names(names, limit=3)}" for title, names in problems.items() if names) or None
 
 
-def _read_checked(handle: Any, source: Path, backbone: str) -> dict[str, FloatArray]:
+def _read_tensors(handle: Any, source: Path, backbone: str) -> dict[str, FloatArray]:
     slices = {name: handle.get_slice(name) for name in handle.keys() if not name.endswith(".num_batches_tracked")}  # noqa: SIM118
     shapes = compute_backbone_shapes(backbone)
     torch_names = {compute_torch_name(name): name for name in shapes}
@@ -102,24 +79,24 @@ def _read_checked(handle: Any, source: Path, backbone: str) -> dict[str, FloatAr
 def convert_backbone(source: Path, backbone: str) -> dict[str, FloatArray]:
     """Read torchvision's resnet18/34 or timm's resnet50s/101s/152s from ``source``, a safetensors file.
 
-    Returns float32 arrays under GluonCV's structural names, ``fc.*`` included: what
-    :func:`write_backbone` writes and GluonCV's class of that name loads. Every tensor of the file is used,
-    except BatchNorm's ``num_batches_tracked``. Raises ModelError when the file is a pickle or broken, or
-    when a tensor is missing, left over, of another shape or not finite.
+    Returns float32 arrays under GluonCV's structural names, ``fc.*`` included; a ``.params`` file of them loads into
+    GluonCV's class. Every tensor of the file is used, except BatchNorm's ``num_batches_tracked``. Raises ModelError
+    when the file is no safetensors file, or when a tensor is missing, left over, of another shape or not finite.
     """
-    find_encoder(backbone)
-    _check_is_safetensors(source, backbone)
+    public = find_encoder(backbone).public
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(source), framework="np") as handle:
-            arrays = _read_checked(handle, source, backbone)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{source} is not a whole safetensors file: {error}. Fetch it again.") from error
+            arrays = _read_tensors(handle, source, backbone)
+    except OSError as error:
+        raise ModelError(f"{source} cannot be read: {error}. Give the path of a .safetensors file.") from error
+    except SafetensorError as error:
+        raise ModelError(
+            f"{source} is not a whole safetensors file: {error}. Take model.safetensors of {public} on the Hugging "
+            "Face hub. A PyTorch pickle (.pth, .pt, .bin) is not opened here, because that runs code from it; where "
+            "PyTorch is installed, safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'x.safetensors') "
+            "makes a safetensors file of it"
+        ) from error
     check_finite(arrays, source)
     return arrays
-
-
-def write_backbone(arrays: Mapping[str, FloatArray], path: Path) -> None:
-    """Write ``arrays`` as a ``.params`` file for GluonCV's ``load_parameters``, whole or not at all."""
-    write_params(arrays, path)

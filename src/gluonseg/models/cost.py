@@ -1,17 +1,17 @@
 """What a network costs: its parameters, and the multiply-accumulates of one picture.
 
-Counted from the network's graph and the shapes in it; nothing is computed. As is usual, one multiply-accumulate is
+Both are counted from the network's graph and the shapes in it; the network is not run. One multiply-accumulate is
 one multiplication with its addition in a convolution or dense layer; norms, activations, pooling and resizing are
 not counted. Parameters are those that training changes, not the running means and variances of the batch norms.
 
-A model that runs in ONNX Runtime is counted from its ONNX graph, which needs no MXNet, with the same numbers.
+A model that runs in ONNX Runtime is counted from its ONNX graph, without MXNet, and has the same numbers.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,30 +33,32 @@ class Cost:
     macs: int
 
 
-def compute_cost(run: Callable[[Any], Any], height: int, width: int) -> Cost:
-    """Cost of ``run``, a hybrid block or one of its methods, for one picture (1, 3, height, width)."""
+def _infer(run: Callable[[Any], Any], height: int, width: int) -> tuple[Any, list[Any], list[tuple[int, ...]]]:
+    """The graph of ``run`` for one picture (1, 3, height, width), its nodes, and the shape that each node gives."""
     import mxnet as mx
 
-    symbol = run(mx.sym.var(_INPUT))
-    shape = {_INPUT: (1, 3, height, width)}
-    arguments, _, _ = symbol.infer_shape(**shape)
-    sizes = {name: math.prod(size) for name, size in zip(symbol.list_arguments(), arguments, strict=True)}
-    return Cost(sum(sizes.values()) - sizes[_INPUT], _count_macs(symbol, shape))
+    graph = run(mx.sym.var(_INPUT))
+    graph = mx.sym.Group(list(graph)) if isinstance(graph, tuple | list) else graph
+    _, shapes, _ = graph.get_internals().infer_shape(**{_INPUT: (1, 3, height, width)})
+    return graph, json.loads(graph.tojson())["nodes"], shapes
 
 
-def _count_macs(symbol: Any, shape: Mapping[str, tuple[int, ...]]) -> int:
-    nodes = json.loads(symbol.tojson())["nodes"]
-    _, outputs, _ = symbol.get_internals().infer_shape(**shape)
-    macs = 0
+def compute_cost(run: Callable[[Any], Any], height: int, width: int) -> Cost:
+    """Cost of ``run``, a hybrid block or one of its methods, for one picture (1, 3, height, width)."""
+    graph, nodes, shapes = _infer(run, height, width)
+    parameters = set(graph.list_arguments()) - {_INPUT}
+    sizes, macs = 0, 0
     # Each node has one visible output here, in the order of the nodes.
-    for node, output in zip(nodes, outputs, strict=True):
+    for node, shape in zip(nodes, shapes, strict=True):
+        if node["name"] in parameters:
+            sizes += math.prod(shape)
         if node["op"] in _COUNTED:
             # (filters, channels a group, kernel height, kernel width), or (units, inputs).
-            weight = outputs[node["inputs"][1][0]]
+            weight = shapes[node["inputs"][1][0]]
             # A transposed convolution uses its weights once for each input.
-            places = outputs[node["inputs"][0][0]] if node["op"] == "Deconvolution" else output
+            places = shapes[node["inputs"][0][0]] if node["op"] == "Deconvolution" else shape
             macs += math.prod(places) * math.prod(weight[1:])
-    return macs
+    return Cost(sizes, macs)
 
 
 def compute_graph_cost(outline: bytes, height: int, width: int) -> Cost:
@@ -83,7 +85,7 @@ def compute_graph_cost(outline: bytes, height: int, width: int) -> Cost:
 
 
 def _infer_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of all arrays in an ONNX model of fixed input size; 0 for a side that is not known."""
+    """The shapes of all arrays in an ONNX model of fixed input size, by name; 0 for a side that is not known."""
     from onnx import numpy_helper, shape_inference
 
     graph = model.graph
@@ -95,7 +97,7 @@ def _infer_shapes(model: Any) -> dict[str, tuple[int, ...]]:
         known = [node for node in graph.node if node.op_type == "Shape" and all(shapes.get(node.input[0], (0,)))]
         if not known:
             return shapes
-        # ONNX does not follow every size that is measured inside the graph: those known by now become constants.
+        # ONNX does not follow every size that is measured inside the graph: a known one becomes a constant.
         for node in known:
             limits = {one.name: one.i for one in node.attribute}
             sides = shapes[node.input[0]][limits.get("start") : limits.get("end")]
@@ -106,14 +108,8 @@ def _infer_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def compute_kept_bytes(run: Callable[[Any], Any], height: int, width: int) -> int:
     """Bytes that a training step keeps of the forward pass of one picture (1, 3, height, width), at the least.
 
-    The backward pass needs what goes into each batch norm, which convolutions give, and what goes into each
-    convolution, which activations give; float32. Parameters are not counted.
+    The backward pass needs the inputs of each batch norm, which are outputs of convolutions, and the inputs of each
+    convolution, which are outputs of activations; float32. Parameters are not counted.
     """
-    import mxnet as mx
-
-    symbol = run(mx.sym.var(_INPUT))
-    symbol = mx.sym.Group(list(symbol)) if isinstance(symbol, tuple | list) else symbol
-    nodes = json.loads(symbol.tojson())["nodes"]
-    _, outputs, _ = symbol.get_internals().infer_shape(**{_INPUT: (1, 3, height, width)})
-    kept: int = sum(math.prod(out) for node, out in zip(nodes, outputs, strict=True) if node["op"] in _KEPT)
-    return 4 * kept
+    _, nodes, shapes = _infer(run, height, width)
+    return 4 * sum(math.prod(shape) for node, shape in zip(nodes, shapes, strict=True) if node["op"] in _KEPT)

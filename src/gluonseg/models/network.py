@@ -35,7 +35,7 @@ class SegmentationNetwork(nn.HybridBlock):  # type: ignore[misc]
     """
 
     encoder_stride: int | None = None
-    """Output stride of the encoder where it is not that of the logits: UNet enlarges again what the encoder gives."""
+    """Output stride of the encoder where it differs from that of the logits: UNet enlarges the encoder's features."""
 
     def __init__(
         self,
@@ -145,26 +145,25 @@ def build_network(
     return network
 
 
-def check_shapes(parameters: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """Raise ModelError when an array of ``params`` has not the shape of its parameter."""
-    for name, array in params.items():
-        wanted, given = parameters[name].shape, array.shape
-        # 0 is a size that MXNet has not worked out yet.
-        if len(wanted) != len(given) or any(w not in (0, g) for w, g in zip(wanted, given, strict=True)):
-            raise ModelError(f"the parameter {name} has shape {given}, not {wanted}")
+def set_parameters(parameters: Mapping[str, Any], arrays: Mapping[str, Any], ctx: Any) -> None:
+    """Give each of ``parameters`` its value from ``arrays`` (structural name -> NDArray) on ``ctx``, in its own dtype.
 
-
-def load_params(network: SegmentationNetwork, params: Mapping[str, Any], ctx: Any) -> None:
-    """Give every parameter of ``network`` its value from ``params`` (structural name -> NDArray) on ``ctx``.
-
-    Raises ModelError, naming the parameter, when one is missing, left over or of another shape; then
-    nothing has been changed.
+    Raises ModelError, naming the parameter, when one is missing, left over or of another shape; then nothing has been
+    changed.
     """
-    parameters = network._collect_params_with_prefix()
-    missing, extra = sorted(parameters.keys() - params.keys()), sorted(params.keys() - parameters.keys())
+    missing, extra = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
     if missing or extra:
         problem = "is missing" if missing else "is not known"
         raise ModelError(f"the parameters do not fit: {escape_line((missing or extra)[0])} {problem}")
-    check_shapes(parameters, params)
+    for name, array in arrays.items():
+        expected, found = parameters[name].shape, array.shape
+        # 0 is a size that MXNet has not worked out yet.
+        if len(expected) != len(found) or any(e not in (0, f) for e, f in zip(expected, found, strict=True)):
+            raise ModelError(f"the parameter {name} has shape {found}, not {expected}")
     for name, parameter in parameters.items():
-        parameter._load_init(params[name], ctx, cast_dtype=True, dtype_source="current")
+        parameter._load_init(arrays[name], ctx, cast_dtype=True, dtype_source="current")
+
+
+def load_params(network: SegmentationNetwork, params: Mapping[str, Any], ctx: Any) -> None:
+    """Give every parameter of ``network`` its value; see :func:`set_parameters`."""
+    set_parameters(network._collect_params_with_prefix(), params, ctx)

@@ -1,8 +1,7 @@
-"""Reading MXNet's ``.params`` files without handing untrusted bytes to MXNet, and writing them piece by piece.
+"""Reading and writing MXNet's ``.params`` files.
 
-MXNet believes the sizes that a file states and allocates them. Here every count, length and shape is
-checked against the bytes that are left before anything is read, and the tensors come out as numpy
-arrays. Layout, little-endian (MXNet's ``NDArray::Save``):
+MXNet trusts the sizes that a file states, and allocates them. Here every count, length and shape is compared with the
+bytes that are left before anything is read. Layout, little-endian (MXNet's ``NDArray::Save``):
 
     uint64 0x112 | uint64 0 | uint64 count | count tensors | uint64 count | count names
     tensor: uint32 magic | int32 storage (not in V1) | int32 ndim | int64 x ndim | int32 device, int32 id
@@ -35,14 +34,14 @@ _LIST_MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _MAX_NDIM = 32
 _MAX_TENSORS, _MAX_NAME = 20_000, 1024
-"""The deepest network here has a thousand, with the optimizer's states a few thousand; names have some 40 bytes."""
+"""The deepest network has a thousand tensors, with the optimizer's states a few thousand; names have some 40 bytes."""
 _CPU = (1, 0)
 _DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")
 _OLD_PREFIXES = ("arg:", "aux:")
 
 
 class _Reader:
-    """Takes values off a stream and never asks for more bytes than the file has left."""
+    """Reads values from a stream, never more bytes than the file has left."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self._stream = stream
@@ -60,75 +59,58 @@ class _Reader:
             raise self.fail(f"it ends inside {what} ({size} bytes wanted, {self.left} left)")
         self.left -= size
 
-    def read_number(self, layout: str, what: str) -> int:
-        """Read one integer; ``layout`` is its struct letter."""
-        return self.read_numbers(layout, 1, what)[0]
-
-    def read_numbers(self, layout: str, count: int, what: str) -> tuple[int, ...]:
-        size = struct.calcsize("<" + layout) * count
-        return struct.unpack(f"<{count}{layout}", self.read_bytes(size, what))
-
     def read_bytes(self, size: int, what: str) -> bytes:
         self._reserve(size, what)
-        data = self._stream.read(size)
-        if len(data) != size:
-            raise self.fail(f"it became shorter while {what} was read")
-        return data
+        return self._stream.read(size)
+
+    def read_numbers(self, layout: str, what: str) -> tuple[int, ...]:
+        """Integers; ``layout`` is that of :mod:`struct`, without the byte order."""
+        return struct.unpack(f"<{layout}", self.read_bytes(struct.calcsize(f"<{layout}"), what))
 
     def read_array(self, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
         count = prod(shape)
         self._reserve(count * dtype.itemsize, what)
-        flat = np.fromfile(self._stream, dtype=dtype, count=count)
-        if flat.size != count:
-            raise self.fail(f"it became shorter while {what} was read")
-        return flat.reshape(shape)
-
-
-def _read_shape(reader: _Reader, magic: int, what: str) -> tuple[int, ...]:
-    ndim = reader.read_number("i", what)
-    # Only V3 knows scalars; in V1 and V2 no dimensions mean "not initialized".
-    if not (0 if magic == _V3 else 1) <= ndim <= _MAX_NDIM:
-        raise reader.fail(f"{what} has {ndim} dimensions")
-    shape = reader.read_numbers("q", ndim, what)
-    if any(size < 1 for size in shape):
-        raise reader.fail(f"{what} has shape {shape}")
-    return shape
+        return np.fromfile(self._stream, dtype=dtype, count=count).reshape(shape)
 
 
 def _read_tensor(reader: _Reader, what: str) -> Array:
-    magic = reader.read_number("I", what)
+    (magic,) = reader.read_numbers("I", what)
     if magic not in (_V1, _V2, _V3):
         raise reader.fail(f"{what} starts with {magic:#x}, which is no tensor of MXNet 0.12 to 1.9")
-    if magic != _V1 and reader.read_number("i", what) != 0:
+    storage, ndim = (0, *reader.read_numbers("i", what)) if magic == _V1 else reader.read_numbers("2i", what)
+    if storage != 0:
         raise reader.fail(f"{what} is sparse or of unknown storage; only dense tensors are read")
-    shape = _read_shape(reader, magic, what)
-    reader.read_numbers("i", 2, what)
-    flag = reader.read_number("i", what)
+    # Only V3 has scalars; in V1 and V2 no dimensions mean "not initialized".
+    if not (0 if magic == _V3 else 1) <= ndim <= _MAX_NDIM:
+        raise reader.fail(f"{what} has {ndim} dimensions")
+    shape = reader.read_numbers(f"{ndim}q", what)
+    if any(size < 1 for size in shape):
+        raise reader.fail(f"{what} has shape {shape}")
+    *_device, flag = reader.read_numbers("3i", what)
     if not 0 <= flag < len(_DTYPES):
         raise reader.fail(f"{what} has data type number {flag}; read are {', '.join(_DTYPES)}")
     return reader.read_array(shape, np.dtype(_DTYPES[flag]).newbyteorder("<"), what)
 
 
 def _read_name(reader: _Reader, what: str) -> str:
-    length = reader.read_number("Q", what)
+    (length,) = reader.read_numbers("Q", what)
     if length > _MAX_NAME:
         raise reader.fail(f"{what} has {length} bytes, at most {_MAX_NAME} are read")
     try:
         name = reader.read_bytes(length, what).decode("utf-8")
     except UnicodeDecodeError:
         raise reader.fail(f"{what} is not UTF-8") from None
-    return name[len(_OLD_PREFIXES[0]) :] if name.startswith(_OLD_PREFIXES) else name
+    return name[4:] if name.startswith(_OLD_PREFIXES) else name
 
 
 def _read_list(reader: _Reader) -> dict[str, Array]:
-    if reader.read_number("Q", "the header") != _LIST_MAGIC:
+    magic, _, count = reader.read_numbers("3Q", "the header")
+    if magic != _LIST_MAGIC:
         raise reader.fail("it does not start like one")
-    reader.read_number("Q", "the header")
-    count = reader.read_number("Q", "the header")
     if count > _MAX_TENSORS:
         raise reader.fail(f"its header speaks of {count} tensors, at most {_MAX_TENSORS} are read")
     tensors = [_read_tensor(reader, f"tensor {i} of {count}") for i in range(count)]
-    name_count = reader.read_number("Q", "the list of names")
+    (name_count,) = reader.read_numbers("Q", "the list of names")
     if name_count != count:
         raise reader.fail(f"it holds {count} tensors and {name_count} names")
     names = [_read_name(reader, f"name {i} of {count}") for i in range(count)]
@@ -140,19 +122,17 @@ def _read_list(reader: _Reader) -> dict[str, Array]:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Read a ``.params`` file into numpy arrays by name, with MXNet 1.x's ``arg:`` and ``aux:`` taken off.
+    """Read a ``.params`` file into numpy arrays by name, without MXNet 1.x's prefixes ``arg:`` and ``aux:``.
 
     Raises ModelError, naming the file and the tensor, for anything that is not a whole file of named,
     dense, initialized tensors. It allocates no more than the file is long.
     """
-    if not path.is_file():
-        raise ModelError(f"{path} is not a file. Give the path of a .params file.")
     try:
         with open_regular(path) as stream:
             return _read_list(_Reader(stream, path))
     except OSError as error:
         reason = error.strerror or error
-        raise ModelError(f"{path} cannot be read: {reason}. Check the path and its permissions.") from error
+        raise ModelError(f"{path} cannot be read: {reason}. Give the path of a .params file.") from error
 
 
 def check_finite(arrays: Mapping[str, npt.NDArray[Any]], source: Path) -> None:
@@ -177,7 +157,7 @@ def convert_arrays(arrays: Mapping[str, Array]) -> dict[str, Any]:
 def iter_params(arrays: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
     """The bytes of a ``.params`` file of ``arrays`` (numpy or MXNet), dtypes kept; one array in memory at a time.
 
-    MXNet's own writer does not tell when the disk is full.
+    They are not written by MXNet, whose writer reports no full disk.
     """
     yield struct.pack("<3Q", _LIST_MAGIC, 0, len(arrays))
     for array in arrays.values():

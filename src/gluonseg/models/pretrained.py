@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -13,19 +12,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.errors import ModelError
-from gluonseg.files import leads_out
 from gluonseg.models.convert import (
     build_backbone,
     compute_backbone_shapes,
     convert_backbone,
     describe_mismatch,
 )
-from gluonseg.models.params import check_finite, read_arrays
+from gluonseg.models.params import check_finite, convert_arrays, read_arrays
 from gluonseg.models.registry import find_encoder, get_heads
 
 CHANNEL = "pretrained"
@@ -33,15 +30,13 @@ FOLDER_VARIABLE = "GLUONSEG_PRETRAINED_DIR"
 IMAGE_FOLDER = Path("/usr/local/share/gluonseg/pretrained")
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 8.0
-
-
 _STORE_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _log = logging.getLogger(__name__)
 
 
 def compute_file_patterns(backbone: str) -> tuple[str, ...]:
-    """Return the file names that are taken for ``backbone`` in a folder, the preferred first."""
+    """Patterns of the file names that are accepted for ``backbone``, the preferred first."""
     gluoncv = find_encoder(backbone).gluoncv
     # timm/resnet50s.gluon_in1k -> resnet50s; "resnet18*" would take resnet18d, another network.
     public = find_encoder(backbone).public.removeprefix("timm/").partition(".")[0]
@@ -58,23 +53,15 @@ def compute_file_patterns(backbone: str) -> tuple[str, ...]:
 
 
 def _list_files(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_file())
-    except OSError:
-        return []
+    return sorted(path.name for path in folder.glob("*") if path.is_file())
 
 
-def _find_in_folder(folder: Path, backbone: str, *, is_channel: bool) -> Path | None:
-    """The preferred file; ModelError when it is in a channel and leads out of it. Other folders are the operator's."""
+def _find_in_folder(folder: Path, backbone: str) -> Path | None:
+    """The file in ``folder`` whose name is preferred, see :func:`compute_file_patterns`."""
     names = _list_files(folder)
-    for pattern in compute_file_patterns(backbone):
-        for name in names:
-            if fnmatchcase(name, pattern):
-                if is_channel and leads_out(folder / name, folder):
-                    raise ModelError(f"{folder / name} is a symbolic link that leads out of its channel; copy the file")
-                return folder / name
-    return None
+    matches = (name for pattern in compute_file_patterns(backbone) for name in names if fnmatchcase(name, pattern))
+    name = next(matches, None)
+    return folder / name if name else None
 
 
 def _describe_folder(title: str, folder: Path | None) -> str:
@@ -86,57 +73,46 @@ def _describe_folder(title: str, folder: Path | None) -> str:
     return f"{title} ({folder}: {'only ' + ', '.join(names[:3]) if names else 'no files'})"
 
 
-def _download(url: str, member: str, sha1: str, target: Path) -> None:
-    """Fetch the zip at ``url`` and put its file ``member`` at ``target`` once its sha1 has been checked."""
+def _download(url: str, sha1: str, target: Path) -> None:
+    """Fetch the zip at ``url``, and move its member ``target.name`` to ``target`` when the sha1 is right."""
     import requests
     from gluoncv.utils import check_sha1
 
-    with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)) as response:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)) as response,
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+    ):
         response.raise_for_status()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            archive, weights = Path(folder, "weights.zip"), Path(folder, member)
-            with archive.open("wb") as stream:
-                stream.writelines(response.iter_content(chunk_size=2**20))
-            with zipfile.ZipFile(archive) as bundle, bundle.open(member) as inside, weights.open("wb") as stream:
-                shutil.copyfileobj(inside, stream)
-            if not check_sha1(str(weights), sha1):
-                raise ValueError(f"{member} arrived with another sha1 than GluonCV states")
-            weights.replace(target)
-
-
-def _find_store_root(root: Path | None) -> Path:
-    if root is not None:
-        return root.expanduser()
-    home = os.environ.get("MXNET_HOME")
-    return Path(home, "models") if home else Path.home() / ".mxnet" / "models"
-
-
-def _compute_store_url(file_name: str) -> str:
-    from gluoncv.model_zoo import model_store
-
-    repository = os.environ.get("MXNET_GLUON_REPO") or model_store.apache_repo_url
-    return f"{repository.rstrip('/')}/gluon/models/{file_name}.zip"
+        archive = Path(folder, "weights.zip")
+        with archive.open("wb") as stream:
+            stream.writelines(response.iter_content(chunk_size=2**20))
+        with zipfile.ZipFile(archive) as bundle:
+            weights = bundle.extract(target.name, folder)
+        if not check_sha1(weights, sha1):
+            raise ValueError(f"{target.name} arrived with another sha1 than GluonCV states")
+        os.replace(weights, target)
 
 
 def _find_in_store(backbone: str, root: Path | None) -> Path:
     """Return the file of GluonCV's own store, downloaded where it is not there yet.
 
-    The same names, addresses and sha1 as ``gluoncv.model_zoo.model_store.get_model_file``, which waits
-    without end on a network that does not answer, and asks for a writable folder even for a file it has.
+    Names, addresses and sha1 are those of ``gluoncv.model_zoo.model_store.get_model_file``. That function waits
+    without end for a network that does not answer, and needs a writable folder even for a file that is there.
     """
     from gluoncv.model_zoo import model_store
     from gluoncv.utils import check_sha1
 
     name = find_encoder(backbone).gluoncv
     sha1 = model_store._model_sha1[name]
-    file_name = f"{name}-{model_store.short_hash(name)}"
-    target = _find_store_root(root) / f"{file_name}.params"
+    root = root or Path(os.environ.get("MXNET_HOME") or "~/.mxnet", "models")
+    target = root.expanduser() / f"{name}-{model_store.short_hash(name)}.params"
     if target.is_file() and check_sha1(str(target), sha1):
         return target
-    url = _compute_store_url(file_name)
+    repository = os.environ.get("MXNET_GLUON_REPO") or model_store.apache_repo_url
+    url = f"{repository.rstrip('/')}/gluon/models/{target.stem}.zip"
     _log.info("Fetching the ImageNet weights of %s from %s", backbone, url)
-    _download(url, f"{file_name}.params", sha1, target)
+    _download(url, sha1, target)
     return target
 
 
@@ -168,7 +144,7 @@ def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | N
         ("the image", IMAGE_FOLDER),
     )
     for title, folder in folders:
-        found = _find_in_folder(folder, backbone, is_channel=folder == channel) if folder else None
+        found = _find_in_folder(folder, backbone) if folder else None
         if found:
             _log.info("ImageNet weights of %s: %s", backbone, found)
             return found
@@ -182,7 +158,7 @@ def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | N
 
 
 def _rename_old_style(arrays: Mapping[str, npt.NDArray[Any]], backbone: str) -> dict[str, npt.NDArray[Any]]:
-    """Give structural names to a file saved parameter by parameter (``resnetv1s_conv0_weight``, prefix or not)."""
+    """Give GluonCV's older names (``resnetv1s_conv0_weight``, with or without the prefix) their structural names."""
     net = build_backbone(backbone)
     structural = {p.name.removeprefix(net.prefix): name for name, p in net._collect_params_with_prefix().items()}
     short = ((name.removeprefix(net.prefix), array) for name, array in arrays.items())
@@ -215,32 +191,14 @@ def read_backbone(weights: Path, backbone: str) -> dict[str, npt.NDArray[Any]]:
     return body
 
 
-def _fill_unknown(shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
-    """Put the sizes of ``given`` where ``shape`` has 0, which is MXNet's "not worked out yet"."""
-    if len(shape) != len(given):
-        return shape
-    return tuple(size or other for size, other in zip(shape, given, strict=True))
-
-
 def load_backbone(net: Any, weights: Path, backbone: str) -> None:
     """Set every backbone parameter of the segmentation network ``net``; its heads keep what they have.
 
     ``net`` may be initialized or not, on any devices, in any dtype. Nothing is set unless everything
     fits. Raises ModelError as :func:`read_backbone`, or when ``net`` was built on another backbone.
     """
-    import mxnet as mx
+    from gluonseg.models.network import set_parameters
 
-    arrays = read_backbone(weights, backbone)
-    parameters = {
-        name: parameter
-        for name, parameter in net._collect_params_with_prefix().items()
-        if not name.startswith(get_heads())
-    }
-    given = {name: array.shape for name, array in arrays.items()}
-    expected = {name: _fill_unknown(tuple(p.shape), given.get(name, ())) for name, p in parameters.items()}
-    mismatch = describe_mismatch(expected, given)
-    if mismatch:
-        raise ModelError(f"The network has another backbone than {backbone}, the one of {weights}: {mismatch}.")
-    for name, parameter in parameters.items():
-        array = arrays[name].astype(np.dtype(parameter.dtype), copy=False)
-        parameter._load_init(mx.nd.from_numpy(array, zero_copy=False), None)
+    heads = get_heads()
+    parameters = {name: one for name, one in net._collect_params_with_prefix().items() if not name.startswith(heads)}
+    set_parameters(parameters, convert_arrays(read_backbone(weights, backbone)), None)

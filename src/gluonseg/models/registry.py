@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -26,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone: what turns a photo into features of several strides.
+    """A backbone: it turns a photo into features of several strides.
 
     Attributes:
         name: as the hyperparameter ``backbone`` takes it.
-        build: ``module:function`` of a function ``(name, output_stride, **norm)`` that returns the encoder, see
-            :class:`gluonseg.models.encoders.ResNetEncoder`.
+        build: ``module:name`` of a class or function that is called with ``(name, output_stride, **norm)`` and returns
+            the encoder; see :class:`gluonseg.models.encoders.ResNetEncoder`.
         gluoncv: name of the same network in GluonCV's model zoo, which has ImageNet weights for it; empty for none.
         public: the repository on the Hugging Face hub with the same weights as a safetensors file; empty for none.
     """
@@ -50,14 +49,16 @@ class Network:
         name: as the hyperparameter ``algorithm`` takes it.
         title: as reports and docs write it.
         build: ``module:Class`` of a subclass of :class:`gluonseg.models.network.SegmentationNetwork`.
-        encoders: the backbones that it can stand on.
-        output_strides: pixels of the photo a side for one place of the logits; the first is the default.
+        encoders: the backbones that it can have.
+        output_strides: side in pixels of the photo's square that one place of the logits stands for; the first is the
+            default.
         align_corners: how the logits are enlarged to the photo: True puts the centres of the corner pixels on one
             another, False the outer edges (``align_corners`` of PyTorch and MXNet).
         has_auxiliary: whether it has a second head for training, on the features before the last.
-        heads: how the names of its parameters begin that are not the encoder's. They have a learning rate of their
-            own, and are trained while the backbone is frozen.
-        class_heads: those of ``heads`` that start anew when a model of another number of classes is trained on.
+        heads: beginnings of the names of all parameters that are not the encoder's. These have a learning rate of
+            their own, and are trained while the backbone is frozen.
+        class_heads: the ``heads`` that depend on the number of classes. They start anew when a model is trained
+            further with another number of classes.
     """
 
     name: str
@@ -132,18 +133,15 @@ _OWN = (
 def get_networks() -> Mapping[str, Network]:
     """All networks by name: those of gluonseg, then those of other packages.
 
-    A package whose declaration cannot be used is told of in the log, and left out.
+    A declaration that cannot be used is left out, and a warning says why.
     """
     networks = {network.name: network for network in _OWN}
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
-        was_loaded = "mxnet" in sys.modules
         try:
             network = entry.load()
             problem = _find_problem(network, networks)
         except Exception as error:  # another package's code may raise anything; the other networks can be used
             problem = f"it cannot be loaded: {error}"
-        if "mxnet" in sys.modules and not was_loaded:
-            problem = "its declaration imports MXNet; put the network into another module and name it in build"
         if problem:
             _log.warning("The network %s of the entry point %s is left out: %s", entry.name, entry.value, problem)
         else:
@@ -152,7 +150,7 @@ def get_networks() -> Mapping[str, Network]:
 
 
 def _find_problem(network: object, others: Mapping[str, Network]) -> str | None:
-    """Why what an entry point of another package names is no network that can be used beside ``others``."""
+    """Why ``network``, the object of an entry point, cannot be used beside ``others``; None when it can."""
     if not isinstance(network, Network):
         return f"it is no gluonseg.models.registry.Network but a {type(network).__name__}"
     if network.name in others:
@@ -169,7 +167,7 @@ def get_encoders() -> Mapping[str, Encoder]:
 
 
 def describe_unknown(name: str, valid: Iterable[str]) -> str:
-    """``'fnc' (did you mean fcn?); valid ones: fcn, psp``: for the message about a name that is not known."""
+    """``'fnc' (did you mean fcn?); valid ones: fcn, psp``: the end of a message about an unknown name."""
     known = list(valid)
     nearest = find_nearest(name, known)
     hint = f" (did you mean {nearest}?)" if nearest else ""
@@ -177,7 +175,7 @@ def describe_unknown(name: str, valid: Iterable[str]) -> str:
 
 
 def find_network(name: str) -> Network:
-    """The network called ``name``; ModelError, with the names that there are, when there is none."""
+    """The network called ``name``; ModelError with the valid names when there is none."""
     networks = get_networks()
     if name not in networks:
         raise ModelError(f"unknown algorithm {describe_unknown(name, networks)}")
@@ -185,7 +183,7 @@ def find_network(name: str) -> Network:
 
 
 def find_encoder(name: str) -> Encoder:
-    """The encoder called ``name``, of whatever network; ModelError when there is none."""
+    """The encoder called ``name``; ModelError with the valid names when there is none."""
     encoders = get_encoders()
     if name not in encoders:
         raise ModelError(f"unknown backbone {describe_unknown(name, encoders)}")
@@ -193,13 +191,13 @@ def find_encoder(name: str) -> Encoder:
 
 
 def get_title(algorithm: str) -> str:
-    """How reports write an algorithm: its title, or its name when the network is not installed here."""
+    """The title of an algorithm, for reports; its name when its network is not installed."""
     network = get_networks().get(algorithm)
     return network.title if network else algorithm
 
 
 def get_heads() -> tuple[str, ...]:
-    """How the names of all networks' parameters begin that are not an encoder's."""
+    """Beginnings of the names of all parameters that belong to a head, of whatever network."""
     return tuple({head: None for network in get_networks().values() for head in network.heads})
 
 

@@ -57,9 +57,9 @@ def get_segmentation_model(
 
     backbones = _list_backbones()
     for kind, name, valid in (
-        ("model", model, list(get_networks())),
-        ("backbone", backbone, list(backbones)),
-        ("dataset", dataset, list(DATASETS)),
+        ("model", model, get_networks()),
+        ("backbone", backbone, backbones),
+        ("dataset", dataset, DATASETS),
     ):
         if name not in valid:
             raise ModelError(f"unknown {kind} {describe_unknown(name, valid)}")
@@ -80,7 +80,7 @@ def _load_base(net: SegmentationNetwork, backbone: str, root: str, ctx: Any) -> 
     from gluonseg.models.pretrained import find_backbone_weights, load_backbone
 
     weights = find_backbone_weights(backbone, channel=None, root=Path(root).expanduser())
-    # force_reinit: the heads have values already, of which MXNet would warn one by one.
+    # The heads have values already; without force_reinit MXNet warns of each.
     net.initialize(ctx=ctx, force_reinit=True)
     load_backbone(net, weights, backbone)
 

@@ -1,4 +1,4 @@
-"""``model.onnx`` and ``model_int8.onnx`` of a model folder, and which weights they were made of."""
+"""``model.onnx`` and ``model_int8.onnx`` of a model folder: what is safe to load, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.text import shorten
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx  # commands that open no model start without it
 
 INPUT, LOGITS, MASK = "image", "logits", "mask"
 """Names in the graph; :mod:`gluonseg.onnx.trace` says what they are."""
@@ -26,7 +26,7 @@ OPERATORS = frozenset(
         "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Sum", "Tanh", "Transpose",
     )
 )  # fmt: skip
-"""Those that :mod:`gluonseg.onnx.trace` and :mod:`gluonseg.export.int8` write."""
+"""The operators that :mod:`gluonseg.onnx.trace` and :mod:`gluonseg.export.int8` write."""
 _VALUES = frozenset(("name", "type", "f", "i", "s", "floats", "ints", "doc_string"))
 """Fields of an attribute that hold numbers and text, no tensor and no graph."""
 _MAX_BYTES = (2 << 30) - 1
@@ -37,41 +37,44 @@ _MAX_KEPT_BYTES = 64
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX model: in memory, or the file at ``path``. ``source`` tells people where it comes from.
+    """An ONNX model: ``content`` is its bytes, or the path of its file. Messages call it ``source``.
 
-    ``outline`` is what :meth:`read_outline` gives, where whoever made this has read the file already.
+    ``outline`` is the model without the values of its weights: about 100 kB, from which its cost is counted.
     """
 
     source: str
-    content: bytes | None = field(default=None, repr=False)
-    path: Path | None = None
+    content: bytes | Path = field(repr=False)
+    outline: bytes = field(repr=False)
     precision: str = FLOAT32
-    outline: bytes = field(default=b"", repr=False)
 
     def read(self) -> bytes:
         """The model's bytes."""
-        if self.content is not None:
-            return self.content
-        assert self.path is not None
-        return self.path.read_bytes()
-
-    def read_outline(self) -> bytes:
-        """The model without the values of its weights: about 100 kB, from which its cost is counted."""
-        import onnx
-
-        return self.outline or _strip_weights(onnx.load_model_from_string(self.read()))
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
-def _strip_weights(model: onnx.ModelProto) -> bytes:
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > _MAX_KEPT_BYTES:
-            tensor.ClearField("raw_data")
-    outline: bytes = model.SerializeToString()
-    return outline
+def build_onnx_file(model: onnx.ModelProto, source: str, precision: str = FLOAT32) -> OnnxFile:
+    """``model`` as an ONNX file in memory."""
+    return OnnxFile(source, model.SerializeToString(), _build_outline(model), precision)
+
+
+def _build_outline(model: onnx.ModelProto) -> bytes:
+    import onnx
+
+    graph = model.graph
+    outline = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.node, graph.name, graph.input, graph.output), opset_imports=model.opset_import
+    )
+    for tensor in graph.initializer:
+        if len(tensor.raw_data) <= _MAX_KEPT_BYTES:
+            outline.graph.initializer.append(tensor)
+        else:
+            outline.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    content: bytes = outline.SerializeToString()
+    return content
 
 
 def _find_problem(model: onnx.ModelProto) -> str:
-    """What a parsed file has that ONNX Runtime would run or read and no exporter of ours writes; "" if nothing."""
+    """What a file has that ONNX Runtime would run or read and no exporter of gluonseg writes; "" if nothing."""
     graph = model.graph
     if model.functions:
         return "has functions, which are not read"
@@ -89,15 +92,13 @@ def _find_problem(model: onnx.ModelProto) -> str:
     return ""
 
 
-def check_structure(content: bytes, source: str) -> bytes:
-    """Raise ModelError, naming ``source``, when an ONNX file is not one that this program could have written.
-
-    Returns its outline, see :meth:`OnnxFile.read_outline`.
+def check_structure(content: bytes, source: str) -> onnx.ModelProto:
+    """Parse an ONNX file; ModelError, naming ``source``, when it is not one that gluonseg could have written.
 
     ONNX Runtime opens more: tensors that lie in any other file or at an address of the process, functions, loops,
     operators of other domains.
     """
-    import onnx  # here: commands that open no model start without it
+    import onnx
     from google.protobuf.message import DecodeError
 
     try:
@@ -107,27 +108,21 @@ def check_structure(content: bytes, source: str) -> bytes:
         problem = "is damaged, or no ONNX file at all"
     if problem:
         raise ModelError(f"{source} is no network of gluonseg: it {problem}; export it anew")
-    return _strip_weights(model)
-
-
-def _check_file(path: Path) -> bytes:
-    content = read_regular(path, _MAX_BYTES, follow=False)
-    if not content:
-        raise ModelError(f"{path} is empty (0 bytes); export it anew")
-    return check_structure(content, str(path))
+    return model
 
 
 def find_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:
     """The ONNX file of a precision in a model folder; None when there is none.
 
-    Raises:
-        ModelError: it cannot be read, or is none that this program writes: it could name any file of the machine.
+    Raises ModelError when it cannot be read, or is not one that gluonseg writes: it could name any file of the machine.
     """
     path = folder / ONNX_FILES[precision]
     if not path.is_file():
         return None
     try:
-        outline = _check_file(path)
+        content = read_regular(path, _MAX_BYTES, follow=False)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    return OnnxFile(str(path), path=path, precision=precision, outline=outline)
+    if not content:
+        raise ModelError(f"{path} is empty (0 bytes); export it anew")
+    return OnnxFile(str(path), path, _build_outline(check_structure(content, str(path))), precision)

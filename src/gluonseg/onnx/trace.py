@@ -1,8 +1,8 @@
 """Any network as ONNX: the symbol of a Gluon network, operator by operator.
 
 ``network(mx.sym.var("data"))`` gives a network's symbol. Its JSON is a list of operators, each with its attributes and
-the nodes that it takes; one small function an operator turns that into ONNX. A model keeps the JSON beside its
-parameters, so a server converts it without MXNet. Every operator takes any number of pictures of any height and width.
+the nodes that it takes; for each kind of operator one small function adds the same to an ONNX graph. A model keeps the
+JSON beside its parameters, so a server converts it without MXNet. The graph takes pictures of any number and size.
 
 The graph, for opset 17:
 
@@ -46,7 +46,7 @@ Translation = Callable[["Operator"], str]
 
 @dataclass
 class Graph:
-    """An ONNX graph that grows; each method that adds to it returns the name of what is new."""
+    """An ONNX graph to which operators and constants are added; each method that adds one returns its name."""
 
     arrays: Arrays
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -54,18 +54,18 @@ class Graph:
     used: set[str] = field(default_factory=set)
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """An operator with one output, which has its name."""
+        """Add an operator with one output, which has the operator's name."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
     def keep(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
-        """A constant."""
+        """Add a constant, unless there is one of that name."""
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name)
         return name
 
     def keep_parameter(self, name: str) -> str:
-        """A parameter as it is."""
+        """Add a parameter of the network as a constant."""
         if name not in self.arrays:
             raise ModelError(f"the parameter {name} is missing")
         self.used.add(name)
@@ -79,11 +79,11 @@ class Graph:
         return name
 
     def measure(self, x: str, start: int, end: int, name: str) -> str:
-        """The sides ``start`` to ``end`` of ``x`` as int64 (end - start,)."""
+        """Add the sizes of the axes ``start`` to ``end`` of ``x``, int64 (end - start,)."""
         return self.add("Shape", [x], name, start=start, end=end)
 
     def resize(self, x: str, size: str, name: str, align_corners: bool) -> str:
-        """Bilinear resize of x (N, C, h, w) to ``size``, int64 (2,)."""
+        """Add a bilinear resize of x (N, C, h, w) to ``size``, int64 (2,)."""
         front = self.measure(x, 0, 2, f"{name}.front")
         sizes = self.add("Concat", [front, size], f"{name}.sizes", axis=0)
         law = "align_corners" if align_corners else "pytorch_half_pixel"
@@ -91,7 +91,7 @@ class Graph:
 
 
 class Operator:
-    """One node of a symbol on its way into ``graph``; ``inputs`` are names there."""
+    """One operator of a symbol, to be added to ``graph``; ``inputs`` are names in the graph."""
 
     def __init__(self, graph: Graph, node: SymbolNode, number: int, inputs: Sequence[str]) -> None:
         self.graph = graph
@@ -102,7 +102,7 @@ class Operator:
         self._attributes = node.attributes
 
     def read(self, name: str, default: Any = None) -> Any:
-        """An attribute: a number, a tuple or a truth value, else its text."""
+        """The value of an attribute (a number, a tuple, a truth value), or its text when that is none of these."""
         text = self._attributes.get(name)
         if text is None:
             return default
@@ -112,7 +112,7 @@ class Operator:
             return text
 
     def read_pair(self, name: str, default: int) -> list[int]:
-        """Two whole numbers, one a side."""
+        """An attribute of two whole numbers, for height and width."""
         found = self.read(name) or (default, default)
         if not isinstance(found, tuple) or len(found) != 2 or not all(type(one) is int for one in found):
             raise ModelError(f"{self.kind} {self.name} has {name} {found!r}, which is not translated")
@@ -125,12 +125,12 @@ class Operator:
             raise ModelError(f"{self.kind} {self.name} has {name} {found!r}, which is not translated")
 
     def add(self, kind: str, *inputs: str, suffix: str = "", **attributes: Any) -> str:
-        """An ONNX operator, on ``inputs`` or else on those of this one."""
+        """Add an ONNX operator; without ``inputs`` it takes those of this operator."""
         name = f"{self.name}.{suffix}" if suffix else self.name
         return self.graph.add(kind, inputs or self.inputs, name, **attributes)
 
     def keep(self, suffix: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
-        """A constant of this operator's own."""
+        """Add a constant of this operator's own."""
         return self.graph.keep(f"{self.name}.{suffix}", value, dtype)
 
 
@@ -245,7 +245,7 @@ def _build_pooling_matrix(op: Operator, x: str, axis: int, bins: int) -> str:
 
 
 def _pool_bins(op: Operator) -> str:
-    """Means over bins: the places of a bin depend on the size, so they are two products with matrices made from it."""
+    """Means over bins. Which places a bin has depends on the input's size: so there are matrices, made of the size."""
     bins = op.read("output_size", 1)
     rows, columns = (bins, bins) if isinstance(bins, int) else bins if len(bins) == 2 else (bins[0], bins[0])
     x = op.inputs[0]
@@ -314,7 +314,7 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
 
 
 def _add_input(graph: Graph, card: ModelCard) -> str:
-    """Pixels 0..255, channels last, to what the network was trained on."""
+    """Add the steps from pixels 0..255, channels last, to the input that the network was trained on."""
     values = graph.add("Cast", [INPUT], "input.float", to=TensorProto.FLOAT)
     mean = graph.keep("input.mean", 255 * np.asarray(card.mean, dtype=np.float32), np.float32)
     scale = graph.keep("input.scale", 1 / (255 * np.asarray(card.std, dtype=np.float64)), np.float32)
@@ -324,7 +324,7 @@ def _add_input(graph: Graph, card: ModelCard) -> str:
 
 
 def _add_network(graph: Graph, nodes: Sequence[SymbolNode], data: str) -> str:
-    """The operators of a symbol, which takes ``data``; returns its output."""
+    """Add the operators of a symbol, whose input is ``data``; returns its output."""
     names: list[str] = []
     for number, node in enumerate(nodes):
         if node.kind == "null":
@@ -346,7 +346,7 @@ def _add_outputs(graph: Graph, x: str, align_corners: bool) -> None:
     graph.add("Identity", [x], LOGITS)
     size = graph.measure(INPUT, 1, 3, "mask.size")
     enlarged = graph.resize(LOGITS, size, "mask.logits", align_corners)
-    greatest = graph.add("ArgMax", [enlarged], "mask.id", axis=1, keepdims=0)
+    greatest = graph.add("ArgMax", [enlarged], "mask.class_id", axis=1, keepdims=0)
     graph.add("Cast", [greatest], MASK, to=TensorProto.UINT8)
 
 

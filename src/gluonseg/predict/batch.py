@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +13,13 @@ from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError
 from gluonseg.files import write_bytes
-from gluonseg.predict.evaluation import MaskPredictor
 from gluonseg.predict.formats import encode_png
 from gluonseg.predict.overlay import choose_colours, draw_overlay
+from gluonseg.predict.predictor import Predictor
 from gluonseg.text import join_names
 
 UInt8Array = npt.NDArray[np.uint8]
-OVERLAY_SUFFIX = "_overlay.png"
-
-
-class _Card(Protocol):
-    @property
-    def class_names(self) -> Sequence[str]: ...
-
-    @property
-    def colours(self) -> Sequence[tuple[int, int, int]]: ...
-
-
-class CardPredictor(MaskPredictor, Protocol):
-    """A predictor that knows names and colours of its classes."""
-
-    @property
-    def card(self) -> _Card: ...
+_MASK_SUFFIX, _OVERLAY_SUFFIX = ".png", "_overlay.png"
 
 
 @dataclass(frozen=True)
@@ -50,16 +34,13 @@ class Written:
 def find_images(inputs: Iterable[Path]) -> list[Path]:
     """The pictures among files and folders (whose sub-folders are not entered), in order.
 
-    Raises DataError when an input does not exist, a folder holds no picture or links that lead out of it, or two
+    Raises DataError when an input does not exist, a folder holds no picture, or two
     pictures would write the same mask.
     """
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
             listing = list_folder(path, IMAGE_EXTENSIONS)
-            if listing.links:
-                names = join_names(link.name for link in listing.links)
-                raise DataError(f"links that lead out of {path} are not followed: {names}; give the pictures")
             if not listing.wanted:
                 raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)})")
             found += listing.wanted
@@ -79,9 +60,8 @@ def write_png(pixels: UInt8Array, path: Path) -> None:
     write_bytes(path, encode_png(pixels))
 
 
-def check_targets(images: Sequence[Path], output: Path, *, overlays: bool) -> None:
-    """Raise DataError when a mask or overlay would be written over a picture, or over another result."""
-    suffixes = (".png", OVERLAY_SUFFIX) if overlays else (".png",)
+def _check_targets(images: Sequence[Path], output: Path, suffixes: Sequence[str]) -> None:
+    """Raise DataError when a file would be written over a picture, or over another result."""
     pictures = {path.resolve(): path for path in images}
     seen: dict[Path, Path] = {}
     for path in images:
@@ -95,19 +75,19 @@ def check_targets(images: Sequence[Path], output: Path, *, overlays: bool) -> No
 
 
 def iter_written(
-    predictor: CardPredictor,
+    predictor: Predictor,
     images: Sequence[Path],
     output: Path,
     *,
     overlays: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[Written]:
-    """Write ``<name>.png`` (class ids, grey) for each picture, and ``<name>_overlay.png`` on request.
+    """Write ``<name>.png`` (class ids, grey) for each picture, and with ``overlays`` ``<name>_overlay.png``.
 
-    A picture that cannot be read is reported in its turn; the others go on. Raises DataError before anything
+    A picture that cannot be read is reported in its turn, and the others are written. Raises DataError before anything
     is written when one file would overwrite another.
     """
-    check_targets(images, output, overlays=overlays)
+    _check_targets(images, output, (_MASK_SUFFIX, _OVERLAY_SUFFIX)[: 1 + overlays])
     output.mkdir(parents=True, exist_ok=True)
     colours = choose_colours(predictor.card.class_names, predictor.card.colours)
     for path in images:
@@ -117,8 +97,8 @@ def iter_written(
             yield Written(path, None, str(error))
             continue
         mask = predictor.predict_mask(image)
-        target = output / f"{path.stem}.png"
+        target = output / f"{path.stem}{_MASK_SUFFIX}"
         write_png(mask, target)
         if overlays:
-            write_png(draw_overlay(image, mask, colours), output / f"{path.stem}{OVERLAY_SUFFIX}")
+            write_png(draw_overlay(image, mask, colours), output / f"{path.stem}{_OVERLAY_SUFFIX}")
         yield Written(path, target)

@@ -9,8 +9,8 @@ true one, and F = 2PR / (P + R).
 * Perazzi et al.: A benchmark dataset and evaluation methodology for video object segmentation (DAVIS), CVPR 2016: the
   tolerance rounded up to whole pixels, so that a shift by one pixel is forgiven in small pictures too.
 
-Ignored pixels are left out: in mask and prediction alike they take the class of the nearest scored pixel. So contours
-meet in the middle of an ignored band (which masks often have around objects), whatever was predicted on it.
+Ignored pixels take the class of the nearest scored pixel, in mask and prediction alike. So contours meet in the middle
+of an ignored band (which masks often have around objects), whatever was predicted on it.
 """
 
 from __future__ import annotations
@@ -31,30 +31,24 @@ TOLERANCE = 0.0075
 _NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 
 
-def compute_tolerance(height: int, width: int) -> int:
-    """The distance in whole pixels within which contours match in a picture of that size."""
-    return math.ceil(TOLERANCE * math.hypot(height, width))
-
-
 def fill_ignored(class_ids: UInt8Array, scored: BoolArray) -> UInt8Array:
-    """``class_ids`` (H, W) with each pixel that is not ``scored`` given the class of the nearest one that is."""
+    """``class_ids`` (H, W) with each pixel that is not ``scored`` given the class of the nearest scored one."""
     if scored.all():
         return class_ids
-    ignored = (~scored).astype(np.uint8)
+    # For each pixel the number of the nearest scored pixel.
     _, nearest = cv2.distanceTransformWithLabels(
-        ignored, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )  # the number of the nearest scored pixel
+        (~scored).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
     table = np.zeros(int(nearest.max()) + 1, dtype=np.uint8)
     table[nearest[scored]] = class_ids[scored]
     filled: UInt8Array = table[nearest]
     return filled
 
 
-def find_contour(class_ids: UInt8Array, class_id: int) -> BoolArray:
+def _find_contour(class_ids: UInt8Array, class_id: int) -> BoolArray:
     """The pixels of a class with a pixel of another class among their eight neighbours; (H, W)."""
     inside = class_ids == class_id
-    outside = (~inside).astype(np.uint8)
-    contour: BoolArray = inside & (cv2.dilate(outside, _NEIGHBOURS) > 0)
+    contour: BoolArray = inside & (cv2.dilate((~inside).astype(np.uint8), _NEIGHBOURS) > 0)
     return contour
 
 
@@ -77,18 +71,16 @@ def compute_boundary_f(truth: UInt8Array, predicted: UInt8Array, num_classes: in
     """Boundary F-score of each class in one picture, shape (num_classes,), 0..1.
 
     ``truth`` and ``predicted`` are class ids (H, W) uint8; a true value of ``num_classes`` or more is ignored. NaN for
-    a class without a contour in both, 0 for one with a contour in one of them. Raises ValueError when shapes differ.
+    a class without a contour in both, 0 for one with a contour in one of them.
     """
-    if truth.shape != predicted.shape:
-        raise ValueError(f"masks and predictions differ in shape: {truth.shape} and {predicted.shape}")
     scored = truth < num_classes
     scores = np.full(num_classes, np.nan)
     if not scored.any():
         return scores
-    tolerance = compute_tolerance(*truth.shape)
+    tolerance = math.ceil(TOLERANCE * math.hypot(*truth.shape))
     true_ids, predicted_ids = fill_ignored(truth, scored), fill_ignored(predicted, scored)
     for class_id in np.union1d(true_ids, predicted_ids):
-        contours = find_contour(true_ids, class_id), find_contour(predicted_ids, class_id)
+        contours = _find_contour(true_ids, class_id), _find_contour(predicted_ids, class_id)
         scores[class_id] = _compute_f(*contours, tolerance)
     return scores
 

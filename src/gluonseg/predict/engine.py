@@ -14,11 +14,11 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """A network with its parameters; one call at a time."""
+    """A network with its parameters. Its methods are called by one thread at a time."""
 
     @property
     def name(self) -> str:
-        """For the log and for reports: the library, and the precision when it is not float32."""
+        """The library, and the precision unless it is float32: for the log and for reports."""
         ...
 
     def compute_logits(self, images_nhwc: UInt8Array) -> Float32Array:

@@ -1,8 +1,9 @@
 """From the network's coarse logits to a mask or to probabilities of a picture's own size.
 
-The law is MXNet's ``BilinearResize2D``: bilinear, with the corners as the model's card says. A mask needs few of the
-enlarged values: between four places whose greatest class is the same, that class is the greatest everywhere, because
-each point's logits are a weighted mean of theirs. Only the other cells are enlarged, a bounded number at a time.
+The law is MXNet's ``BilinearResize2D``: bilinear, with the corners as the model's card says. The logits lie at places;
+a cell is the square between four places. A mask needs few of the enlarged values: where the greatest class of all four
+places is the same, it is the greatest in the whole cell, because each pixel's logits are a weighted mean of theirs.
+Only the other cells are enlarged, a bounded number at a time.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 Band = tuple[int, Float32Array]
-"""The first row of some logits, and these rows (C, rows, w). Each band begins with the last row of the one before."""
+"""Rows of logits: the number of the first one, and (C, rows, w). A band begins with the last row of the one before."""
 
 MAX_VALUES = 1 << 22
 """Enlarged logits held at a time while a mask is computed (16 MB), and weights while probabilities are."""
 
 
 class _Axis(NamedTuple):
-    """For each pixel of one side: its cell (the place of the logits at or before it), and how far it is beyond."""
+    """For each pixel of a side the number of its cell, which is that of the place before it, and the way from there."""
 
     cell: IndexArray
     beyond: Float32Array
@@ -50,7 +51,10 @@ def _build_axis(places: int, pixels: int, align_corners: bool) -> _Axis:
 
 
 def _spread(axis: _Axis, places: int) -> tuple[IndexArray, Float32Array, npt.NDArray[np.bool_]]:
-    """Pixels by cell, shape (places, S) with S the most that a cell has: index, weight of the next place, is there."""
+    """Pixels by cell: index, weight of the next place, and whether there is such a pixel; each (places, S).
+
+    S is the number of pixels in the fullest cell.
+    """
     first = np.searchsorted(axis.cell, np.arange(places))
     count = np.searchsorted(axis.cell, np.arange(places), side="right") - first
     offset = np.arange(int(count.max()))
@@ -83,10 +87,10 @@ def compute_mask_of_bands(
     return mask
 
 
-# Finite logits may be so large that what is computed from them is not.
+# Finite logits may be so large that their sums and differences are not finite.
 @np.errstate(invalid="ignore", over="ignore")
 def _compute_part(logits_chw: Float32Array, rows: _Axis, columns: _Axis) -> UInt8Array:
-    """The pixels of ``rows`` and ``columns``, which lie between the logits' places."""
+    """The mask where ``rows`` and ``columns`` cross."""
     greatest = _find_greatest(logits_chw)
     mask: UInt8Array = greatest[rows.cell][:, columns.cell]
     if not (rows.beyond.any() or columns.beyond.any()):
@@ -137,13 +141,13 @@ def _fill_mixed(
 
 
 def _mix(one: Float32Array, other: Float32Array, beyond: Float32Array) -> Float32Array:
-    """Between the values of two corners, (K,) each, at the places ``beyond`` (K, 1, S): (K, 1, S)."""
+    """Interpolate between the values of two places, (K,) each, with the weights ``beyond`` (K, 1, S): (K, 1, S)."""
     mixed: Float32Array = one[:, None, None] * (1 - beyond) + other[:, None, None] * beyond
     return mixed
 
 
 def _iter_matrices(places: int, pixels: int, align_corners: bool) -> Iterator[tuple[slice, slice, Float32Array]]:
-    """Some pixels of a side, the places that they lie between, and float32 (pixels, places): what each takes of each.
+    """Parts of a side: its pixels, the places around them, and the weights of these, float32 (pixels, places).
 
     One matrix for the whole side would grow with its square.
     """
@@ -155,7 +159,7 @@ def _iter_matrices(places: int, pixels: int, align_corners: bool) -> Iterator[tu
         matrix = np.zeros((len(cell), end - start), dtype=np.float32)
         lines = np.arange(len(cell))
         matrix[lines, cell - start] = 1 - beyond
-        # Added, not set: beyond the last place there is nothing, with weight 0.
+        # Added, not set: the last place is its own neighbour, with weight 0.
         matrix[lines, np.minimum(cell + 1, places - 1) - start] += beyond
         yield slice(first, first + len(cell)), slice(start, end), matrix
 

@@ -1,26 +1,31 @@
-"""Scoring a model on whole images at their own size."""
+"""Photos with masks, predicted one after another at their own size, and their pixels counted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gluonseg.data.dataset import Dataset
-from gluonseg.data.pairs import Pair
+from gluonseg.data.label_channel import read_label_maps
+from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.errors import DataError
+from gluonseg.hyperparameters import read_integer
 from gluonseg.labels import IGNORE
 from gluonseg.metrics import Confusion, compute_confusion
+from gluonseg.models.folder.card import ModelCard
 
 UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+"""Called with the number of photos that are done, and of all."""
 
 
-class MaskPredictor(Protocol):
+class SupportsPredictMask(Protocol):
     """Anything that turns an RGB picture (H, W, 3) uint8 into class ids (H, W) uint8."""
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array: ...
@@ -28,9 +33,9 @@ class MaskPredictor(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image as predicted: ``class_ids`` are those of its mask file, ``mask`` the predicted ones, both (H, W) uint8.
+    """A predicted photo: the ``class_ids`` of its mask file and the predicted ones, ``mask``; both (H, W) uint8.
 
-    ``confusion`` counts the image's scored pixels; ``seconds`` are of ``predict_mask`` alone.
+    ``confusion`` counts the photo's scored pixels; ``seconds`` are of ``predict_mask`` alone.
     """
 
     pair: Pair
@@ -40,42 +45,48 @@ class Prediction:
     seconds: float
 
 
-def _check_labels(pair: Pair, class_ids: UInt8Array, num_classes: int) -> None:
-    unknown = class_ids[(class_ids >= num_classes) & (class_ids != IGNORE)]
-    if unknown.size:
-        raise DataError(
-            f"{pair.label} has {unknown.size} pixels whose label is no class of the model "
-            f"({num_classes} classes); give the label map that it was trained with"
-        )
+def open_dataset(channels: Mapping[str, Path], split: str, card: ModelCard) -> Dataset:
+    """The photos of the channel ``split`` (train or validation) that have masks; no picture is kept in memory.
 
-
-def _predict(predictor: MaskPredictor, dataset: Dataset, index: int, num_classes: int) -> Prediction:
-    pair = dataset.pairs[index]
-    image, class_ids = dataset.read(index)
-    _check_labels(pair, class_ids, num_classes)
-    start = time.perf_counter()
-    mask = predictor.predict_mask(image)
-    seconds = time.perf_counter() - start
-    return Prediction(pair, class_ids, mask, compute_confusion(class_ids, mask, num_classes), seconds)
-
-
-def iter_predictions(predictor: MaskPredictor, dataset: Dataset, num_classes: int) -> Iterator[Prediction]:
-    """Predict every image once, in order, whole and at its own size, each when it is asked for.
-
-    Raises DataError when a mask has not its image's size, or a label that is no class of the model, which would
-    otherwise just not be counted.
+    ``ignore_label`` and ``max_pixels`` are those of the training that wrote ``card``. Raises DataError when the
+    channel, that of its masks, or every pair is missing.
     """
-    for index in range(len(dataset)):
-        yield _predict(predictor, dataset, index, num_classes)
+    names = split, f"{split}_annotation"
+    for name in names:
+        if name not in channels or not channels[name].is_dir():
+            raise DataError(f"the channel {name} is missing; the model is scored on photos with masks")
+    pairs = match_pairs(*(channels[name] for name in names)).pairs
+    if not pairs:
+        raise DataError(f"no picture in {channels[names[0]]} has a mask of its name in {channels[names[1]]}")
+    ignore_label, max_pixels = (read_integer(card.hyperparameters, name) for name in ("ignore_label", "max_pixels"))
+    maps = read_label_maps(channels.get("label_map"), ignore_label)
+    return Dataset(pairs, maps.train if split == "train" else maps.validation, max_pixels=max_pixels, cache_bytes=0)
+
+
+def iter_predictions(predictor: SupportsPredictMask, dataset: Dataset, num_classes: int) -> Iterator[Prediction]:
+    """Predict every photo once, in order and at its own size, each when it is asked for.
+
+    Raises DataError when a mask has another size than its photo, or a label that is no class of the model: its pixels
+    would be left out of the score without a word.
+    """
+    for index, pair in enumerate(dataset.pairs):
+        image, class_ids = dataset.read(index)
+        unknown = np.count_nonzero((class_ids >= num_classes) & (class_ids != IGNORE))
+        if unknown:
+            raise DataError(
+                f"{pair.label} has {unknown} pixels whose label is no class of the model "
+                f"({num_classes} classes); give the label map that it was trained with"
+            )
+        start = time.perf_counter()
+        mask = predictor.predict_mask(image)
+        seconds = time.perf_counter() - start
+        yield Prediction(pair, class_ids, mask, compute_confusion(class_ids, mask, num_classes), seconds)
 
 
 def evaluate_dataset(
-    predictor: MaskPredictor, dataset: Dataset, num_classes: int, progress: Progress | None = None
+    predictor: SupportsPredictMask, dataset: Dataset, num_classes: int, progress: Progress | None = None
 ) -> Confusion:
-    """Count all scored pixels of :func:`iter_predictions`, which says what is raised.
-
-    ``progress`` is called with (done, total) after each image.
-    """
+    """Count the scored pixels of all photos; raises as :func:`iter_predictions`."""
     confusion = Confusion.empty(num_classes)
     for done, prediction in enumerate(iter_predictions(predictor, dataset, num_classes), 1):
         confusion += prediction.confusion

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from gluonseg.data.transforms import compute_long_side_size, resize_image
 from gluonseg.errors import ModelError, StorageError
 from gluonseg.files import write_bytes
 from gluonseg.machine.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
-from gluonseg.models.folder.artifact import ModelArtifact, find_weights, open_model, read_folder
+from gluonseg.models.folder.artifact import find_weights, open_model, read_folder
 from gluonseg.models.folder.card import CARD_FILE, ModelCard, read_card
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILE, ONNX_FILES, find_digest
-from gluonseg.onnx.file import WEIGHTS_KEY, OnnxFile, find_onnx
-from gluonseg.onnx.symbol import SymbolNode, find_symbol
+from gluonseg.onnx.file import WEIGHTS_KEY, build_onnx_file, find_onnx
+from gluonseg.onnx.symbol import find_symbol
 from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
 from gluonseg.predict.enlarge import Band, compute_mask, compute_mask_of_bands, compute_probabilities
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS, is_whole, iter_bands
@@ -77,17 +77,15 @@ class Predictor:
 
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
         height, width = (self._count_places(pixels) for pixels in resized_hwc.shape[:2])
-        logits: Float32Array | None = None
+        logits = np.empty((self.card.num_classes, height, width), dtype=np.float32)
         for start, band in self._iter_bands(resized_hwc):
             if band.shape[1] == height:
                 return band
-            if logits is None:
-                logits = np.empty((len(band), height, width), dtype=np.float32)
             logits[:, start : start + band.shape[1]] = band
-        assert logits is not None  # there is at least one band
         return logits
 
     def _count_places(self, pixels: int) -> int:
+        """Logits along a side of the network's input."""
         return -(-pixels // self.card.output_stride)
 
     def _iter_bands(self, resized_hwc: UInt8Array) -> Iterator[Band]:
@@ -110,22 +108,20 @@ class Predictor:
                 f"the network gives logits {logits.shape} for {height}x{width} pixels, its model card says {expected}: "
                 "num_classes and output_stride of the card must be those of the network"
             )
-        # One of the two is not finite when any value is not; a mask of all values would take a quarter of their memory.
+        # A value that is not finite would be a class like any other. Least and greatest show it: one of them is not
+        # finite either, and np.isfinite of all values would take a quarter of their memory.
         if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
-            # The largest of them would be a class like any other.
             raise ModelError("the network gives values that are no numbers: its weights are damaged, or overflow")
         return logits
 
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         """Softmax probabilities (num_classes, H, W) float32 of an RGB picture (H, W, 3) uint8."""
-        _check_picture(image_hwc)
-        height, width = image_hwc.shape[:2]
+        height, width = _check_picture(image_hwc)
         return compute_probabilities(self.compute_logits(image_hwc), height, width, self.card.align_corners)
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         """Class ids (H, W) uint8 of an RGB picture (H, W, 3) uint8."""
-        _check_picture(image_hwc)
-        height, width = image_hwc.shape[:2]
+        height, width = _check_picture(image_hwc)
         if not self._views.is_single:
             return compute_mask(self.compute_logits(image_hwc), height, width, self.card.align_corners)
         resized = resize_image(image_hwc, *self._compute_view_sizes(height, width)[0])
@@ -133,13 +129,18 @@ class Predictor:
         return compute_mask_of_bands(bands, places_y, height, width, self.card.align_corners)
 
 
-def _check_picture(image_hwc: UInt8Array) -> None:
+def _check_picture(image_hwc: UInt8Array) -> tuple[int, int]:
+    """The (height, width) of a picture; ValueError when it is none."""
     if image_hwc.ndim != 3 or image_hwc.shape[2] != 3 or image_hwc.dtype != np.uint8 or not image_hwc.size:
         raise ValueError(f"an RGB picture (H, W, 3) uint8 is needed, got {image_hwc.shape} {image_hwc.dtype}")
+    return image_hwc.shape[0], image_hwc.shape[1]
 
 
-def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
-    """The ONNX file of the folder, if there is one and it was made of the parameters beside it."""
+# The engine of a model folder. Each function imports what it needs: MXNet takes seconds to import.
+
+
+def _find_onnx_engine(folder: Path, precision: str) -> tuple[Engine, ModelCard] | None:
+    """The ONNX file of the folder; None when there is none, or it was not made of the parameters beside it."""
     from gluonseg.predict.onnx_engine import OnnxEngine
 
     file = find_onnx(folder, precision)
@@ -155,7 +156,7 @@ def _open_onnx_file(folder: Path, precision: str) -> tuple[Engine, ModelCard] | 
 
 
 def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
-    found = _open_onnx_file(folder, precision)
+    found = _find_onnx_engine(folder, precision)
     if found:
         return found
     if precision != FLOAT32:
@@ -164,38 +165,33 @@ def _load_on_cpu(folder: Path, precision: str) -> tuple[Engine, ModelCard]:
             "gluonseg export --int8 --channels DATA makes it"
         )
     artifact, nodes = read_folder(folder), find_symbol(folder)
-    return _convert_by_mxnet(folder) if nodes is None else _convert(artifact, nodes)
-
-
-def _convert(artifact: ModelArtifact, nodes: Sequence[SymbolNode]) -> tuple[Engine, ModelCard]:
-    """A model that has a symbol and no ONNX file that fits."""
-    # Here, not at the top: only this way needs the package that writes graphs.
+    if nodes is None:
+        return _convert_by_mxnet(folder)
     from gluonseg.onnx.trace import build_graph
     from gluonseg.predict.onnx_engine import OnnxEngine
 
-    graph = build_graph(artifact.card, artifact.arrays, nodes)
-    file = OnnxFile(f"the graph of {artifact.weights}", graph.SerializeToString())
+    file = build_onnx_file(build_graph(artifact.card, artifact.arrays, nodes), f"the graph of {artifact.weights}")
     return OnnxEngine(file, artifact.card), artifact.card
 
 
 def _convert_by_mxnet(folder: Path) -> tuple[Engine, ModelCard]:
-    """A model without a symbol, as those of the built-in algorithm.
+    """The engine of a model without ``model_symbol.json``, as those of the built-in algorithm.
 
     MXNet is imported in a process of its own, whose memory is free again after it. The ONNX file is kept in the model's
-    folder if that can be written and has none.
+    folder unless there is one already, or the folder cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="gluonseg-onnx-") as name:
         _log.info("Converting the model in %s to %s", folder, ONNX_FILE)
         target = Path(name).resolve()
         command = [sys.executable, "-m", "gluonseg", "export", str(folder.resolve()), "--output", str(target)]
-        # Python looks for modules where it is started, and the folder of whoever called may hold others.
+        # Python looks for modules in the working folder first, and the caller's may hold others of the same names.
         home = Path(__file__).resolve().parents[2]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
             reason = reason.removeprefix("gluonseg: ")
             raise ModelError(f"the model in {folder} has no usable {ONNX_FILE} and cannot be converted: {reason}")
-        found = _open_onnx_file(target, FLOAT32)
+        found = _find_onnx_engine(target, FLOAT32)
         if not (folder / ONNX_FILE).exists():
             with suppress(OSError, StorageError):
                 write_bytes(folder / ONNX_FILE, (target / ONNX_FILE).read_bytes())
@@ -234,9 +230,9 @@ def load_predictor(
 ) -> Predictor:
     """Load a model folder or a model.tar.gz (ours, or the built-in's).
 
-    ``device`` is one of MXNet's: the network then runs in MXNet there. Without one it runs on the first GPU that
-    MXNet can use, in MXNet, and else on the CPU in ONNX Runtime: from ``model.onnx``, or converted from the parameters.
-    Without ``search_gpu`` it is the CPU.
+    On ``device``, which is one of MXNet's, the network runs in MXNet. Without ``device`` it runs on the first GPU that
+    MXNet can use, in MXNet; where there is none, or without ``search_gpu``, on the CPU in ONNX Runtime, from
+    ``model.onnx`` or converted from the parameters.
     ``scales`` and ``flip`` take the place of the card's, see :class:`gluonseg.predict.view.Views`. ``precision`` is
     ``float32``, or ``int8`` for the CPU when the model was exported so. Pictures of more than
     ``max_network_pixels`` are shrunk to that for the network; from a million pixels on they go through it in tiles.

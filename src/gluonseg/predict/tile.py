@@ -1,10 +1,10 @@
 """Large pictures in tiles, so that memory depends on the tile and not on the picture.
 
 Tiles begin at multiples of the network's stride, so that the places of their logits are those of the whole picture's;
-where that is below 8, at multiples of 32, the stride of the encoder.
-Where tiles overlap they are blended, each with a weight that falls towards its border, where it knows least of what is
-around it. Rows of tiles follow one another from top to bottom, and what no later row changes is handed out at once: of
-150 classes at stride 1 the logits of 4 million pixels would take 2.4 GB.
+where the stride is below 8, at multiples of 32, the stride of the encoder.
+Where tiles overlap they are blended, each with a weight that falls towards its border: there the network knows least of
+what is around a pixel. Rows of tiles follow one another from top to bottom, and logits that no later row of tiles
+changes are handed out at once: of 150 classes at stride 1 the logits of 4 million pixels would take 2.4 GB.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def find_spans(length: int, tile: int = TILE, overlap: int = OVERLAP, stride: in
 
 
 def _build_ramp(start: int, end: int, length: int, overlap: int, stride: int) -> Float32Array:
-    """Weight of each place of a tile: 1, falling to near 0 over ``overlap`` pixels at an end that is not the side's."""
+    """Weight of each place of a tile along a side: 1, falling to near 0 over ``overlap`` pixels towards a neighbour."""
     places = -(-(end - start) // stride)
-    number, fade = np.arange(places, dtype=np.float32) + 0.5, overlap / stride
+    rise = (np.arange(places, dtype=np.float32) + 0.5) / (overlap / stride)
     ramp = np.ones(places, dtype=np.float32)
     if start > 0:
-        ramp = np.minimum(ramp, number / fade)
+        ramp = np.minimum(ramp, rise)
     if end < length:
-        ramp = np.minimum(ramp, number[::-1] / fade)
+        ramp = np.minimum(ramp, rise[::-1])
     return ramp
 
 
@@ -103,7 +103,7 @@ def iter_bands(
         band /= weight[: end - start]
         weight[: end - start] = 1
         yield start, band
-        # The last row and those that the next tiles add to move to the top.
+        # The band's last row, and the rows to which the next tiles add, move to the top.
         kept = total.shape[1] - (end - 1 - start)
         for rows in (total, weight):
             rows[..., :kept, :] = rows[..., -kept:, :].copy()

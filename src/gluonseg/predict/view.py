@@ -46,10 +46,9 @@ class Views:
 
 
 def build_views(card: ModelCard, scales: tuple[float, ...] | None = None, flip: bool | None = None) -> Views:
-    """The views that the card asks for, but for what is given."""
-    return Views(
-        (card.prediction_scales if scales is None else scales) or (1.0,), card.prediction_flip if flip is None else flip
-    )
+    """The views of the model's card, with ``scales`` and ``flip`` in place of the card's where they are given."""
+    chosen = (card.prediction_scales if scales is None else scales) or (1.0,)
+    return Views(chosen, card.prediction_flip if flip is None else flip)
 
 
 def parse_scales(text: str) -> tuple[float, ...]:
@@ -66,9 +65,8 @@ def fit_size(height: int, width: int, min_side: int, max_pixels: int) -> tuple[i
         shrink = math.sqrt(max_pixels / (height * width))
         height, width = int(height * shrink), int(width * shrink)
     height, width = max(height, min_side), max(width, min_side)
-    # A picture of a few lines has become higher: it must be shorter for that.
-    longest_y, longest_x = (max(min_side, max_pixels // other) for other in (width, height))
-    return min(height, longest_y), min(width, longest_x)
+    # When ``min_side`` has lengthened one side, the other is shortened to keep to ``max_pixels``.
+    return min(height, max(min_side, max_pixels // width)), min(width, max(min_side, max_pixels // height))
 
 
 def compute_view_sizes(size: tuple[int, int], views: Views, min_side: int, max_pixels: int) -> list[tuple[int, int]]:
@@ -87,26 +85,20 @@ def compute_view_logits(
 ) -> Float32Array:
     """Logarithm of the mean probabilities of all views, (C, h, w) float32: what logits of one view would be.
 
-    ``sizes`` are the (height, width) of the views in the network; the grid is that of the first.
+    ``sizes`` are the (height, width) of the views in the network; the grid (h, w) is that of the first.
     """
     total: Float32Array | None = None
     for size in sizes:
         resized = resize_image(image_hwc, *size)
-        for probabilities in _iter_probabilities(compute_logits, resized, flip):
+        for step in (1, -1)[: 1 + flip]:  # -1 mirrors the picture, and its probabilities back
+            logits = compute_logits(np.ascontiguousarray(resized[:, ::step]))
+            probabilities = np.ascontiguousarray(compute_softmax(logits)[:, :, ::step])
             if total is None:
                 total = probabilities
             else:
-                height, width = total.shape[1:]
+                _, height, width = total.shape
                 total += enlarge(probabilities, height, width, align_corners)
     assert total is not None  # there is at least one scale
     total /= len(sizes) * (1 + flip)
     found: Float32Array = np.log(np.maximum(total, _LEAST_PROBABILITY))
-    return found
-
-
-def _iter_probabilities(compute_logits: ComputeLogits, resized: UInt8Array, flip: bool) -> list[Float32Array]:
-    found = [compute_softmax(compute_logits(resized))]
-    if flip:
-        mirrored = compute_softmax(compute_logits(np.ascontiguousarray(resized[:, ::-1])))
-        found.append(np.ascontiguousarray(mirrored[:, :, ::-1]))
     return found

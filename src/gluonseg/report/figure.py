@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,19 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.labels import IGNORE, default_class_names, voc_colours
 from gluonseg.predict.overlay import UNTINTED, choose_colours
-from gluonseg.report.chart import CURVES, Reader, find_all_changes, list_backbones
-from gluonseg.report.gallery import Row, build_gallery
+from gluonseg.report.comparison import Colour, Comparison, ModelSummary
+from gluonseg.report.curves import draw_panels
+from gluonseg.report.gallery import GalleryRow, build_gallery
 from gluonseg.report.photo import Album, Encoded, UInt8Array, choose_spread, overlay
-from gluonseg.report.summary import Colour, Comparison, ModelSummary
 
-LINES = ("-", "--", ":", "-.")
-"""One a backbone."""
 CELL = 2.3
 """Width of a picture, in inches."""
 MAX_COLUMNS = 3
@@ -34,7 +30,7 @@ MAX_LEGEND = 21
 
 
 def _escape(text: str) -> str:
-    """Text from data: without this, matplotlib takes what stands between two dollar signs for a formula."""
+    """Text that matplotlib takes for no formula: it would for what stands between two dollar signs."""
     return text.replace("$", r"\$")
 
 
@@ -80,37 +76,8 @@ def draw_pairs(
 
 
 def draw_curves(comparison: Comparison) -> Figure:
-    """Training loss and the built-in's validation mIOU of all runs, failed ones too, on shared axes, a line a run.
-
-    A dotted line stands where the second stage of training begins.
-    """
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    panels = figure.subplots(1, len(CURVES))
-    for axes, (title, read) in zip(panels, CURVES.items(), strict=True):
-        _draw_runs(axes, comparison.trained, title, read)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return figure
-
-
-def _draw_runs(axes: Axes, models: Sequence[ModelSummary], title: str, read: Reader) -> None:
-    """One number an epoch; where a training diverged there is none."""
-    backbones = list_backbones(models)
-    for model in models:
-        mark, line = model.mark, LINES[backbones.index(model.runs[0].backbone) % len(LINES)]
-        for run in model.runs:
-            epochs = [entry["epoch"] for entry in run.epochs]
-            found = [read(entry) for entry in run.epochs]
-            values = [math.nan if value is None else value for value in found]
-            label = _escape(model.title) if run is model.runs[0] else None
-            thin = mark.thin(len(epochs))
-            axes.plot(epochs, values, mark.symbol + line, color=mark.light, markersize=5, markevery=thin, label=label)
-    for epoch in find_all_changes(models):
-        axes.axvline(epoch - 0.5, color="0.35", linestyle=":")
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    """Training loss and the built-in's validation mIOU of all runs, failed ones too, as on the page."""
+    return draw_panels(comparison.trained)
 
 
 def draw_confusions(comparison: Comparison) -> Figure:
@@ -147,7 +114,7 @@ def draw_gallery(comparison: Comparison) -> Figure:
     return _draw_rows(build_gallery(comparison, Album(comparison.settings)).rows, comparison)
 
 
-def _draw_rows(rows: Sequence[Row], comparison: Comparison) -> Figure:
+def _draw_rows(rows: Sequence[GalleryRow], comparison: Comparison) -> Figure:
     heights = [0.65 + CELL * min(1.1, max(one.height / one.width for one in row.pictures)) for row in rows]
     columns = max((len(row.pictures) for row in rows), default=2)
     figure = Figure(figsize=(CELL * columns, sum(heights) + 0.4), layout="constrained")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gluonseg.report.comparison import Comparison, ModelSummary
 from gluonseg.report.photo import (
     Album,
     Encoded,
@@ -21,7 +22,6 @@ from gluonseg.report.photo import (
     read_prediction,
 )
 from gluonseg.report.record import MASKS_FOLDER
-from gluonseg.report.summary import Comparison, ModelSummary
 from gluonseg.text import join_names
 
 MAX_PICTURES = 240
@@ -39,13 +39,13 @@ class Gallery:
     ``disagreement`` is by photo, of those that were compared; ``notes`` say what was left out.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[GalleryRow]
     disagreement: Mapping[str, float]
     notes: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class GalleryRow:
     """One photo: why it was chosen, and photo, truth and every model's overlay."""
 
     name: str
@@ -130,15 +130,15 @@ def build_gallery(comparison: Comparison, album: Album) -> Gallery:
     rows = [(name, _draw_row(comparison, album, name)) for name in list(chosen)[:limit]]
     shown = {name: pictures for name, pictures in rows if pictures}
     encoded = iter(encode_pictures([picture for pictures in shown.values() for picture in pictures]))
-    notes = _tell_left_out(chosen, shown, disagreement, len(names))
+    notes = _describe_left_out(chosen, shown, disagreement, len(names))
     return Gallery(
-        [Row(name, chosen[name], [next(encoded) for _ in pictures]) for name, pictures in shown.items()],
+        [GalleryRow(name, chosen[name], [next(encoded) for _ in pictures]) for name, pictures in shown.items()],
         disagreement,
         notes if shown else (),
     )
 
 
-def _tell_left_out(
+def _describe_left_out(
     chosen: Mapping[str, Sequence[str]], shown: Collection[str], disagreement: Mapping[str, float], number: int
 ) -> list[str]:
     """What the rows do not have, in words."""

@@ -37,6 +37,11 @@ class Mark:
     symbol: str
     path: str
 
+    @property
+    def variable(self) -> str:
+        """The variable of style.css that is this colour on the light page and on the dark one."""
+        return f"mark-{self.place % len(COLOURS)}"
+
     def thin(self, count: int) -> tuple[int, int]:
         """Which of ``count`` points have a marker: the first, and the step. Close lines have them at other points."""
         step = -(-count // MAX_MARKERS)

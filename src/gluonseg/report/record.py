@@ -1,4 +1,4 @@
-"""What a comparison keeps of each run, as JSON beside the run's model.
+"""The record that a comparison keeps of each run, as JSON beside the run's model.
 
 A comparison's folder holds ``comparison.json``, one folder ``runs/<algorithm>_<backbone>_seed<n>`` for each run, and
 the reports. A run's folder is a job's folder (``model``, ``output``) with ``run.json`` and ``log.txt`` beside them.
@@ -15,6 +15,7 @@ from typing import Any
 
 from gluonseg.errors import UserError
 from gluonseg.files import parse_json_object, write_text
+from gluonseg.models.registry import get_title
 from gluonseg.predict.score import Score, parse_score
 
 COMPARISON_FILE = "comparison.json"
@@ -51,6 +52,11 @@ class RunRecord:
         """What is compared: the same for all seeds."""
         return f"{self.algorithm} {self.backbone}"
 
+    @property
+    def title(self) -> str:
+        """``model_name`` as people write it."""
+        return f"{get_title(self.algorithm)} {self.backbone}"
+
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write ``run.json`` into a run's folder, in one step; numbers that JSON does not know become null."""
@@ -59,7 +65,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def drop_non_finite(value: Any) -> Any:
-    """The value without numbers that JSON does not know: the loss of a training that diverged is nan."""
+    """The value with None for numbers that JSON does not know: the loss of a training that diverged is nan."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -85,20 +91,9 @@ def describe_training(model: Path, settings: Mapping[str, str]) -> dict[str, Any
 
 
 def check_epochs(content: Any) -> list[Mapping[str, Any]]:
-    """The entries of curves.json, if they are what a training writes; ValueError, which tells the first that is not."""
-    if not isinstance(content, list):
+    """The entries of curves.json; ValueError where an entry has no epoch."""
+    if not isinstance(content, list) or not all(isinstance(entry, dict) and "epoch" in entry for entry in content):
         raise ValueError("it is no list of epochs")
-    for index, entry in enumerate(content):
-        if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
-            raise ValueError(f"entry {index} has no epoch")
-        validation = entry.get("validation", {})
-        if not isinstance(validation, dict):
-            raise ValueError(f"validation of entry {index} is no object")
-        numbers = {name: entry.get(name) for name in ("train_loss", "train_throughput")}
-        numbers["mIOU_builtin"] = validation.get("mIOU_builtin")
-        for name, value in numbers.items():
-            if value is not None and type(value) not in (int, float):
-                raise ValueError(f"{name} of entry {index} is no number")
     return content
 
 

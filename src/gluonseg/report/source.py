@@ -1,4 +1,4 @@
-"""What ``gluonseg report`` is pointed at: a comparison, a run, a model folder or a model.tar.gz."""
+"""The report of whatever ``gluonseg report`` is given: a comparison, a run, a model folder or a model.tar.gz."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gluonseg.machine.limits import set_thread_count
 from gluonseg.models.folder.archive import copy_members
 from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.folder.card import CARD_FILE, encode_card
-from gluonseg.predict.scoring import score_model
+from gluonseg.predict.score import score_model
+from gluonseg.report.comparison import is_comparison
 from gluonseg.report.hardware import describe_hardware
-from gluonseg.report.page import PAGE_FILE, make_folder, write_model_report, write_report
+from gluonseg.report.one_model import CURVES_FILE, build_record, find_model, read_model_card
+from gluonseg.report.page import PAGE_FILE, make_folder, write_comparison_report, write_model_report
 from gluonseg.report.record import MASKS_FOLDER, RUN_FILE, write_record
-from gluonseg.report.single import CURVES_FILE, build_record, find_model, read_model_card
-from gluonseg.report.summary import is_comparison
 
 _MEMBERS = (CARD_FILE, CURVES_FILE)
 _ARCHIVE_SUFFIX = ".tar.gz"
@@ -31,14 +31,14 @@ def write_source_report(source: Path, channels: Mapping[str, Path] | None = None
     not scored is scored on the validation photos of ``channels`` when they are given.
 
     Raises:
-        UserError: ``source`` is nothing of the kind, or something in it or in the channels cannot be used.
+        UserError: ``source`` is none of these, or something in it or in the channels cannot be used.
     """
     if not source.exists():
         raise UserError(f"{source} does not exist; give a comparison's folder, a run, a model folder or a model.tar.gz")
     if is_comparison(source):
         if channels is not None:
             raise DataError("--channels is for a run or a model: a comparison knows its channels")
-        return write_report(source, out)
+        return write_comparison_report(source, out)
     archive = _find_archive(source)
     with tempfile.TemporaryDirectory(prefix="gluonseg-report-") as scratch:
         folder = _unpack(archive, Path(scratch)) if archive else source

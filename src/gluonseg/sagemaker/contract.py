@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,18 @@ from gluonseg.text import find_nearest, join_names
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
 DEFAULT_BASE = Path("/opt/ml")
-CHECKPOINT_FOLDER = "checkpoints"
 PROGRAM_KEY = "sagemaker_program"
 _MAX_CONFIG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class TrainingContract:
-    """What SageMaker laid out for this job; ``checkpoints`` is None when it is to keep none."""
+    """What SageMaker laid out for this job; ``checkpoints`` is None for a job that keeps none."""
 
-    base: Path
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
     host: str
-    hosts: Sequence[str]
-    checkpoints: Path | None = None
+    checkpoints: Path | None
 
     @property
     def has_user_script(self) -> bool:
@@ -60,7 +57,7 @@ def find_temporary_folder() -> str:
     """The folder for temporary files, which libraries look for as soon as they are loaded.
 
     Raises:
-        UserError: there is none.
+        UserError: no folder for them can be written to.
     """
     try:
         return tempfile.gettempdir()
@@ -72,10 +69,10 @@ def find_temporary_folder() -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Find out whether files can be made in ``folder``, or where it is to be made: in the nearest that is there.
+    """Check that files can be made in ``folder`` or, if it is missing, in the nearest folder above that exists.
 
     Raises:
-        UserError: none can.
+        UserError: none can be made.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     try:
@@ -83,14 +80,6 @@ def check_writable(folder: Path) -> None:
             file.write(b"yes")
     except OSError as error:
         raise _describe_unwritable(nearest, error) from None
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _describe_unwritable(folder, error) from None
-    check_writable(folder)
 
 
 def _describe_unwritable(folder: Path, error: OSError) -> UserError:
@@ -101,20 +90,19 @@ def _describe_unwritable(folder: Path, error: OSError) -> UserError:
 
 
 def prepare_folders(base: Path) -> None:
-    """Make the folders that the job writes to, and forget how an earlier job in ``base`` ended.
+    """Make the folders that the job writes to, and remove what an earlier job in ``base`` said of its end.
 
     Raises:
         UserError: one of them cannot be written to.
     """
-    output = base / "output"
-    _make_writable(output)
-    for name in ("failure", "success"):
+    for folder in (base / "output", base / "output" / "data", base / "model"):
         try:
-            (output / name).unlink(missing_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _describe_unwritable(output, error) from None
-    for folder in (base / "model", output / "data"):
-        _make_writable(folder)
+            raise _describe_unwritable(folder, error) from None
+        check_writable(folder)
+    for name in ("failure", "success"):
+        (base / "output" / name).unlink(missing_ok=True)
 
 
 def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
@@ -136,28 +124,14 @@ def _check_channel(name: str, config: Any, folder: Path) -> None:
         nearest = find_nearest(name, known)
         hint = f"did you mean {nearest}?" if nearest else f"channels are {join_names(known, limit=20)}"
         raise DataError(f"unknown channel {name!r}; {hint}")
-    settings = config if isinstance(config, dict) else {}
-    mode = settings.get("TrainingInputMode", "File")
+    mode = config.get("TrainingInputMode", "File") if isinstance(config, dict) else "File"
     if mode not in ("File", "FastFile"):
         raise DataError(
             f"channel {name}: TrainingInputMode {mode!r} is not supported; use File or FastFile, "
             "with the masks in the channels train_annotation and validation_annotation"
         )
-    wrapper = settings.get("RecordWrapperType")
-    if wrapper not in (None, "None"):
-        raise DataError(f"channel {name}: RecordWrapperType {wrapper!r} is not supported; give image files")
     if not folder.is_dir():
         raise DataError(f"channel {name}: the folder {folder} is missing; mount it, or leave the channel out")
-
-
-def _find_channels(base: Path, config: Mapping[str, Any], *, check: bool) -> dict[str, Path]:
-    data = base / "input" / "data"
-    names = list(config) or sorted(path.name for path in data.glob("*") if path.is_dir())
-    folders = {name: data / name for name in names}
-    for name, folder in folders.items():
-        if check:
-            _check_channel(name, config.get(name), folder)
-    return folders
 
 
 def read_contract(base: Path) -> TrainingContract:
@@ -170,11 +144,15 @@ def read_contract(base: Path) -> TrainingContract:
     config = base / "input" / "config"
     hyperparameters = _read_object(config / "hyperparameters.json", required=True)
     has_user_script = PROGRAM_KEY in hyperparameters
-    # The toolkit cannot do without these two.
+    # The toolkit needs these two files.
     resources = _read_object(config / "resourceconfig.json", required=has_user_script)
     inputs = _read_object(config / "inputdataconfig.json", required=has_user_script)
-    # A user's own script may use channels of any name.
-    channels = _find_channels(base, inputs, check=not has_user_script)
+    data = base / "input" / "data"
+    names = list(inputs) or sorted(path.name for path in data.glob("*") if path.is_dir())
+    channels = {name: data / name for name in names}
+    if not has_user_script:  # a user's own script may use channels of any name
+        for name, folder in channels.items():
+            _check_channel(name, inputs.get(name), folder)
     host = str(resources.get("current_host", "algo-1"))
     hosts = resources.get("hosts", [host])
     if not isinstance(hosts, list) or host not in hosts:
@@ -184,6 +162,5 @@ def read_contract(base: Path) -> TrainingContract:
         )
     if len(hosts) > 1 and not has_user_script:
         raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
-    checkpoints = base / CHECKPOINT_FOLDER
-    # It is mounted when the job has a CheckpointConfig.
-    return TrainingContract(base, hyperparameters, channels, host, hosts, checkpoints if checkpoints.exists() else None)
+    checkpoints = base / "checkpoints"  # SageMaker mounts it when the job has a CheckpointConfig
+    return TrainingContract(hyperparameters, channels, host, checkpoints if checkpoints.exists() else None)

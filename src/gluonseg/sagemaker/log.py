@@ -41,48 +41,25 @@ class _Handler(logging.Handler):
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
         except OSError:
-            pass  # nobody reads the log any more, or there is no room for it: no reason to end a training
+            # The reader has left or the disk is full. The training goes on, and the rest of the log is thrown away:
+            # Python would try to write it at its end, and fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception:
             self.handleError(record)
 
 
-def configure_logging(level: int = logging.INFO) -> None:
+def configure_logging() -> None:
     """Send the program's log to standard output in the built-in's format."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of any alphabet, and such that are no text at all, whatever the locale has letters for.
+        # File names of any alphabet, also where the locale has no letters for it.
         sys.stdout.reconfigure(errors="backslashreplace")
     handler = _Handler()
     handler.setFormatter(_Formatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    # The toolkit reports each hyperparameter that is not JSON, which for plain strings is all of them.
-    logging.getLogger("sagemaker-training-toolkit").setLevel(max(level, logging.WARNING))
-    # That it looks for fonts, in every new container, is nobody's business.
-    logging.getLogger("matplotlib").setLevel(max(level, logging.WARNING))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # The toolkit logs each hyperparameter that is not JSON, such as every plain word; matplotlib its search for fonts.
+    for name in ("sagemaker-training-toolkit", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-
-
-def open_closed_streams() -> None:
-    """Give a process that was started without standard streams some that go nowhere.
-
-    Else the next files that it opens would have their numbers, and be written into by whatever writes to these.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-    # Not closed by anybody: they are the program's for as long as it runs.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-
-
-def drop_unwritten() -> None:
-    """Forget what of the log cannot be written: Python would try again at its end, and make that a failure."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:
@@ -91,31 +68,19 @@ def shorten_values(raw: Mapping[str, Any]) -> dict[str, str]:
 
 
 class ProgressLog:
-    """A line now and then during work that takes minutes for many photos; ``template`` takes done and total."""
+    """Logs progress every ``interval_s`` seconds of long work; ``template`` takes the numbers done and in all."""
 
     def __init__(self, template: str, interval_s: float = 10.0) -> None:
         self._template = template
         self._interval_s = interval_s
-        self._last: float | None = None
+        self._last_s = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._last is None:
-            self._last = now
-        elif now - self._last >= self._interval_s:
+        now_s = time.monotonic()
+        self._last_s = self._last_s or now_s
+        if now_s - self._last_s >= self._interval_s:
             _log.info(self._template, done, total)
-            self._last = now
-
-
-class _Moment:
-    """Now. ``clock`` is what a clock on the wall says, in seconds since 1970; it may be set while the job runs."""
-
-    def __init__(self) -> None:
-        self.clock, self._monotonic = time.time(), time.monotonic()
-
-    def measure_s(self) -> float:
-        """Seconds since then, whatever was done to the clock."""
-        return time.monotonic() - self._monotonic
+            self._last_s = now_s
 
 
 class LogLines(Listener):
@@ -124,23 +89,19 @@ class LogLines(Listener):
     def __init__(self, host: str, frequency: int) -> None:
         self._host = host
         self._frequency = frequency
-        self._epochs = 0
+        self._epochs = self._samples = 0
         self._setup_s = 0.0
-        self._job_start = self._epoch_start = self._mark = _Moment()
-        self._samples = 0
+        self._job_start = self._epoch_start = self._notice_start = time.time()
 
     def on_start(self, epochs: int, iterations: int) -> None:
         self._epochs = epochs
-        self._setup_s = self._job_start.measure_s()
+        self._setup_s = time.time() - self._job_start
         _log.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", iterations, epochs)
         self._log_metrics({}, Meta="init_train_data_iter")
         self._reset()
 
     def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
-        speed = self._compute_speed(iteration, samples)
-        if speed is not None:
-            notice = "#progress_notice. epoch: %d, iterations: %d speed: %s samples/sec learning_rate: %.6f"
-            _log.info(notice, epoch, iteration, speed, learning_rate)
+        self._log_speed(epoch, iteration, samples, f" learning_rate: {learning_rate:.6f}")
 
     def on_train_epoch(self, epoch: int, loss: float, throughput: float) -> None:
         _log.info("#quality_metric. host: %s, epoch: %d, train loss: %s .", self._host, epoch, loss)
@@ -149,9 +110,7 @@ class LogLines(Listener):
         self._reset()
 
     def on_validation_batch(self, epoch: int, iteration: int, samples: int) -> None:
-        speed = self._compute_speed(iteration, samples)
-        if speed is not None:
-            _log.info("#progress_notice. epoch: %d, iterations: %d speed: %s samples/sec", epoch, iteration, speed)
+        self._log_speed(epoch, iteration, samples)
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         host, epoch, confusion = self._host, result.epoch, result.confusion
@@ -165,8 +124,8 @@ class LogLines(Listener):
         """The line after an epoch's models are written."""
         share = 100.0 * (epoch + 1) / max(1, self._epochs)
         _log.info("#progress_metric: host=%s, completed %s %% of epochs", self._host, share)
-        self._log_metrics({"update.time": self._epoch_start.measure_s() * 1000}, epoch=epoch)
-        self._epoch_start = _Moment()
+        self._log_metrics({"update.time": (time.time() - self._epoch_start) * 1000}, epoch=epoch)
+        self._epoch_start = time.time()
         self._reset()
 
     def on_stop_early(self, epoch: int, reason: str) -> None:
@@ -174,22 +133,20 @@ class LogLines(Listener):
 
     def on_end(self) -> None:
         self._epoch_start = self._job_start
-        total_s = self._job_start.measure_s()
-        self._log_metrics(
-            {"epochs": float(self._epochs), "setuptime": self._setup_s * 1000, "totaltime": total_s * 1000}
-        )
+        seconds = {"setuptime": self._setup_s, "totaltime": time.time() - self._job_start}
+        self._log_metrics({"epochs": float(self._epochs), **{name: s * 1000 for name, s in seconds.items()}})
 
     def _reset(self) -> None:
-        self._mark, self._samples = _Moment(), 0
+        self._notice_start, self._samples = time.time(), 0
 
-    def _compute_speed(self, iteration: int, samples: int) -> float | None:
-        """Samples/s since the last notice, when one is due."""
+    def _log_speed(self, epoch: int, iteration: int, samples: int, rest: str = "") -> None:
+        """The notice that is due every ``frequency`` batches, with the samples/s since the last one."""
         self._samples += samples
-        if iteration % self._frequency:
-            return None
-        speed = self._samples / max(self._mark.measure_s(), 1e-9)
-        self._reset()
-        return speed
+        if iteration % self._frequency == 0:
+            speed = self._samples / max(time.time() - self._notice_start, 1e-9)
+            notice = "#progress_notice. epoch: %d, iterations: %d speed: %s samples/sec%s"
+            _log.info(notice, epoch, iteration, speed, rest)
+            self._reset()
 
     def _log_metrics(self, metrics: dict[str, float], **dimensions: Any) -> None:
         entry = {name: {"count": 1, "max": value, "sum": value, "min": value} for name, value in metrics.items()}
@@ -197,14 +154,14 @@ class LogLines(Listener):
         line = {
             "Metrics": entry,
             "EndTime": time.time(),
-            "StartTime": self._epoch_start.clock,
+            "StartTime": self._epoch_start,
             "Dimensions": {"Host": self._host, "Operation": "training", "Algorithm": ALGORITHM, **dimensions},
         }
         _log.info(_METRICS, json.dumps(line))
 
 
 class ProgressLine(Listener):
-    """Closes an epoch of ``lines``; listed after the writer of the models, whose lines come before it."""
+    """Logs the end of an epoch; it is listed after the writer of the models, whose lines come first."""
 
     def __init__(self, lines: LogLines) -> None:
         self._lines = lines
@@ -214,7 +171,7 @@ class ProgressLine(Listener):
 
 
 class ProgressBar(Listener):
-    """A bar on standard error for a person who watches: one epoch at a time."""
+    """A bar on standard error, one for each epoch."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -251,9 +208,9 @@ def log_whole_image(host: str, confusion: Confusion, class_names: Sequence[str])
 
 
 def is_watched() -> bool:
-    """Whether a person looks at the output: both streams are a terminal, and that of no job.
+    """Whether a person looks at the output: both streams are a terminal, and this is no job.
 
-    SageMaker's local mode gives its containers a terminal and writes what comes out into a log.
+    SageMaker's local mode gives its containers a terminal and writes their output into a log.
     """
     is_job = "TRAINING_JOB_NAME" in os.environ or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and sys.stderr.isatty() and not is_job

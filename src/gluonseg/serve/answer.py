@@ -1,4 +1,4 @@
-"""What answers and the log have in common: the form of an error, and the line about a request."""
+"""The form of an error in an answer, and of the line about a request in the log."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from gluonseg.text import LineFormatter, shorten
 
 LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 170
-"""Characters of a log line, 200 with the time before it; most of what is in it comes from the client."""
+"""Characters of a log line, 200 with the time before it."""
 NOT_READY = "the model is not ready: it is being loaded, or its process is being replaced; try again in a few seconds"
 STOPPING = "the server is stopping: try again elsewhere"
 INTERNAL = "internal error: the server's log has the details; other requests are not affected"
 
 
 def configure_log() -> None:
-    """Our lines go to stderr; a program that has set up its log already keeps it."""
+    """Send log lines to stderr, unless the program has set up its log already."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
-    # A client that leaves is not worth a line of waitress's beside ours, nor is each request that waits for a thread.
+    # waitress would log each client that leaves, and each request that waits for a thread.
     logging.getLogger("waitress").setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 def encode_error(status: int, text: str) -> tuple[bytes, list[tuple[str, str]]]:
-    """Encode the body and the headers of an answer to a request that cannot be served: one line of JSON."""
+    """Encode the body, one line of JSON, and the headers of the answer to a request that cannot be served."""
     headers = [("Content-Type", "application/json")]
-    if status == 503:  # after so many seconds the caller may ask again
+    if status == 503:  # in seconds
         headers.append(("Retry-After", "1"))
     return json.dumps({"error": text}).encode() + b"\n", headers
 
 
 def log_request(method: str, path: str, status: int, bytes_in: int, bytes_out: int, begun: float, note: str) -> None:
-    """Log one line about a request that began at ``begun`` (monotonic), ASCII whatever the client sent.
+    """Log one ASCII line about a request that began at ``begun`` (monotonic).
 
-    A good /ping comes every few seconds and is left out.
+    A /ping that is answered with 200 comes every few seconds and is left out.
     """
     if path == "/ping" and status == 200:
         return

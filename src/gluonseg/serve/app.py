@@ -1,6 +1,6 @@
 """The Flask application: /ping, /invocations and /execution-parameters of SageMaker hosting.
 
-``create_app()`` runs under any WSGI server that has threads, :mod:`gluonseg.serve.server` is the one that is shipped.
+``create_app()`` runs under any WSGI server that has threads; :mod:`gluonseg.serve.server` runs it under waitress.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def describe_http_error(status: int, name: str, max_payload_mb: int) -> str:
 
 
 def _handle_error(error: Exception) -> Response:
-    """Any error becomes one line of JSON; what it tells of the server's inside is in the log only."""
+    """Answer any error with one line of JSON; the trace of an unexpected one goes to the log only."""
     allowed = None
     if isinstance(error, RequestError | ImageError):
         status, text = error.status, str(error)
@@ -58,7 +58,10 @@ def _finish_request(response: Response) -> Response:
 
 
 def create_app(settings: Settings | None = None, model: Model | None = None) -> Flask:
-    """Build the application; what is not given is read from SageMaker's variables, and loaded in the background."""
+    """Build the application.
+
+    Without ``settings`` they are read from the environment; without ``model`` it is loaded in the background.
+    """
     configure_log()
     settings = settings or read_settings(os.environ)
     model = model or Model(settings)
@@ -84,8 +87,8 @@ def create_app(settings: Settings | None = None, model: Model | None = None) -> 
 
     @app.get("/execution-parameters")
     def describe_execution() -> dict[str, int]:
-        # No BatchStrategy: the platform knows it as MULTI_RECORD, the SDK's local mode as MultiRecord, and
-        # each refuses the other's spelling. Both have a default when it is left out.
+        # BatchStrategy is left out: SageMaker spells it MULTI_RECORD, the SDK's local mode MultiRecord, and each
+        # refuses the other spelling. Both have a default.
         return {
             "MaxConcurrentTransforms": settings.max_concurrent_transforms,
             "MaxPayloadInMB": min(settings.max_payload_mb, BATCH_BUDGET_MB),

@@ -1,7 +1,7 @@
 """Media types: which requests are taken, and which answer a request asks for.
 
-Content-Type is only a first filter: the built-in algorithm took pictures under a generic type or none at
-all, so the bytes decide. Accept is negotiated with weights; the answer carries the type that was asked for.
+Content-Type only refuses what is clearly no picture: the built-in algorithm takes pictures under a generic type or none
+at all. Accept is negotiated with weights; the answer's Content-Type is the type that was asked for.
 """
 
 from __future__ import annotations
@@ -27,17 +27,12 @@ _GENERIC_TYPES = (
     "application/octet-stream",
     "binary/octet-stream",
     "application/x-image",
-    # What curl says when nobody tells it otherwise.
-    "application/x-www-form-urlencoded",
+    "application/x-www-form-urlencoded",  # curl's default
 )
 
 
 def check_content_type(header: str | None) -> None:
-    """Refuse a request whose Content-Type says that the body is no picture.
-
-    Raises:
-        UnsupportedMediaTypeError: the type is neither absent, generic, nor one of an image.
-    """
+    """Raise UnsupportedMediaTypeError when the Content-Type says that the body is no picture."""
     media_type = parse_options_header(header)[0].strip().lower()
     if media_type in _GENERIC_TYPES or media_type.startswith("image/"):
         return
@@ -48,12 +43,12 @@ def check_content_type(header: str | None) -> None:
 
 
 def negotiate_accept(header: str | None, default: str) -> str:
-    """Return the type of answer that ``header`` asks for; ``default`` when it is absent or takes anything.
+    """Return the type of answer that ``header`` asks for; ``default`` when it is absent or accepts any type.
 
     Raises:
         NotAcceptableError: no type that the server offers is wanted.
     """
-    # Without parameters: "application/json; charset=utf-8" asks for JSON.
+    # Parameters are dropped: "application/json; charset=utf-8" asks for JSON.
     accept = MIMEAccept([(value.partition(";")[0], weight) for value, weight in parse_accept_header(header)])
     best = accept.best_match((default, *RESPONSE_TYPES)) if accept else default
     if best is None:

@@ -1,7 +1,7 @@
-"""The model, in a process of its own: a picture that ends that process ends no connection.
+"""The model, in processes of its own: a picture that ends such a process closes no connection.
 
-Each process has a thread here that starts it, and starts another one when it has ended. A request takes a process that
-is free and talks to it by a pipe. A pool of ``concurrent.futures`` would need /dev/shm, which not every container has.
+A thread starts each process, and another one when it has ended. A request takes a free process and talks to it through
+a pipe. (A pool of ``concurrent.futures`` would need /dev/shm, which not every container has.)
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from gluonseg.serve.codec import MaskPredictor
 
 MAX_DEATHS, DEATH_WINDOW_S = 3, 60.0
-"""So many ends of the process within this time end the server: the platform is to replace it."""
+"""After so many deaths of the process within this time the server ends, and the platform replaces it."""
 _ATTEMPTS = 2
-"""A prediction can be made twice; but a picture that has ended two processes is to blame for it."""
+"""A request whose process ends is tried once more; when that process ends too, the picture is at fault."""
 _WARM_UP_SHAPE = (32, 32, 3)
-"""What a first prediction prepares does not depend on the picture's size."""
+"""(height, width, channels) of the first picture; what its prediction prepares serves pictures of any size."""
 
 Load = Callable[[Settings], "MaskPredictor"]
 
@@ -41,7 +41,7 @@ class _EndedError(Exception):
 
 def load_model(settings: Settings) -> MaskPredictor:
     """Load the model of the settings."""
-    # Here: the process that has the connections has no use for the engines.
+    # Imported here: the process that has the connections does without the engines.
     from gluonseg.predict.predictor import load_predictor
 
     return load_predictor(
@@ -50,9 +50,9 @@ def load_model(settings: Settings) -> MaskPredictor:
 
 
 def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
-    """Load the model, send an exit code, 0 once it is warm, and answer requests until the server is gone."""
+    """Load the model, send an exit code (0: it is ready), and answer requests until the server is gone."""
     configure_log()
-    # A terminal sends it to both processes, and the server finishes what it has.
+    # Ctrl-C in a terminal reaches this process too; the server ends it once everything is answered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import numpy as np
 
@@ -61,15 +61,14 @@ def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
     start = time.monotonic()
     try:
         predictor = load(settings)
-        predictor.predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))  # the first takes longer than all others
+        predictor.predict_mask(np.zeros(_WARM_UP_SHAPE, np.uint8))  # the first one takes longest
     except Exception as error:
         text, exit_code = describe_failure(error)
-        # A fault of the user needs no trace, one of the program does.
         LOGGER.error("the model cannot be served: %s", text, exc_info=None if exit_code == 2 else error)
         pipe.send(exit_code)
         return
-    # glibc keeps the memory that loading has used and freed, which is more than all weights.
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    # glibc keeps the memory that loading has freed, which is more than all weights.
+    with contextlib.suppress(OSError, AttributeError):  # the C library is another one
         ctypes.CDLL(None).malloc_trim(0)
     LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
     with contextlib.suppress(EOFError, ConnectionError):  # the server is gone
@@ -99,7 +98,7 @@ class _ModelProcess:
         theirs.close()
 
     def wait_for_model(self) -> int | None:
-        """Return an exit code, 0 once the model is there; None when the process has ended before."""
+        """Return an exit code, 0 once the model is ready; None when the process has ended before."""
         with contextlib.suppress(EOFError, OSError):
             return int(self._pipe.recv())
         return None
@@ -126,20 +125,19 @@ class _ModelProcess:
 class Model:
     """Answers requests with ``settings.workers`` processes. ``load``, a function of a module, loads the model in each.
 
-    ``exit_code`` says, once it is not None, that the model is not served any more; the log has the reason.
+    Once ``exit_code`` is not None the model is not served any more; the log says why.
     """
 
     def __init__(self, settings: Settings, load: Load = load_model) -> None:
         self.exit_code: int | None = None
         self.is_stopping = False
-        """For /ping; what comes on connections that are open is answered."""
+        """/ping then says 503; requests on open connections are still answered."""
         self._settings, self._load = settings, load
-        self._max_requests = settings.max_requests * settings.workers
-        self._places = threading.Semaphore(self._max_requests)
+        self._places = threading.Semaphore(settings.max_places)
         self._processes: set[_ModelProcess] = set()
         self._ready: set[_ModelProcess] = set()
         self._free: queue.Queue[_ModelProcess | None] = queue.Queue()
-        """Processes that were ready and have nothing to do; some may have ended since. None: there are no more."""
+        """Processes with nothing to do, some of which may have ended; None tells a request that the model is closed."""
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         for _ in range(settings.workers):
             threading.Thread(target=self._keep_running, daemon=True).start()
@@ -150,15 +148,16 @@ class Model:
             raise BusyError(NOT_READY if self.exit_code is None else STOPPING)
 
     def predict(self, read_body: Callable[[], bytes], media_type: str) -> bytes:
-        """Return the answer to a request as ``media_type``. Its body is read once it is its turn.
+        """Return the answer to a request as ``media_type``; its body is read when its turn has come.
 
         Raises:
-            BusyError: there are too many requests, or this one was not begun within the deadline, or takes too long.
+            BusyError: there are too many requests, or this one was not begun within the deadline, or took too long.
+            FatalPictureError: the picture has ended two processes.
             UserError: see :mod:`gluonseg.serve.codec`.
         """
         deadline = time.monotonic() + self._settings.deadline_s
         if not self._places.acquire(blocking=False):
-            raise BusyError(f"the server has {self._max_requests} requests already: try again in a second")
+            raise BusyError(f"the server has {self._settings.max_places} requests already: try again in a second")
         try:
             for _ in range(_ATTEMPTS):
                 process = self._wait_for_process(deadline)
@@ -173,9 +172,9 @@ class Model:
         raise FatalPictureError("this picture has ended the process that computes it, twice: send another one")
 
     def close(self, exit_code: int = 0) -> None:
-        """Refuse all requests, those too that wait, and end the processes."""
+        """Refuse all requests, also those that wait, and end the processes."""
         self.exit_code = exit_code if self.exit_code is None else self.exit_code
-        for _ in range(self._max_requests):
+        for _ in range(self._settings.max_places):
             self._free.put(None)
         for process in list(self._processes):
             process.process.kill()
@@ -204,7 +203,7 @@ class Model:
             process.process.join()
             self._ready.discard(process)
             self._processes.discard(process)
-            if self.exit_code is None:  # else it was ended on purpose
+            if self.exit_code is None:  # else close() has ended it
                 self._count_death()
 
     def _count_death(self) -> None:

@@ -1,7 +1,7 @@
 """The server as it is shipped: waitress with our limits, and an orderly end.
 
 Waitress reads whole requests and sends answers in one loop, beside its threads: a slow client holds a connection and
-nothing else. What is added: errors as JSON, and the end after SIGTERM.
+no thread. Added here: errors as JSON, and the end after SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from gluonseg.sagemaker.contract import find_temporary_folder
 from gluonseg.serve.answer import LOGGER, configure_log, encode_error, log_request
 from gluonseg.serve.app import create_app, describe_http_error
 from gluonseg.serve.model import Load, Model, load_model
-from gluonseg.serve.settings import Settings, read_settings
+from gluonseg.serve.settings import MAX_CONNECTIONS, Settings, read_settings
 
 DRAIN_S = 22.0
-"""SageMaker kills a container 30 seconds after SIGTERM; by 25 the server is to have ended."""
-_FAREWELL_S = 1.0
+"""Time to answer what was begun: SageMaker kills a container 30 seconds after SIGTERM."""
+_REFUSAL_S = 1.0
+"""Time to refuse what could not be answered in DRAIN_S."""
 _TICK_S = 0.1
 _KEEP_ALIVE_S = 75
 """Longer than clients and proxies keep an idle connection, so that none is closed while a request is on its way."""
-_MAX_CONNECTIONS = 1000
 _HEAD_LIMIT = 64 * 1024
 _IN_MEMORY = 256 * 1024
-"""Of a body or an answer that is longer, a connection keeps all in a temporary file."""
-_MORE_THREADS = 8
-"""For /ping and refusals, while all other threads wait for the model."""
+"""Bytes; a longer body or answer is kept in a temporary file."""
+_SPARE_THREADS = 8
+"""For /ping and refusals, while the thread of each place waits for the model."""
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
@@ -50,7 +50,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     def received(self, data: bytes) -> int:
         """Called by waitress with what has come; returns how much of it belongs to this request."""
         size = int(super().received(data))
-        if self.error:  # waitress would tell the client to go on with a body that is refused
+        if self.error:  # waitress would ask the client for a body that is refused
             self.expect_continue = False
         return size
 
@@ -60,7 +60,7 @@ class _Task(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         """Called by waitress once there is an answer."""
-        # The file of a large answer is removed with its connection, and not before.
+        # The file of a large answer is removed only when its connection is closed.
         if self.channel.server.is_stopping or (self.content_length or 0) > _IN_MEMORY:
             self.set_close_on_finish()
         return bytes(super().build_response_header())
@@ -79,15 +79,15 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         self.response_headers.extend(headers)
         self.set_close_on_finish()
         self.channel.is_refused = True
-        path = getattr(request, "path", "-")  # of a request that could be parsed so far
+        path = getattr(request, "path", "-")  # missing when the head could not be parsed
         log_request(getattr(request, "command", "-"), path, error.code, 0, len(body), time.monotonic(), text)
         self.write(body)
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection. What comes after a refusal is thrown away until the client has had enough.
+    """A connection. After a refusal it stays open, and what comes is thrown away, until the client closes it.
 
-    Closed with unread bytes, the connection would be reset, and the client would see that in place of the answer.
+    Closed with unread bytes the connection would be reset, and the client would not see the answer.
     """
 
     parser_class, task_class, error_task_class = _Parser, _Task, _ErrorTask
@@ -101,7 +101,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         """Called by waitress with a part of an answer."""
         try:
             return int(super().write_soon(data))
-        except OSError:  # there is no room for the file of a large answer: waitress would keep the connection for ever
+        except OSError:  # no room for the file of a large answer; waitress would keep the connection for ever
             self.will_close = True
             raise
 
@@ -110,7 +110,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         return not self.is_leaving and bool(self.request or self.requests or self.total_outbufs_len)
 
     def handle_close(self) -> None:
-        """Called by waitress when everything is sent, when the client has left, and when it was silent for too long."""
+        """Called by waitress when everything is sent, the client has left, or it was silent for too long."""
         if self.is_refused and not self.is_leaving:
             self.is_leaving, self.will_close = True, False
             with contextlib.suppress(OSError):  # the client has left
@@ -128,9 +128,9 @@ class _Server:
             app,
             map=self._sockets,
             sockets=[listening],
-            threads=settings.max_requests * settings.workers + _MORE_THREADS,
-            connection_limit=_MAX_CONNECTIONS,
-            backlog=_MAX_CONNECTIONS,
+            threads=settings.max_places + _SPARE_THREADS,
+            connection_limit=MAX_CONNECTIONS,
+            backlog=MAX_CONNECTIONS,
             channel_timeout=_KEEP_ALIVE_S,
             cleanup_interval=5,
             max_request_header_size=_HEAD_LIMIT,
@@ -144,7 +144,7 @@ class _Server:
         self._listener.channel_class, self._listener.is_stopping = _Channel, False
 
     def run(self, model: Model, signals: list[int]) -> int:
-        """Serve until there is a signal in ``signals``, or no model any more; returns the exit code."""
+        """Serve until ``signals`` has a signal or the model is not served any more; returns the exit code."""
         while model.exit_code is None and not signals:
             self._run_once()
         model.is_stopping = True
@@ -154,7 +154,7 @@ class _Server:
         while model.exit_code is None and self._count_busy() and time.monotonic() < limit:
             self._run_once()
         model.close()
-        limit = time.monotonic() + _FAREWELL_S
+        limit = time.monotonic() + _REFUSAL_S
         while self._count_busy() and time.monotonic() < limit:
             self._run_once()
         return model.exit_code or 0
@@ -164,7 +164,7 @@ class _Server:
         wasyncore.loop(_TICK_S, use_poll=True, map=self._sockets, count=1)
 
     def _close_listener(self) -> None:
-        """Take the clients that have connected already, and no more; each connection ends with its next answer."""
+        """Accept the clients that have connected already, and no more; each connection ends with its next answer."""
         wasyncore.loop(0, use_poll=True, map=self._sockets, count=100)
         self._listener.is_stopping = True
         wasyncore.dispatcher.close(self._listener)
@@ -184,13 +184,13 @@ def run_server(settings: Settings, load: Load = load_model) -> int:
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: signals.append(number))
-    # The process with the model inherits it.
+    # The processes with the model inherit this number.
     set_thread_count(max(1, count_usable_cores() // settings.workers))
     with contextlib.suppress(ValueError, OSError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     settings = replace(settings, model_path=settings.model_path.resolve())
-    os.chdir("/")  # the process with the model looks for Python's own modules where it is started
+    os.chdir("/")  # the processes with the model look for Python's own modules in this folder first
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listening = socket.create_server((settings.host, settings.port), family=family)

@@ -1,4 +1,4 @@
-"""What the server is told by its environment, checked once at the start."""
+"""The settings of the server: environment variables, read and checked once at the start."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ LARGEST_RESPONSE_MB = 511
 """The length of a RecordIO record has 29 bits."""
 BATCH_BUDGET_MB = 100
 """SageMaker's rule for a batch transform: concurrent requests x payload is at most 100 MB."""
+MAX_CONNECTIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Settings:
     max_requests: int = 24
     """Requests that are computed or wait, for each process with the model."""
     deadline_s: int = 55
-    """A request that has waited for this long is not begun any more; SageMaker's client waits for 60 s."""
+    """A request that has waited for so long is not begun any more; SageMaker's client waits for 60 s."""
     timeout_s: int = 60
-    """A process that is busy with one request for this long beyond the request's deadline is replaced."""
+    """A process that is still busy with a request so long after its deadline is replaced."""
     default_accept: str = RECORDIO
     max_payload_mb: int = 20
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -42,6 +43,11 @@ class Settings:
     max_concurrent_transforms: int = 2
     precision: str = FLOAT32
     max_network_pixels: int = MAX_NETWORK_PIXELS
+
+    @property
+    def max_places(self) -> int:
+        """Requests that are computed or wait, over all processes; each takes a thread and a connection."""
+        return min(self.max_requests * self.workers, MAX_CONNECTIONS)
 
 
 # Variable, field, least and greatest value.
@@ -75,20 +81,20 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     problems = []
     for variable, field, low, high in _NUMBERS:
         text = texts.get(variable, "")
-        if text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high:
+        if text.isdecimal() and low <= int(text) <= high:
             found[field] = int(text)
         elif text:
-            problems.append(f"{variable} must be a whole number from {low} to {high}, got {text[:80]!r}")
+            problems.append(f"{variable} must be a whole number from {low} to {high}, got {text!r}")
     for variable, field, choices in _CHOICES:
         text = texts.get(variable, "").lower()
         if text in choices:
             found[field] = text
         elif text:
-            problems.append(f"{variable} must be one of {', '.join(choices)}, got {text[:80]!r}")
+            problems.append(f"{variable} must be one of {', '.join(choices)}, got {text!r}")
     if problems:
         raise UserError("the server cannot start: " + "; ".join(problems))
     settings = Settings(**found)
-    # A batch transform says 0 for "no limit"; a body is held in memory, so it has one here.
+    # A batch transform says 0 for "no limit"; a body is held in memory, so there is one.
     settings = replace(settings, max_payload_mb=settings.max_payload_mb or _LARGEST_PAYLOAD_MB)
     if "max_concurrent_transforms" in found:
         return settings

@@ -1,7 +1,7 @@
 """Checkpoints: all that the rest of a training depends on, so that a killed job goes on exactly.
 
 The photos of an update, their augmentation, its learning rate and its dropout depend on the seed and the update's
-number alone; what is left is parameters, the optimizer's states, the number of updates and what they have given so far.
+number alone. A checkpoint has the rest: parameters, the optimizer's states, the number of updates, and all results.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.data.check.doctor import CheckReport
-from gluonseg.errors import UserError
+from gluonseg.errors import StorageError, UserError
 from gluonseg.hyperparameters import Hyperparameters
+from gluonseg.machine.limits import read_peak_mb
 from gluonseg.metrics import Confusion
-from gluonseg.models.params import compute_size, convert_arrays
-from gluonseg.predict.scoring import read_peak_mb
-from gluonseg.train.checkpoint_file import CheckpointFile, CheckpointFolder, describe_position
+from gluonseg.models.params import convert_arrays
+from gluonseg.train.checkpoint_file import CheckpointFolder, describe_position
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
 from gluonseg.train.listener import EpochPart, EpochResult
 from gluonseg.train.writer import ModelWriter, describe_versions
@@ -33,11 +33,9 @@ _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 _FORMAT = 3
 INTERVAL_S = 600.0
-"""In an epoch that takes longer than this there is a checkpoint now and then; so much work is lost at most."""
+"""Seconds from one checkpoint to the next inside a long epoch: a killed job loses that much work at most."""
 _FREE = ("_workers", "_logging_frequency", "_hybrid", "_num_kv_servers", "tensorboard")
 """Hyperparameters that no number of the training depends on."""
-_DAMAGE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
-"""What reading a checkpoint raises that is damaged, or whose content is not what :meth:`Checkpoint.save` writes."""
 _CHANGED = {
     "class names": "the class names were {old}, now they are {new}",
     "devices": "the devices were {old}, now they are {new}",
@@ -45,14 +43,14 @@ _CHANGED = {
     "validation data": "the validation photos, masks or label map have changed",
     "start": "the starting values have changed: another model channel, or other pretrained weights",
 }
-"""What is said of a difference, where it is more than the two values."""
+"""Words for a difference that the two values alone do not explain."""
 _THREADS = "OMP_NUM_THREADS"
 
 
 def build_identity(
     hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], start: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What has to be the same for a job to go on; ``start`` are its starting values, NDArrays by name."""
+    """All that must be the same for a job to go on; ``start`` are its starting values, NDArrays by name."""
     kinds = [device.device_type for device in devices]
     prints, maps = check.fingerprints, check.label_maps
     return {
@@ -67,10 +65,8 @@ def build_identity(
 
 
 def describe_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """What of two identities is different, in words."""
+    """The differences between two identities, in words."""
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-    if "class_names" in names:  # the hyperparameter says it already
-        names = [name for name in names if name != "class names"]
     if len(names) > 1:  # then the starting values differ because of the others
         names = [name for name in names if name != "start"]
     template = "{name} was {old}, now it is {new}"
@@ -89,7 +85,7 @@ def _hash_pieces(pieces: Iterable[Any]) -> str:
 
 
 class Checkpoint:
-    """Saves ``network`` and ``trainer``, and puts them back; ``writer`` has what each epoch gave."""
+    """Saves ``network`` and ``trainer``, and puts them back; ``writer`` has the parameters after the last epoch."""
 
     def __init__(
         self, folder: CheckpointFolder, identity: Mapping[str, str], network: Any, trainer: Any, writer: ModelWriter
@@ -104,18 +100,18 @@ class Checkpoint:
         self.best: Mapping[str, Any] = {}
         """Parameters of the best epoch so far, float32 on the CPU."""
         self.seconds = 0.0
-        """Time spent before this process, up to the checkpoint that it went on from."""
+        """Time of the training before the checkpoint that this process went on from."""
         self.peak_mb = 0.0
-        """The most memory that the training held up to there."""
+        """Peak memory of the training before that checkpoint."""
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint, or the beginning, is so long ago that there should be one inside the epoch."""
+        """Whether it is time for a checkpoint inside the epoch."""
         return time.monotonic() - self._saved_at >= INTERVAL_S
 
     def save(self, results: Sequence[EpochResult], part: EpochPart) -> None:
         """Write a checkpoint of all epochs of ``results`` and of ``part`` of the next, unless it is there already.
 
-        A training that has no room for it goes on without.
+        A training that has no room for a checkpoint goes on without it.
         """
         position = len(results), part.updates
         if position in (self._saved, (0, 0)):
@@ -124,15 +120,9 @@ class Checkpoint:
         try:
             self._folder.write(*position, arrays, json.dumps(self._describe(results, part)))
             self._saved = position
-        except OSError as error:
-            _log.warning(
-                "The checkpoint %s cannot be written to %s, where it needs %.1f MB: %s; training goes on, "
-                "and the checkpoints that are there stay",
-                describe_position(*position),
-                self._folder.folder,
-                compute_size(arrays) / 1e6,
-                error.strerror,
-            )
+        except (StorageError, OSError) as error:
+            text = "There is no checkpoint %s, and those before it stay; training goes on: %s"
+            _log.warning(text, describe_position(*position), error)
         self._saved_at = time.monotonic()
 
     def _collect(self, results: Sequence[EpochResult], part: EpochPart) -> dict[str, Any]:
@@ -158,21 +148,21 @@ class Checkpoint:
         }
 
     def resume(self) -> tuple[list[EpochResult], EpochPart]:
-        """Put everything back as it was; the whole epochs' results, none when there is no checkpoint, and the next's.
+        """Put everything back as it was; returns the results of the whole epochs, and the part of the next one.
+
+        Without a checkpoint there are no results, and nothing is changed.
 
         Raises:
             UserError: all checkpoints are damaged, one cannot be read, or they are of another job.
         """
         files = self._folder.find_files()
         for file in files:
-            try:
-                arrays, content = file.read()
-                self._check_identity(content)
-                results, part = self._restore(file, arrays, content)
-            except _DAMAGE as error:
-                reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-                _log.warning("The checkpoint %s cannot be used: %s", file.path, reason)
+            if not file.is_whole():
+                _log.warning("The checkpoint %s cannot be used: its checksum is not that of its name", file.path)
                 continue
+            arrays, content = file.read()
+            self._check_identity(content)
+            results, part = self._restore(arrays, content)
             self._folder.note_good(file)
             self._saved = file.epochs, file.updates
             _log.info(
@@ -208,29 +198,18 @@ class Checkpoint:
                 threads,
             )
 
-    def _restore(
-        self, file: CheckpointFile, arrays: Mapping[str, Array], content: Mapping[str, Any]
-    ) -> tuple[list[EpochResult], EpochPart]:
-        """Put everything back; an error of _DAMAGE, before anything is changed, when it does not fit."""
+    def _restore(self, arrays: Mapping[str, Array], content: Mapping[str, Any]) -> tuple[list[EpochResult], EpochPart]:
+        """Put everything back; the results of the whole epochs, and the part of the next one."""
         results = [
             EpochResult(**{**entry, "confusion": Confusion(matrix)})
             for entry, matrix in zip(content["epochs"], arrays.get("confusion", ()), strict=True)
         ]
         part = EpochPart(**content["part"])
-        if (len(results), part.updates) != (file.epochs, file.updates):
-            raise ValueError(f"it is one {describe_position(len(results), part.updates)}")
-        best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
-        is_best = _is_best(results, part)
-        if best.keys() != (set(self._writer.last) if results and not is_best else set()):
-            raise ValueError("the parameters of its best epoch are not those of the network")
-        for name, array in arrays.items():
-            if name.startswith(("parameter/", "best/")) and not np.isfinite(array).all():
-                raise ValueError(f"{name} is not finite")
-        seconds, peak_mb = float(content["seconds"]), float(content["peak_mb"])
         restore_state(self._network, self._trainer, arrays, content["optimizer"])
-        self.seconds, self.peak_mb = seconds, peak_mb
+        self.seconds, self.peak_mb = content["seconds"], content["peak_mb"]
         self._writer.resume(results)
-        self.best = self._writer.last if is_best else convert_arrays(best)
+        best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
+        self.best = self._writer.last if _is_best(results, part) else convert_arrays(best)
         return results, part
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -34,7 +33,7 @@ def collect_arrays(network: Any, trainer: Any) -> dict[str, Any]:
 
 
 def collect_counts(network: Any, trainer: Any) -> dict[str, Any]:
-    """How often the optimizer has updated what, as JSON: adam's correction depends on it."""
+    """How often the optimizer has updated each parameter, as JSON: adam's correction depends on it."""
     names = _name_indices(network, trainer)
     optimizer = trainer._optimizer
     counts = {
@@ -45,24 +44,8 @@ def collect_counts(network: Any, trainer: Any) -> dict[str, Any]:
 
 
 def restore_state(network: Any, trainer: Any, arrays: Mapping[str, Array], counts: Mapping[str, Any]) -> None:
-    """Put back what :func:`collect_arrays` and :func:`collect_counts` gave; the trainer has made no update yet.
-
-    Raises ValueError or KeyError, before anything is changed, when they are not those of this network and this
-    optimizer.
-    """
-    parameters, optimizer = network._collect_params_with_prefix(), trainer._optimizer
-    indices = {name: index for index, name in _name_indices(network, trainer).items()}
-    num_update = int(counts["num_update"])
-    updates = {
-        int(device): {indices[name]: int(count) for name, count in of_device.items()}
-        for device, of_device in counts["updates"].items()
-    }
-    # What was updated has states, if the optimizer keeps any; nothing else has.
-    updated = {name: index for name, index in indices.items() if any(index in each for each in updates.values())}
-    targets = {f"parameter/{name}": parameter.list_data()[0] for name, parameter in parameters.items()}
-    for name, index in updated.items():
-        targets |= _name_states(name, _create_state(trainer, index))
-    _check_fit(arrays, targets)
+    """Put back what :func:`collect_arrays` and :func:`collect_counts` gave; the trainer has made no update yet."""
+    parameters = network._collect_params_with_prefix()
     for name, parameter in parameters.items():
         for data in parameter.list_data():
             data[:] = _as_nd(arrays[f"parameter/{name}"])
@@ -73,46 +56,26 @@ def restore_state(network: Any, trainer: Any, arrays: Mapping[str, Array], count
         for device, data in enumerate(parameter.list_data()):
             if (own := arrays.get(f"parameter/{name}@{device}")) is not None:
                 data[:] = _as_nd(own)
+    optimizer, names = trainer._optimizer, _name_indices(network, trainer)
+    updates = {
+        int(device): {index: of_device[name] for index, name in names.items() if name in of_device}
+        for device, of_device in counts["updates"].items()
+    }
     optimizer._all_index_update_counts = {0: {}, **updates}
     optimizer._index_update_count = optimizer._all_index_update_counts[0]
-    optimizer.num_update = num_update
+    optimizer.num_update = counts["num_update"]
+    # A parameter that was updated has states, if the optimizer keeps any; the others have none.
+    updated = {index for of_device in updates.values() for index in of_device}
     for device, updater in enumerate(_find_updaters(trainer)):
-        for name, index in updated.items():
-            _restore_state(trainer, updater, device, index, name, arrays)
+        for index in updated:
+            weight = trainer._params[index].list_data()[device]
+            updater.states[index] = optimizer.create_state_multi_precision(index, weight)
+            # The updater moves it to where the weight is, before it uses it.
+            updater.states_synced[index] = False
+            for number, leaf in enumerate(_flatten(updater.states[index])):
+                key = f"state/{names[index]}/{number}"
+                leaf[:] = _as_nd(arrays.get(f"{key}@{device}", arrays[key]))
     mx.nd.waitall()
-
-
-def _check_fit(arrays: Mapping[str, Array], targets: Mapping[str, Any]) -> None:
-    """Raise ValueError unless there is an array for each target and nothing else, all of their shapes and dtypes."""
-    found = {name: array for name, array in arrays.items() if name.startswith(("parameter/", "state/"))}
-    if missing := targets.keys() - found.keys():
-        raise ValueError(f"it lacks {min(missing)}")
-    for name, array in found.items():
-        target = targets.get(name.partition("@")[0])
-        if target is None:
-            raise ValueError(f"{name} is not of the network, or of an update that it does not count")
-        if array.shape != target.shape or array.dtype != np.dtype(target.dtype):
-            raise ValueError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(target.dtype)} {target.shape}")
-
-
-def _create_state(trainer: Any, index: int, device: int = 0) -> Any:
-    return trainer._optimizer.create_state_multi_precision(index, trainer._params[index].list_data()[device])
-
-
-def _restore_state(trainer: Any, updater: Any, device: int, index: int, name: str, arrays: Mapping[str, Array]) -> None:
-    state = _create_state(trainer, index, device)
-    leaves = _name_states(name, state)
-    if not leaves:
-        return  # the optimizer keeps nothing
-    updater.states[index] = state
-    # The updater moves it to where the weight is, before it uses it.
-    updater.states_synced[index] = False
-    for key, leaf in leaves.items():
-        leaf[:] = _as_nd(arrays.get(f"{key}@{device}", arrays[key]))
-
-
-def _name_states(name: str, state: Any) -> dict[str, Any]:
-    return {f"state/{name}/{number}": leaf for number, leaf in enumerate(_flatten(state))}
 
 
 def _name_indices(network: Any, trainer: Any) -> dict[int, str]:
@@ -138,6 +101,7 @@ def _flatten(state: Any) -> list[Any]:
 
 
 def _name_copies(name: str, copies: Any) -> Iterator[tuple[str, Any]]:
+    """The first device's copy of an array by name, and each other one that differs from it."""
     first, *others = copies
     yield name, first
     if others:

@@ -56,7 +56,7 @@ def _iter_blocks(first: IntArray, limit: int) -> Iterator[slice]:
         start = end
 
 
-@np.errstate(invalid="ignore")  # logits that are not finite give a loss that is not, and whoever trains checks that
+@np.errstate(invalid="ignore")  # logits that are not finite give such a loss, which the training loop looks for
 def differentiate_photo(
     logits_hcw: FloatArray, class_ids: npt.NDArray[np.uint8], weights: FloatArray, align_corners: bool = True
 ) -> tuple[float, FloatArray]:
@@ -114,7 +114,7 @@ class CoarseLoss:
     def __init__(self, loss: MixedLoss, align_corners: bool = True) -> None:
         self._loss = loss
         self._align_corners = align_corners
-        # As many as MXNet takes: those it is told of, or one.
+        # As many as MXNet takes: by default one.
         self._threads = read_thread_count() or 1
 
     def differentiate(
@@ -123,7 +123,7 @@ class CoarseLoss:
         """Loss and gradient, on the device and (the gradient) in the type of the outputs.
 
         Args:
-            class_ids: (N, H, W); what is no class has weight 0.
+            class_ids: (N, H, W); a value that is no class has weight 0.
             pixel_weights: (N, H, W).
             outputs: logits of the head and of the auxiliary head, NDArrays (N, C, h, w).
 
@@ -137,7 +137,7 @@ class CoarseLoss:
     def differentiate_at_once(
         self, class_ids: npt.NDArray[np.uint8], pixel_weights: FloatArray, outputs: Sequence[Any]
     ) -> tuple[Any, list[Any]]:
-        """:meth:`differentiate` by MXNet's operators alone, at full size: for a GPU, which does not wait for it."""
+        """:meth:`differentiate` by MXNet's operators alone, at full size: on a GPU nothing is copied to the host."""
         device = outputs[0].context
         height, width = class_ids.shape[1:]
         coarse = [output.detach().astype("float32") for output in outputs]
@@ -158,7 +158,7 @@ class CoarseLoss:
         """:meth:`differentiate` on a CPU, in the memory of a few rows."""
         total, gradients = 0.0, []
         known_ids = np.minimum(class_ids, outputs[0].shape[1] - 1)
-        for share, output in zip(self._loss.iter_shares(), outputs, strict=False):
+        for share, output in zip(self._loss.shares, outputs, strict=False):
             widths = output.shape[3], class_ids.shape[2]
             is_wide = widths[0] == widths[1]
             if not is_wide:

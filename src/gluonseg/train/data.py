@@ -1,32 +1,40 @@
-"""The data of a job as its hyperparameters have it read and checked; without MXNet."""
+"""The data of a job as its hyperparameters have it: checked, and in batches. Without MXNet."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from gluonseg.data.channel import SPLITS
 from gluonseg.data.check.doctor import CheckReport, check_channels
-from gluonseg.data.label_channel import LabelMaps, read_label_maps
+from gluonseg.data.dataset import DEFAULT_CACHE_BYTES, Dataset
+from gluonseg.data.label_channel import read_label_maps
+from gluonseg.data.loader import DrawTransform, Loader
+from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation_transform
 from gluonseg.hyperparameters import Hyperparameters
+from gluonseg.machine.limits import count_usable_cores, find_memory_limit
+
+_log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
 
 
-def read_maps(hp: Hyperparameters, channels: Mapping[str, Path]) -> LabelMaps:
-    """The label maps of the channels; the hyperparameter ``class_names`` wins over the file.
+def check_job_data(hp: Hyperparameters, channels: Mapping[str, Path], progress: Progress | None = None) -> CheckReport:
+    """Read and check all photos and masks; what is wrong with them is in the report, and not raised.
+
+    The hyperparameter ``class_names`` wins over the names in the label_map channel. ``progress`` is called with the
+    number of photos and masks that are checked, and that of all.
 
     Raises:
         DataError: a file of the label_map channel is not what its name says.
     """
     maps = read_label_maps(channels.get("label_map"), hp.ignore_label)
-    return maps._replace(class_names=list(hp.class_names)) if hp.class_names else maps
-
-
-def check_job_data(
-    hp: Hyperparameters,
-    channels: Mapping[str, Path],
-    maps: LabelMaps,
-    progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
-    """Read and check all photos and masks; what is wrong with them is in the report, and not raised."""
+    if hp.class_names:
+        maps = maps._replace(class_names=list(hp.class_names))
     return check_channels(
         channels,
         num_classes=hp.num_classes,
@@ -35,4 +43,55 @@ def check_job_data(
         crop_size=hp.crop_size,
         max_pixels=hp.max_pixels,
         progress=progress,
+    )
+
+
+def settle_data(
+    hp: Hyperparameters, channels: Mapping[str, Path], progress: Progress | None = None
+) -> tuple[Hyperparameters, CheckReport]:
+    """Read and check all photos and masks; the hyperparameters then have the true ``num_training_samples``.
+
+    Raises:
+        DataError: naming every file that is wrong, and the fix.
+    """
+    check = check_job_data(hp, channels, progress)
+    maps = check.label_maps
+    if maps.missing:
+        _log.warning("label maps not provided, using defaults. (%s)", ", ".join(maps.missing))
+    _log.info("#label_map train :%s", dict(maps.train.description))
+    _log.info("#label_map validation :%s", dict(maps.validation.description))
+    for path in check.skipped:
+        _log.warning("%s is not a readable image file", path)
+    for warning in check.warnings:
+        _log.warning("%s", warning)
+    check.raise_for_errors()
+    if hp.num_training_samples not in (None, check.num_train):
+        # The built-in believes the number, and a wrong one bends its learning-rate schedule.
+        text = "num_training_samples is %d, the train channel has %d: using %d"
+        _log.warning(text, hp.num_training_samples, check.num_train, check.num_train)
+    hp = dataclasses.replace(hp, num_training_samples=check.num_train)
+    _log.info("Final configuration: %s", hp.to_strings())
+    return hp, check
+
+
+def build_loaders(hp: Hyperparameters, check: CheckReport) -> tuple[Loader, Loader]:
+    """Training batches, shuffled and augmented; validation batches, centre crops in order."""
+
+    def crop_centre(_rng: np.random.Generator, height: int, width: int) -> Transform:
+        return build_validation_transform(height, width, hp.crop_size)
+
+    # The workers are the threads; OpenCV would start its own in each of them.
+    cv2.setNumThreads(1)
+    workers = min(hp._workers, count_usable_cores())
+    # Training and validation photos together a quarter of the memory at most: the rest is for the network.
+    cache_bytes = min(DEFAULT_CACHE_BYTES, (find_memory_limit() or 0) // 8 or DEFAULT_CACHE_BYTES)
+    training, validation = (
+        Dataset(check.pairs[split], label_map, max_pixels=hp.max_pixels, cache_bytes=cache_bytes)
+        for split, label_map in zip(SPLITS, (check.label_maps.train, check.label_maps.validation), strict=True)
+    )
+    policy = TrainingPolicy(hp.base_size, hp.crop_size, hp.scale_min, hp.scale_max, hp.colour_jitter)
+    draw: DrawTransform = crop_centre if hp._augmentation_type == "none" else policy.draw
+    return (
+        Loader(training, draw, batch_size=hp.mini_batch_size, shuffle=True, seed=hp.seed, workers=workers),
+        Loader(validation, crop_centre, batch_size=hp.validation_mini_batch_size, shuffle=False, workers=workers),
     )

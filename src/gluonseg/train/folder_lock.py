@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def hold_folder(folder: Path, use: str) -> Iterator[int]:
-    """Keep every other job out of ``folder``, which is there; yields its file descriptor.
+    """Lock an existing ``folder`` against every other job, until the block or the process ends; yields its descriptor.
 
-    ``use`` says what a job does with it: ``writes its model to``. The end of the process gives it free, too.
+    ``use`` is what a job does with the folder, for the messages: ``writes its model to``.
 
     Raises:
         UserError: another process has it.

@@ -14,8 +14,8 @@ HEAD_PHASE, ALL_PHASE = "head", "all"
 class Freeze:
     """Keeps all of ``network`` but its ``heads`` bit for bit for the first ``epochs`` epochs.
 
-    Its parameters get no gradient, so no update and no weight decay. Its batch norm uses the statistics it has, as in
-    prediction, and leaves them alone.
+    The frozen parameters get no gradient, so no update and no weight decay. Frozen batch norm uses the statistics it
+    has, as in prediction, and does not change them.
     """
 
     def __init__(self, network: Any, epochs: int, heads: tuple[str, ...]) -> None:
@@ -24,13 +24,15 @@ class Freeze:
         self._network = network
         self._grad_reqs: dict[str, str] = {}
 
-    def get_phase(self, epoch: int) -> str:
-        """``head`` while the backbone is frozen, then ``all``."""
+    def find_phase(self, epoch: int) -> str | None:
+        """``head`` while the backbone is frozen, then ``all``; None when it never is."""
+        if not self.epochs:
+            return None
         return HEAD_PHASE if epoch < self.epochs else ALL_PHASE
 
     def begin_epoch(self, epoch: int) -> bool:
-        """Freeze or thaw as ``epoch`` needs it; True when the network changed and has to be compiled anew."""
-        is_frozen, is_wanted = bool(self._grad_reqs), self.get_phase(epoch) == HEAD_PHASE
+        """Freeze or thaw for ``epoch``; True when the network changed and has to be compiled again."""
+        is_frozen, is_wanted = bool(self._grad_reqs), epoch < self.epochs
         if is_frozen == is_wanted:
             return False
         mx.nd.waitall()
@@ -40,7 +42,7 @@ class Freeze:
         else:
             _log.info("Backbone no longer frozen: everything is trained from epoch %d on", epoch)
             self._thaw()
-        # The compiled graph has how batch norm works and what gets a gradient built in; this drops it.
+        # This drops the compiled graph: the kind of batch norm and the gradients are built into it.
         self._network.hybridize(static_alloc=True)
         return True
 

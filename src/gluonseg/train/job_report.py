@@ -1,4 +1,4 @@
-"""The report of a job: what became of its model, as one page beside the curves."""
+"""The report of a job: one page on its model, beside the curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.errors import UserError
 from gluonseg.metrics import Confusion
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
@@ -25,7 +24,7 @@ from gluonseg.report.page import CSV_FILE, JSON_FILE, MARKDOWN_FILE, PAGE_FILE, 
 from gluonseg.report.photo import MAX_SIDE, shrink
 from gluonseg.report.record import FINISHED, MASKS_FOLDER, RunRecord, write_record
 from gluonseg.train.listener import EpochResult
-from gluonseg.train.writer import describe_epochs
+from gluonseg.train.writer import describe_epochs, keeping_model
 
 _log = logging.getLogger(__name__)
 REPORT_FILES = (PAGE_FILE, JSON_FILE, CSV_FILE, MARKDOWN_FILE)
@@ -33,11 +32,11 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 class JobReport:
-    """Keeps what is told of the predicted photos, and writes the report into ``folder``; None writes nothing.
+    """Collects facts and masks of the predicted photos, and writes the report into ``folder``; None writes nothing.
 
     Masks are kept as PNG, at most MAX_SIDE large: whole ones would fill the memory.
     ``earlier_s`` are seconds that the training took before this process.
-    Nothing here raises: the model is there, and a page about it must not make the job a failed one.
+    Errors are logged, and none is raised: a page about a model must not make its job a failed one.
     """
 
     def __init__(
@@ -52,10 +51,13 @@ class JobReport:
         self._photos: list[PhotoFacts] = []
         self._masks: dict[str, bytes] = {}
         self._is_whole = folder is not None
-        self._hardware = _describe_hardware() if folder else {}
+        self._hardware: dict[str, Any] = {}
+        if folder:  # the machine before the training
+            with keeping_model("The report will be without the hardware"):
+                self._hardware = describe_hardware()
 
     def watch(self, predictor: Predictor) -> None:
-        """Training is over, and the photos to be kept are this predictor's."""
+        """Training is over; ``predictor`` predicts the photos that :meth:`keep` will get."""
         self._train_seconds = time.monotonic() - self._start
         self._predictor = predictor
 
@@ -74,7 +76,7 @@ class JobReport:
         """Write the report; with ``confusion`` as a scored model's, else with what the card tells."""
         if self._folder is None:
             return
-        try:
+        with keeping_model("The report is not written"):
             self._folder.mkdir(parents=True, exist_ok=True)
             if confusion is None or self._predictor is None or not self._is_whole:
                 # A job that is stopped has two seconds left: no time for photos.
@@ -82,10 +84,6 @@ class JobReport:
             else:
                 score = build_score(self._predictor, self._photos, confusion)
                 self._write_scored(self._folder, card, results, score)
-        except (UserError, OSError) as error:
-            _log.error("The report is not written: %s", error)
-        except Exception:
-            _log.exception("The report could not be written")
 
     def _write_scored(self, folder: Path, card: ModelCard, results: Sequence[EpochResult], score: Score) -> None:
         record = RunRecord(
@@ -106,15 +104,6 @@ class JobReport:
             for name, png in self._masks.items():
                 (run / MASKS_FOLDER / f"{name}.png").write_bytes(png)
             write_model_report(self._model_folder, self._channels, run=run, out=folder, hardware=self._hardware)
-
-
-def _describe_hardware() -> dict[str, Any]:
-    """The machine before the training; nothing where it cannot be told."""
-    try:
-        return describe_hardware()
-    except Exception:
-        _log.exception("The report will be without the hardware")
-        return {}
 
 
 def _encode_mask(mask_hw: UInt8Array) -> bytes:

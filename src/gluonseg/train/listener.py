@@ -1,10 +1,9 @@
-"""What happens beside the training loop: listeners and the events they are told."""
+"""The events of the training loop, and what is known after each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gluonseg.metrics import Confusion
 
@@ -41,7 +40,7 @@ class EpochPart:
 
 
 class Listener:
-    """Is told of everything the loop does; override what is of interest. Heavy work belongs in on_epoch."""
+    """Hears of everything the loop does: override the events of interest. Heavy work belongs in on_epoch."""
 
     def on_start(self, epochs: int, iterations: int) -> None:
         """Before the first epoch; ``iterations`` is the number of updates in an epoch."""
@@ -66,38 +65,3 @@ class Listener:
 
     def on_end(self) -> None:
         """After the last epoch, also when the loop ends by an error."""
-
-
-class Listeners(Listener):
-    """Passes every event on to several listeners, in order."""
-
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = list(listeners)
-
-    def on_start(self, epochs: int, iterations: int) -> None:
-        self._tell("on_start", epochs, iterations)
-
-    def on_resume(self, results: Sequence[EpochResult]) -> None:
-        self._tell("on_resume", results)
-
-    def on_update(self, epoch: int, iteration: int, samples: int, learning_rate: float) -> None:
-        self._tell("on_update", epoch, iteration, samples, learning_rate)
-
-    def on_validation_batch(self, epoch: int, iteration: int, samples: int) -> None:
-        self._tell("on_validation_batch", epoch, iteration, samples)
-
-    def on_train_epoch(self, epoch: int, loss: float, throughput: float) -> None:
-        self._tell("on_train_epoch", epoch, loss, throughput)
-
-    def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        self._tell("on_epoch", result, is_best)
-
-    def on_stop_early(self, epoch: int, reason: str) -> None:
-        self._tell("on_stop_early", epoch, reason)
-
-    def on_end(self) -> None:
-        self._tell("on_end")
-
-    def _tell(self, event: str, *arguments: Any) -> None:
-        for listener in self._listeners:
-            getattr(listener, event)(*arguments)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-import numpy.typing as npt
 
 from gluonseg.data.loader import Batch, Loader
 from gluonseg.errors import TrainingDivergedError
+from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.metrics import Confusion, compute_confusion
+from gluonseg.models.registry import find_network
 from gluonseg.train.checkpoint import Checkpoint
-from gluonseg.train.early_stop import EarlyStopping
 from gluonseg.train.freeze import HEAD_PHASE, Freeze
 from gluonseg.train.listener import EpochPart, EpochResult, Listener
-from gluonseg.train.schedule import Schedule
-from gluonseg.train.step import Stepper, check_finite, check_finite_parameters
+from gluonseg.train.schedule import build_schedule
+from gluonseg.train.step import Stepper, check_finite_parameters
 from gluonseg.train.stop import Stop
 
 
@@ -28,34 +29,56 @@ def seed_update(seed: int, number: int) -> None:
     mx.random.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) & 0x7FFFFFFF)
 
 
-@dataclass
-class Loop:
-    """Trains ``network`` for ``epochs`` epochs.
+def is_stale(history: Sequence[float], min_epochs: int, patience: int, tolerance: float) -> bool:
+    """Whether training should end: the last ``patience`` epochs or more were not above the best before them.
 
-    ``results`` are those of all epochs that were run, ``part`` is what the one after them has given so far.
+    ``history`` holds the validation mIOU of every epoch so far. "Above" is by more than ``tolerance``, relative to that
+    best. Nothing ends before ``min_epochs`` epochs.
+    """
+    if len(history) < max(min_epochs, 1):
+        return False
+    best, stale = history[0], 0
+    for value in history[1:]:
+        if value > best + abs(best) * tolerance:
+            best, stale = value, 0
+        else:
+            stale += 1
+    return stale >= patience
+
+
+class Loop:
+    """Trains ``network`` by the hyperparameters ``hp``.
+
+    ``results`` are those of all epochs that were run; ``part`` is the part of the next epoch that was run.
     """
 
-    network: Any
-    stepper: Stepper
-    schedule: Schedule
-    training: Loader
-    validation: Loader
-    num_classes: int
-    epochs: int
-    listener: Listener
-    device: Any
-    seed: int = 0
-    early_stopping: EarlyStopping | None = None
-    freeze: Freeze | None = None
-    stop: Stop = field(default_factory=Stop)
-    results: list[EpochResult] = field(default_factory=list)
-    part: EpochPart = field(default_factory=EpochPart)
-    checkpoint: Checkpoint | None = None
+    def __init__(
+        self,
+        hp: Hyperparameters,
+        network: Any,
+        stepper: Stepper,
+        loaders: tuple[Loader, Loader],
+        listeners: Sequence[Listener],
+        device: Any,
+        stop: Stop,
+    ) -> None:
+        self.stepper = stepper
+        self.training, self.validation = loaders
+        self.device = device
+        self.results: list[EpochResult] = []
+        self.part = EpochPart()
+        self._hp = hp
+        self._network = network
+        self._listeners = listeners
+        self._stop = stop
+        self._schedule = build_schedule(hp, len(self.training.dataset), self.training.batch_size)
+        self._freeze = Freeze(network, hp.freeze_backbone_epochs, find_network(hp.algorithm).heads)
+        self._checkpoint: Checkpoint | None = None
 
     @property
     def is_finished(self) -> bool:
         """Whether there is no epoch left to train."""
-        return len(self.results) >= self.epochs or self._find_early_end() is not None
+        return len(self.results) >= self._hp.epochs or self._find_early_end() is not None
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Save to ``checkpoint`` after each epoch and now and then in it, and go on after what is there already.
@@ -64,103 +87,112 @@ class Loop:
             UserError: the checkpoints cannot be used.
         """
         self.results, self.part = checkpoint.resume()
-        self.checkpoint = checkpoint
+        self._checkpoint = checkpoint
 
     def save(self) -> None:
-        """Save what there is, if there is a place for it and if it is not there already."""
-        if self.checkpoint:
-            self.checkpoint.save(self.results, self.part)
+        """Write a checkpoint of the training as it is, if checkpoints are kept and it is not there already."""
+        if self._checkpoint:
+            self._checkpoint.save(self.results, self.part)
 
-    def run(self) -> list[EpochResult]:
-        """Train, and return the results.
+    def run(self) -> None:
+        """Train all epochs that are left.
 
         Raises:
             TrainingDivergedError: the loss or a parameter is no longer finite.
             Stopped: the stop was asked for.
         """
-        self.listener.on_start(self.epochs, self.training.count_batches(0))
+        iterations = self.training.count_batches(0)
+        for listener in self._listeners:
+            listener.on_start(self._hp.epochs, iterations)
         try:
-            if self.results:
-                self.listener.on_resume(self.results)
+            for listener in self._listeners if self.results else ():
+                listener.on_resume(self.results)
             while not self.is_finished:
                 self._run_epoch(len(self.results))
             if reason := self._find_early_end():
-                self.listener.on_stop_early(self.results[-1].epoch, reason)
+                for listener in self._listeners:
+                    listener.on_stop_early(self.results[-1].epoch, reason)
         finally:
-            self.listener.on_end()
-        return self.results
+            for listener in self._listeners:
+                listener.on_end()
+
+    def _find_early_end(self) -> str | None:
+        """Why training ends before its last epoch, if it does."""
+        hp = self._hp
+        if not self.results or len(self.results) >= hp.epochs or not hp.early_stopping:
+            return None
+        # What the heads reach on a frozen backbone says nothing about the second stage, which is still to come.
+        history = [result.miou for result in self.results if result.phase != HEAD_PHASE]
+        if not is_stale(history, hp.early_stopping_min_epochs, hp.early_stopping_patience, hp.early_stopping_tolerance):
+            return None
+        return f"validation mIOU has not risen above {max(history):.6f} for {hp.early_stopping_patience} epochs"
 
     def _run_epoch(self, epoch: int) -> None:
-        if self.freeze and self.freeze.begin_epoch(epoch):
+        if self._freeze.begin_epoch(epoch):
             self.stepper.forget_compiled()
-        phase = self.freeze.get_phase(epoch) if self.freeze else None
         rate = self._train_epoch(epoch)
         loss, train_throughput = self.part.loss / self.part.updates, self.part.samples / max(self.part.seconds, 1e-9)
-        self.listener.on_train_epoch(epoch, loss, train_throughput)
+        for listener in self._listeners:
+            listener.on_train_epoch(epoch, loss, train_throughput)
         confusion, throughput = self._validate_epoch(epoch)
+        phase = self._freeze.find_phase(epoch)
         result = EpochResult(epoch, rate, loss, train_throughput, confusion, throughput, phase)
         is_best = all(result.miou > earlier.miou for earlier in self.results)
         self.results.append(result)
         self.part = EpochPart()
         try:
-            self.listener.on_epoch(result, is_best)
+            for listener in self._listeners:
+                listener.on_epoch(result, is_best)
         finally:
             # Even when there is no room for the model: the checkpoint may be on another disk.
             self.save()
-
-    def _find_early_end(self) -> str | None:
-        """Why training ends before its last epoch, if it does."""
-        if not self.results or len(self.results) >= self.epochs or not self.early_stopping:
-            return None
-        # What the heads reach on a frozen backbone says nothing about the second stage, which is still to come.
-        history = [result.miou for result in self.results if result.phase != HEAD_PHASE]
-        if not self.early_stopping.should_stop(history):
-            return None
-        patience = self.early_stopping.patience
-        return f"validation mIOU has not risen above {max(history):.6f} for {patience} epochs"
 
     def _train_epoch(self, epoch: int) -> float:
         """Make the updates of the epoch that are still to be made; returns the last learning rate."""
         part, start = self.part, time.perf_counter()
         earlier = sum(self.training.count_batches(number) for number in range(epoch))
         for iteration, batch in enumerate(self.training.iter_batches(epoch, part.updates), start=part.updates + 1):
-            self.stop.check()
+            self._stop.check()
             loss = self._update(batch, epoch, iteration, earlier + iteration - 1)
             seconds = part.seconds + time.perf_counter() - start
             self.part = EpochPart(iteration, self.part.loss + loss, self.part.samples + len(batch.images), seconds)
-            if self.checkpoint and self.checkpoint.is_due():
+            if self._checkpoint and self._checkpoint.is_due():
                 # A good checkpoint must not give way to one of a network that is lost.
-                check_finite_parameters(self.network, self.device, epoch, iteration)
+                check_finite_parameters(self._network, self.device, epoch, iteration)
                 self.save()
-        check_finite_parameters(self.network, self.device, epoch, self.part.updates)
-        return self.schedule(earlier + self.part.updates - 1)
+        check_finite_parameters(self._network, self.device, epoch, self.part.updates)
+        return self._schedule(earlier + self.part.updates - 1)
 
     def _update(self, batch: Batch, epoch: int, iteration: int, number: int) -> float:
         """Make update ``number`` of the job (from 0), ``iteration`` of ``epoch`` (from 1); returns its loss."""
-        # Of dropout, too, an update then depends on its number alone, and not on all that was drawn before: a job that
+        # Dropout, too, then depends on the number of the update alone, and not on all that was drawn before: a job that
         # goes on from a checkpoint draws what it would have drawn without the interruption.
-        seed_update(self.seed, number)
-        rate = self.schedule(number)
+        seed_update(self._hp.seed, number)
+        rate = self._schedule(number)
         loss = float(self.stepper.update(batch, rate).asscalar())
-        check_finite(loss, epoch, iteration)
-        self.listener.on_update(epoch, iteration, len(batch.images), rate)
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the training loss became {loss} at epoch {epoch}, iteration {iteration}; "
+                "lower learning_rate (or check the masks with gluonseg check)"
+            )
+        for listener in self._listeners:
+            listener.on_update(epoch, iteration, len(batch.images), rate)
         return loss
 
     def _validate_epoch(self, epoch: int) -> tuple[Confusion, float]:
         """Confusion over the centre crops of the validation set, and samples/s."""
-        start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self.num_classes)
+        start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self._hp.num_classes)
         for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
-            self.stop.check()
-            confusion += compute_confusion(batch.class_ids, self._predict(batch, epoch), self.num_classes)
+            self._stop.check()
+            try:
+                predicted = self.stepper.predict(batch.images)
+            except FloatingPointError as error:
+                # The last update can spoil what the loss before it and the parameters after it do not show.
+                raise TrainingDivergedError(
+                    f"{error} after epoch {epoch}, iteration {self.part.updates}; lower learning_rate"
+                ) from None
+            confusion += compute_confusion(batch.class_ids, predicted, self._hp.num_classes)
             samples += len(batch.images)
-            self.listener.on_validation_batch(epoch, iteration, len(batch.images))
+            for listener in self._listeners:
+                listener.on_validation_batch(epoch, iteration, len(batch.images))
         return confusion, samples / (time.perf_counter() - start)
-
-    def _predict(self, batch: Batch, epoch: int) -> npt.NDArray[np.uint8]:
-        try:
-            return self.stepper.predict(batch.images)
-        except FloatingPointError as error:
-            # The last update can spoil what the loss before it and the parameters after it do not show.
-            raise TrainingDivergedError(
-                f"{error} after epoch {epoch}, iteration {self.part.updates}; lower learning_rate"
-            ) from None

@@ -6,7 +6,7 @@ the pixels that are scored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,15 @@ class MixedLoss(nn.HybridBlock):  # type: ignore[misc]
     def __init__(self, num_classes: int, aux_weight: float) -> None:
         super().__init__()
         self._last_class = num_classes - 1
-        self._aux_weight = aux_weight
-
-    def iter_shares(self) -> Iterator[float]:
+        self.shares = 1.0, aux_weight
         """What each output counts: the head's 1, then the auxiliary head's share."""
-        yield 1.0
-        yield self._aux_weight
 
     def hybrid_forward(self, F: Any, class_ids: Any, pixel_weights: Any, *outputs: Any) -> Any:
         """``class_ids`` and ``pixel_weights`` float32 (N, H, W), outputs logits (N, C, H, W); returns (1,)."""
         # An ignored pixel has weight 0; its id only has to be one that pick() can look up.
         picked_ids = F.minimum(class_ids, self._last_class)
         total = 0.0
-        for share, logits in zip(self.iter_shares(), outputs, strict=False):
+        for share, logits in zip(self.shares, outputs, strict=False):
             # In float32 whatever the network computes in: sums over many pixels overflow float16.
             log_p = F.log_softmax(F.cast(logits, dtype="float32"), axis=1)
             total = total - share * F.sum(F.pick(log_p, picked_ids, axis=1) * pixel_weights)

@@ -26,8 +26,8 @@ def build_start_network(
 ) -> Any:
     """Build the network on ``devices`` with its starting values.
 
-    Every parameter gets a random value first (He et al., 2015, which suits ReLU networks from scratch); then everything
-    that fits is taken from ``start``, an earlier model, or the backbone from ``start``, a file of weights.
+    Every parameter gets a random value first (He et al., 2015, made for ReLU networks). Then ``start`` replaces them:
+    an earlier model all that fit, a file of weights those of the backbone.
     """
     hp, ctx = hyperparameters, list(devices)
     for seed in (mx.random.seed, np.random.seed, random.seed):  # MXNet draws, and GluonCV with Python and numpy
@@ -49,21 +49,21 @@ def build_start_network(
         load_backbone(network, start, hp.backbone)
     elif hp.freeze_backbone_epochs:
         _log.warning(
-            "freeze_backbone_epochs is %d, but the backbone starts from random values: what is frozen knows nothing; "
+            "freeze_backbone_epochs is %d, but the backbone starts from random values, which freezing keeps; "
             "set use_pretrained_model to True, give a model channel, or leave freeze_backbone_epochs out",
             hp.freeze_backbone_epochs,
         )
     if hp.precision_dtype != "float32":
         network.cast(hp.precision_dtype)
     network.hybridize(static_alloc=True)
-    # MXNet works out the shapes of all parameters, so that each has its value before the first batch is seen.
+    # From this call MXNet knows all shapes, and draws the random values: before the first batch.
     network(mx.nd.zeros((1, 3, 16, 16), ctx=ctx[0], dtype=hp.precision_dtype))
     mx.nd.waitall()
     return network
 
 
 def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) -> None:
-    """Start from an earlier model: everything is taken over, but the class heads when the number of classes differs.
+    """Take over all parameters of an earlier model; not the class heads when the number of classes differs.
 
     Raises ModelError when the model is of another algorithm or backbone, or lacks a parameter.
     """
@@ -86,5 +86,5 @@ def load_artifact(network: Any, artifact: ModelArtifact, hp: Hyperparameters) ->
             " and ".join(f"{head}*" for head in declaration.class_heads),
         )
         fitting = {name: value for name, value in fitting.items() if not name.startswith(declaration.class_heads)}
-    # An auxiliary head that the model lacks keeps its random values, too.
+    # An auxiliary head that the model lacks keeps its random values.
     load_params(network, {**heads, **fitting}, next(iter(parameters.values())).list_ctx())

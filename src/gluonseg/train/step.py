@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +15,7 @@ from gluonseg.data.loader import Batch
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.models.network import CoarseNetwork
 from gluonseg.predict.enlarge import compute_mask
-from gluonseg.predict.preprocess import normalise_images
+from gluonseg.predict.mxnet_engine import normalise_images
 from gluonseg.train.coarse_loss import CoarseLoss
 from gluonseg.train.losses import MixedLoss
 
@@ -24,7 +23,7 @@ Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
 _FLOAT16_SCALE = 1024.0
-"""What the loss is multiplied by in float16, where the gradient of one pixel of many would become 0."""
+"""Factor of the loss in float16, in which the gradient of one pixel among many would become 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +38,8 @@ class _Part:
 def place_array(values: Float32Array, device: Any, dtype: str = "float32") -> Any:
     """``values`` on ``device`` as ``dtype``.
 
-    In the memory of ``values``, which nobody may write to any more, where that is possible: copying a batch costs
-    more than normalising it.
+    On the CPU in float32 it shares the memory of ``values``, which must not be written to any more: copying a batch
+    costs more than normalising it.
     """
     if device == mx.cpu() and dtype == "float32":
         return mx.nd.from_numpy(values)
@@ -98,7 +97,7 @@ class Stepper:
 
         Raises FloatingPointError when the network gives values that are not finite.
         """
-        # The compiled network of the training, auxiliary head included: it works in the memory that it has already.
+        # The compiled network of the training, auxiliary head included, takes no further memory.
         images = place_array(normalise_images(images_nhwc), self._devices[0], self._dtype)
         coarse = self._network(images)[0].asnumpy().astype(np.float32, copy=False)
         if not np.isfinite(coarse).all():
@@ -107,29 +106,25 @@ class Stepper:
         return np.stack([compute_mask(logits, height, width, self._align_corners) for logits in coarse])
 
     def forget_compiled(self) -> None:
-        """To be called when the network has changed and has to be compiled again."""
+        """Have the network compiled again; call it when the network has changed."""
         self._network.hybridize(static_alloc=True)
         self._is_compiled = False
 
     def _run_backward(self, parts: Sequence[_Part]) -> list[Any]:
         """Forward and backward of every part; returns their losses."""
         if len(parts) == 1 or not self._syncbn:
-            # One after the other, which MXNet computes at the same time all the same: started by several threads,
-            # devices would draw from one generator in an order that differs from run to run.
+            # These calls return at once, and MXNet computes all parts at the same time. From several threads, devices
+            # would draw from one generator in an order that differs from run to run.
             return [self._backward(part) for part in parts]
-        self._compile(parts)
+        if not self._is_compiled:
+            # MXNet works out sizes and compiles once, which several threads must not do at the same time.
+            for part in parts:
+                self._network(part.images)
+            mx.nd.waitall()
+            self._is_compiled = True
         # A thread a device: synchronised batch norm makes each wait for all others, in the call itself.
         with ThreadPoolExecutor(len(parts), thread_name_prefix="device") as pool:
             return list(pool.map(self._backward, parts))
-
-    def _compile(self, parts: Sequence[_Part]) -> None:
-        """Let MXNet work out sizes and compile once, which several threads must not do at the same time."""
-        if self._is_compiled:
-            return
-        for part in parts:
-            self._network(part.images)
-        mx.nd.waitall()
-        self._is_compiled = True
 
     def _backward(self, part: _Part) -> Any:
         with mx.autograd.record():
@@ -148,20 +143,11 @@ class Stepper:
         ]
 
 
-def check_finite(loss: float, epoch: int, iteration: int) -> None:
-    """Raise TrainingDivergedError, naming the step, when ``loss`` is not a finite number."""
-    if not math.isfinite(loss):
-        raise TrainingDivergedError(
-            f"the training loss became {loss} at epoch {epoch}, iteration {iteration}; "
-            "lower learning_rate (or check the masks with gluonseg check)"
-        )
-
-
 def check_finite_parameters(network: Any, device: Any, epoch: int, iteration: int) -> None:
-    """Raise TrainingDivergedError when a parameter on ``device`` is not finite after the step named.
+    """Raise TrainingDivergedError when a parameter on ``device`` is not finite after that step.
 
-    The loss alone does not tell: a ReLU turns not-a-number into 0, so that a network whose first layers
-    are lost goes on with a finite loss.
+    The loss alone does not show it: a ReLU turns not-a-number into 0, so a network whose first layers are lost goes on
+    with a finite loss.
     """
     for name, parameter in network._collect_params_with_prefix().items():
         if not mx.nd.contrib.isfinite(parameter.data(device)).min().asscalar():

@@ -1,4 +1,4 @@
-"""Ending a job early: the wish to, which the job looks for in every update, validation batch and scored photo."""
+"""Ending a job early on request: the job looks for the request in every update, validation batch and scored photo."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import signal
 
 
 class Stopped(BaseException):
-    """The job was asked to stop. Not an Exception: what carries on after errors must not carry on after this."""
+    """The job was asked to stop. Not an Exception: code that goes on after an error must not go on after this."""
 
 
 class Stop:
-    """A wish to stop, made by a signal handler or another thread with :meth:`request`."""
+    """A request to stop, made by a signal handler or another thread; ``signal`` is its reason, None before it."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -25,10 +25,10 @@ class Stop:
 
     @property
     def name(self) -> str:
-        """The signal's name, for people."""
+        """Name of the signal, such as SIGTERM."""
         return self.signal.name if self.signal else ""
 
     def check(self) -> None:
-        """Raise Stopped when the stop is asked for; to be called where the job can end."""
+        """Raise Stopped when the stop is asked for; call it where the job can end."""
         if self.is_requested:
             raise Stopped

@@ -12,38 +12,29 @@ from gluonseg.errors import HyperparameterError
 from gluonseg.train.listener import EpochResult, Listener
 
 EVENTS_FOLDER = "tensorboard"
-_EVENTS = "events.out.tfevents.*"
-
-
-def load_tensorboard() -> Any:
-    """The library that writes event files.
-
-    Raises:
-        HyperparameterError: it is not installed.
-    """
-    try:
-        return importlib.import_module("tensorboardX")
-    except ImportError as error:
-        raise HyperparameterError(
-            f'tensorboard is True, but tensorboardX cannot be loaded ({error}); pip install "gluonseg[tensorboard]", '
-            "or leave tensorboard out"
-        ) from None
 
 
 class TensorBoard(Listener):
     """Writes each epoch's numbers into ``folder``, where the events of an earlier job are removed first.
 
-    Class names are those of the validation IoUs, in the order of the class ids.
+    ``class_names`` name the validation IoUs, in the order of the class ids. Raises HyperparameterError when
+    tensorboardX, the library that writes event files, is not installed.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self._library = load_tensorboard()
+        try:
+            self._library: Any = importlib.import_module("tensorboardX")
+        except ImportError as error:
+            raise HyperparameterError(
+                f"tensorboard is True, but tensorboardX cannot be loaded ({error}); "
+                'pip install "gluonseg[tensorboard]", or leave tensorboard out'
+            ) from None
         self._folder = folder
         self._class_names = class_names
         self._writer: Any = None
 
     def on_start(self, epochs: int, iterations: int) -> None:
-        for path in self._folder.glob(_EVENTS):
+        for path in self._folder.glob("events.out.tfevents.*"):
             path.unlink()
         self._writer = self._library.SummaryWriter(logdir=str(self._folder))
 
@@ -53,25 +44,22 @@ class TensorBoard(Listener):
             self.on_epoch(result, is_best=False)
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
-        """One point of every curve, at once on disk: training is watched while it runs."""
-        for tag, value in _list_values(result, self._class_names).items():
+        """Add a point to every curve, at once on disk: people watch a training while it runs."""
+        confusion = result.confusion
+        iou = zip(self._class_names, confusion.compute_class_iou().tolist(), strict=True)
+        values = {
+            "train/loss": result.train_loss,
+            "train/learning_rate": result.learning_rate,
+            "train/samples_per_second": result.train_throughput,
+            "validation/mIOU": result.miou,
+            "validation/pixel_accuracy": confusion.compute_pixel_accuracy(),
+            **{f"validation_IoU/{name}": value for name, value in iou},
+        }
+        for tag, value in values.items():
+            # The IoU of a class that is in neither masks nor predictions is nan.
             if math.isfinite(value):
                 self._writer.add_scalar(tag, value, result.epoch)
         self._writer.flush()
 
     def on_end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-def _list_values(result: EpochResult, class_names: Sequence[str]) -> dict[str, float]:
-    """The curves' names and values; an IoU is nan for a class found nowhere."""
-    iou = zip(class_names, result.confusion.compute_class_iou().tolist(), strict=True)
-    return {
-        "train/loss": result.train_loss,
-        "train/learning_rate": result.learning_rate,
-        "train/samples_per_second": result.train_throughput,
-        "validation/mIOU": result.miou,
-        "validation/pixel_accuracy": result.confusion.compute_pixel_accuracy(),
-        **{f"validation_IoU/{name}": value for name, value in iou},
-    }
+        self._writer.close()

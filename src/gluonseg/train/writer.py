@@ -1,4 +1,4 @@
-"""What a job leaves in the model folder: parameters, hyperparameters, card, curves."""
+"""Parts of what a job leaves: its parameters, versions and curves; errors after the training, which fail no job."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import importlib
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gluonseg import __version__
+from gluonseg.errors import UserError
 from gluonseg.files import write_pieces, write_text
 from gluonseg.metrics import describe_confusion
 from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE
@@ -25,8 +27,8 @@ NOT_INSTALLED = "not installed"
 class ModelWriter(Listener):
     """Writes ``model_best.params`` whenever an epoch is the best so far, and ``model_algo-1`` at the end.
 
-    ``last`` is a copy, in the host's memory, of the parameters after the last epoch (of what the job began with before
-    the first one's end), and ``results`` are the epochs up to it.
+    ``results`` are the whole epochs so far. ``last`` is a copy, in the host's memory, of the parameters after the last
+    of them; before the first one's end, of those the job began with.
     """
 
     def __init__(self, network: Any, folder: Path, dtype: str = "float32") -> None:
@@ -40,7 +42,7 @@ class ModelWriter(Listener):
         self.last = self.copy_parameters()
         self.results.append(result)
         if is_best:
-            self._write(BEST_FILE, self.last)
+            self.write_best(self.last)
 
     def resume(self, results: Sequence[EpochResult]) -> None:
         """Take over the epochs that a checkpoint has brought; the network has the parameters after the last one."""
@@ -65,7 +67,7 @@ class ModelWriter(Listener):
         """Write the parameters as they are under the last epoch's name; as the best ones, too, if no epoch is whole."""
         parameters = self.copy_parameters()
         if not self.results:
-            self._write(BEST_FILE, parameters)
+            self.write_best(parameters)
         self._write(LAST_FILE, parameters)
 
     def _write(self, name: str, parameters: Mapping[str, Any]) -> None:
@@ -75,22 +77,34 @@ class ModelWriter(Listener):
         write_pieces(path, iter_params(parameters), compute_size(parameters))
 
 
-def describe_versions() -> dict[str, str]:
-    """Versions of what a result depends on; "not installed" for what only training needs and is missing."""
-    modules = {name: name for name in ("mxnet", "gluoncv", "numpy")} | {"pillow": "PIL", "opencv": "cv2"}
-    versions = {name: _read_version(module) for name, module in modules.items()}
-    return {"gluonseg": __version__, "python": platform.python_version(), **versions}
-
-
-def _read_version(module: str) -> str:
+@contextmanager
+def keeping_model(words: str) -> Iterator[None]:
+    """Log an error of the block after ``words``, and go on: the model is written, and the job does not fail."""
     try:
-        return str(importlib.import_module(module).__version__)
-    except ModuleNotFoundError:
-        return NOT_INSTALLED
+        yield
+    except (UserError, OSError) as error:
+        _log.error("%s: %s", words, error)
+    except Exception:
+        _log.exception("%s", words)
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of what a result depends on; "not installed" for a library that only training needs."""
+    versions = {"gluonseg": __version__, "python": platform.python_version()}
+    modules = {"mxnet": "mxnet", "gluoncv": "gluoncv", "numpy": "numpy", "pillow": "PIL", "opencv": "cv2"}
+    for name, module in modules.items():
+        try:
+            versions[name] = str(importlib.import_module(module).__version__)
+        except ModuleNotFoundError:
+            versions[name] = NOT_INSTALLED
+    return versions
 
 
 def describe_epochs(results: Sequence[EpochResult], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The curves: one entry an epoch, with its phase if there are two. Validation numbers are of the centre crops."""
+    """The curves: one entry an epoch, with its ``phase`` if training has two stages.
+
+    Validation numbers are of the centre crops.
+    """
     return [
         {
             "epoch": result.epoch,

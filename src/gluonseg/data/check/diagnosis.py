@@ -6,23 +6,22 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from gluonseg.data.check.findings import Finding, join_labels
+from gluonseg.data.check.findings import Finding
 from gluonseg.data.label_channel import TRAIN_FILE, VALIDATION_FILE
 from gluonseg.labels import IGNORE, MAX_CLASSES
+from gluonseg.text import join_names
 
-MANY_LABELS = 3
+BLACK_AND_WHITE = "black_and_white"
+_MANY_LABELS = 3
 """Times num_classes different labels: no longer a wrong number of classes, but smeared masks."""
 
 
-BLACK_AND_WHITE = "black_and_white"
-
-
-def describe_label_map(content: Mapping[str, object]) -> str:
+def _describe_map(content: Mapping[str, object]) -> str:
     """Say which label map to write, and where."""
     return f"give the label map {json.dumps(content)} ({TRAIN_FILE} and {VALIDATION_FILE} in the label_map channel)"
 
 
-def build_map(labels: Sequence[int]) -> dict[str, object]:
+def _build_map(labels: Sequence[int]) -> dict[str, object]:
     """The label map that makes ``labels`` the classes 0, 1, 2, ... in this order."""
     return {"map": {str(class_id): label for class_id, label in enumerate(labels)}}
 
@@ -49,7 +48,7 @@ def _find_black_and_white(used: Sequence[int], has_255: bool, num_classes: int |
     return Finding(
         BLACK_AND_WHITE,
         "the masks hold the labels 0 and 255 only, and 255 is ignored, so class 0 is all there is to learn",
-        fix=f"If white is the second class, {describe_label_map(build_map([0, 255]))}",
+        fix=f"If white is the second class, {_describe_map(_build_map([0, 255]))}",
     )
 
 
@@ -59,7 +58,7 @@ def _find_off_by_one(used: Sequence[int], has_255: bool, num_classes: int | None
         return None
     text = f"the labels are 1 to {count}, class 0 never occurs: they look shifted by one"
     also = f" and set num_classes to {count}" if num_classes != count else ""
-    return Finding("off_by_one", text, fix=f"To begin at 0, {describe_label_map(build_map(used))}{also}")
+    return Finding("off_by_one", text, fix=f"To begin at 0, {_describe_map(_build_map(used))}{also}")
 
 
 def _find_scale(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
@@ -67,16 +66,16 @@ def _find_scale(used: Sequence[int], has_255: bool, num_classes: int | None) -> 
     highest = used[-1] // step if step else 0
     if step < 2 or len(used) < 2 or (num_classes is not None and (highest >= num_classes or used[-1] < num_classes)):
         return None
-    text = f"the labels {join_labels(used)} are steps of {step}"
+    text = f"the labels {join_names(map(str, used))} are steps of {step}"
     if has_255 and num_classes == len(used) + 1 == highest + 2:
-        fix = f"If 255 is the last class, {describe_label_map(build_map([*used, IGNORE]))}"
+        fix = f"If 255 is the last class, {_describe_map(_build_map([*used, IGNORE]))}"
     else:
-        fix = f"If they are the classes 0 to {highest}, {describe_label_map({'scale': step})}"
+        fix = f"If they are the classes 0 to {highest}, {_describe_map({'scale': step})}"
     return Finding("scaled", text, fix=fix)
 
 
 def _find_smeared(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
-    if num_classes is None or len(used) <= MANY_LABELS * num_classes:
+    if num_classes is None or len(used) <= _MANY_LABELS * num_classes:
         return None
     return Finding(
         "smeared",
@@ -89,14 +88,11 @@ def _find_smeared(used: Sequence[int], has_255: bool, num_classes: int | None) -
 def _find_too_few_classes(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
     if num_classes is None or not used or used[-1] < num_classes:
         return None
-    text = f"the labels {join_labels(used)} do not fit num_classes={num_classes}"
-    if len(used) <= num_classes:
-        return Finding(
-            "gaps", text, fix=f"If they are the classes in this order, {describe_label_map(build_map(used))}"
-        )
+    text = f"the labels {join_names(map(str, used))} do not fit num_classes={num_classes}"
     needed = used[-1] + 1
-    if needed > min(MAX_CLASSES, 2 * len(used)):  # with so many gaps they are not the ids of neighbouring classes
-        return Finding(
-            "too_few_classes", text, fix=f"Set num_classes to {len(used)} and {describe_label_map(build_map(used))}"
-        )
-    return Finding("too_few_classes", text, fix=f"Set num_classes to {needed}, or correct the masks")
+    if len(used) <= num_classes:
+        return Finding("gaps", text, fix=f"If they are the classes in this order, {_describe_map(_build_map(used))}")
+    if needed <= min(MAX_CLASSES, 2 * len(used)):
+        return Finding("too_few_classes", text, fix=f"Set num_classes to {needed}, or correct the masks")
+    # With so many gaps the labels are not the ids of neighbouring classes.
+    return Finding("too_few_classes", text, fix=f"Set num_classes to {len(used)} and {_describe_map(_build_map(used))}")

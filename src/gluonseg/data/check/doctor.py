@@ -91,7 +91,7 @@ def check_channels(
             ``validation_annotation`` are needed (those of ``splits``).
         num_classes: None suggests a number from the labels that occur.
         label_maps: from :func:`gluonseg.data.label_channel.read_label_maps`; None means no label maps.
-        crop_size: what training will crop to: photos are told that are small or far too thin for it. None: none are.
+        crop_size: what training will crop to, in pixels; None leaves the warning of small images out.
         max_pixels: larger pictures are refused by their header.
         workers: reading threads; None takes the cores this process may use.
 
@@ -100,22 +100,19 @@ def check_channels(
     maps = label_maps or default_label_maps(ignore_label)
     matchings, errors = check_folders(channels, splits)
     pairs = [(split, pair) for split, matching in matchings.items() for pair in matching.pairs]
-    threads = workers or count_usable_cores()
-    facts = list(scan_pairs(pairs, max_pixels=max_pixels, workers=threads, progress=progress))
-    classes = num_classes or suggest_num_classes(facts, maps)
+    facts = scan_pairs(pairs, max_pixels=max_pixels, workers=workers or count_usable_cores(), progress=progress)
+    classes = num_classes or _suggest_num_classes(facts, maps)
     names, name_errors = _name_classes(maps, classes, num_classes is not None)
-    examined = Examined.build(facts, maps, classes, num_classes, names, ignore_label, crop_size, tuple(matchings))
-    errors += [*name_errors, *find_pixel_errors(examined)]
-    warnings = [*find_skipped(matchings), *_find_unused(maps), *find_pixel_warnings(examined)]
+    examined = Examined(facts, tuple(matchings), maps, classes, num_classes, names, ignore_label, crop_size)
     return CheckReport(
-        errors=tuple(errors),
-        warnings=tuple(warnings),
+        errors=(*errors, *name_errors, *find_pixel_errors(examined)),
+        warnings=(*find_skipped(matchings), *_find_unused(maps), *find_pixel_warnings(examined)),
         num_classes=classes,
         is_suggested=num_classes is None,
         class_names=names,
         histogram=examined.histogram,
-        ignored=examined.ignored,
-        sizes={split: tuple(f.image.size for f in facts if f.image and f.split == split) for split in matchings},
+        ignored={split: int(counts[IGNORE]) for split, counts in examined.totals.items()},
+        sizes={split: tuple(item.image_size for item in examined.of(split) if item.image_size) for split in matchings},
         pairs={split: matching.pairs for split, matching in matchings.items()},
         label_maps=maps,
         fingerprints={split: _compute_fingerprint(examined.of(split)) for split in matchings},
@@ -123,22 +120,16 @@ def check_channels(
     )
 
 
-def suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:
+def _suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:
     """Return the highest class id that occurs, plus one; at least 2."""
-    class_ids = {
-        int(getattr(maps, item.split).table[label]) for item in facts if item.label for label in item.label.pixels
-    }
+    class_ids = {int(maps.choose(item.split).table[label]) for item in facts for label in item.label_counts}
     return min(MAX_CLASSES, max((class_ids - {IGNORE, UNKNOWN}) | {1}) + 1)
 
 
 def _compute_fingerprint(facts: Iterable[PairFacts]) -> str:
-    """sha256 (hex) over names and file hashes of the pairs, in the order of their names."""
-    digest = hashlib.sha256()
-    for item in sorted(facts, key=lambda item: item.pair.name):
-        image = item.image.sha256 if item.image else "-"
-        label = item.label.sha256 if item.label else "-"
-        digest.update(f"{item.pair.name!r} {image} {label}\n".encode())
-    return digest.hexdigest()
+    """sha256 (hex) over names and file hashes of the pairs, which come in the order of their names."""
+    lines = (f"{item.pair.name!r} {item.image_hash} {item.label_hash}\n" for item in facts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _name_classes(maps: LabelMaps, classes: int, is_given: bool) -> tuple[tuple[str, ...], list[Finding]]:
@@ -148,7 +139,7 @@ def _name_classes(maps: LabelMaps, classes: int, is_given: bool) -> tuple[tuple[
     if len(names) == classes:
         return tuple(names), []
     if not is_given:  # a class that never occurs still has its name
-        return tuple([*names, *default_class_names(classes)[len(names) :]][: max(classes, 1)]), []
+        return tuple([*names, *default_class_names(classes)[len(names) :]][:classes]), []
     text = f"class_names.json names {len(names)} classes, num_classes is {classes}"
     finding = Finding("class_names", text, fix=f"Set num_classes to {len(names)}, or correct the names")
     return tuple(default_class_names(classes)), [finding]

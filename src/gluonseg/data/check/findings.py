@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gluonseg.text import escape_line, join_names
+from gluonseg.text import escape_line
 
 MAX_EXAMPLES = 10
 
@@ -34,18 +34,11 @@ class Finding:
         return self.describe()
 
 
-def build_finding(kind: str, text: str, examples: Iterable[str], fix: str = "") -> Finding | None:
-    """Return a finding with the first examples, or None when there is not a single one.
+def build_findings(kind: str, text: str, examples: Iterable[str], fix: str = "") -> list[Finding]:
+    """Return one finding that has the first examples, or none when there is no example.
 
-    ``{n}`` in ``text`` becomes their number.
+    ``{n}`` in ``text`` becomes the number of examples.
     """
     listed = list(examples)
-    if not listed:
-        return None
     text = text.replace("{n}", str(len(listed)))
-    return Finding(kind, text, tuple(listed[:MAX_EXAMPLES]), len(listed), fix)
-
-
-def join_labels(labels: Iterable[int], limit: int = 12) -> str:
-    """``0, 3, 6 and 2 more``."""
-    return join_names([str(label) for label in labels], limit)
+    return [Finding(kind, text, tuple(listed[:MAX_EXAMPLES]), len(listed), fix)] if listed else []

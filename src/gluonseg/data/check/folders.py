@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gluonseg.data.channel import OPTIONAL_CHANNELS
-from gluonseg.data.check.findings import Finding, build_finding
+from gluonseg.data.check.findings import Finding, build_findings
 from gluonseg.data.pairs import Matching, match_pairs
 from gluonseg.text import find_nearest
 
@@ -21,24 +21,22 @@ def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequen
 
 
 def _describe_empty(channel: str, skipped: Iterable[Path]) -> Finding:
-    jpegs = [path for path in skipped if path.suffix.lower() in (".jpg", ".jpeg")]
-    is_annotation = channel.endswith("_annotation")
-    fix = "Check the channel's S3 URI or folder"
-    if is_annotation and jpegs:
-        fix = "Masks must be PNG files (JPEG changes labels)"
-    what = "masks" if is_annotation else "images"
-    return Finding("empty_channel", f"the channel {channel} holds no {what}", fix=fix)
-
-
-def _fold(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold().strip()
+    if not channel.endswith("_annotation"):
+        return Finding("empty_channel", f"the channel {channel} holds no images", fix="Check its S3 URI or folder")
+    has_jpegs = any(path.suffix.lower() in (".jpg", ".jpeg") for path in skipped)
+    fix = "Masks must be PNG files (JPEG changes labels)" if has_jpegs else "Check its S3 URI or folder"
+    return Finding("empty_channel", f"the channel {channel} holds no masks", fix=fix)
 
 
 def _hint_names(images: Iterable[str], masks: Iterable[str]) -> str:
     """Names are matched exactly; say so when only case, spaces or the Unicode form differ."""
-    by_fold = {_fold(name): name for name in masks}
+
+    def fold(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold().strip()
+
+    by_fold = {fold(name): name for name in masks}
     for image in images:
-        mask = by_fold.get(_fold(image))
+        mask = by_fold.get(fold(image))
         if mask is not None:
             return f"Names must be equal, {image!r} and {mask!r} are not (upper case, spaces or Unicode form differ)"
     return "Every image x.jpg needs its mask x.png, and the other way round"
@@ -47,27 +45,20 @@ def _hint_names(images: Iterable[str], masks: Iterable[str]) -> str:
 def _check_matching(split: str, matching: Matching) -> list[Finding]:
     without_mask, without_image = matching.images_without_mask, matching.masks_without_image
     hint = _hint_names(without_mask, without_image)
-    candidates = (
-        build_finding(
-            "link_out",
-            "{n} entries are symbolic links that lead out of their channel, and are not followed",
-            (f"{path.parent.name}/{path.name}" for path in matching.links),
-            "Put the files themselves there; the channel's folder as a whole may be a link",
-        ),
-        build_finding(
+    return [
+        *build_findings(
             "ambiguous",
             f"{{n}} names stand for two files in {split} or {split}_annotation",
             matching.ambiguous,
             "Keep one file of each name (a.jpg and a.png, or a.jpg and a.JPG, are the same name)",
         ),
-        build_finding(
+        *build_findings(
             "image_without_mask", f"{{n}} images of {split} have no mask in {split}_annotation", without_mask, hint
         ),
-        build_finding(
+        *build_findings(
             "mask_without_image", f"{{n}} masks of {split}_annotation have no image in {split}", without_image, hint
         ),
-    )
-    return [finding for finding in candidates if finding is not None]
+    ]
 
 
 def _match(split: str, channels: Mapping[str, Path]) -> tuple[Matching, list[Finding]]:
@@ -76,7 +67,7 @@ def _match(split: str, channels: Mapping[str, Path]) -> tuple[Matching, list[Fin
         matching = match_pairs(channels[images], channels[labels])
     except OSError as error:
         return Matching(()), [Finding("unreadable_channel", f"the channel {split} cannot be listed: {error}")]
-    if matching.pairs or matching.ambiguous or matching.links:
+    if matching.pairs or matching.ambiguous:
         return matching, _check_matching(split, matching)
     empty = [
         _describe_empty(channel, (path for path in matching.skipped if path.parent == channels[channel]))
@@ -102,20 +93,19 @@ def check_folders(channels: Mapping[str, Path], splits: Sequence[str]) -> tuple[
 def find_skipped(matchings: Mapping[str, Matching]) -> list[Finding]:
     """Warn of entries in the channels that are neither images nor masks."""
     paths = [path for matching in matchings.values() for path in matching.skipped]
-    folders = [path for path in paths if path.is_dir()]
-    nested = [path for path in folders if path.name == f"{path.parent.name}_annotation"]
-    candidates = (
-        build_finding(
+    nested = [path for path in paths if path.name == f"{path.parent.name}_annotation" and path.is_dir()]
+    others = [path for path in paths if path not in nested]
+    return [
+        *build_findings(
             "nested_channel",
             "a channel holds the next channel's folder",
             [f"{path.parent.name}/{path.name}" for path in nested],
             "Its files are not read. This comes from an S3 address without a slash at its end; it does no harm",
         ),
-        build_finding(
+        *build_findings(
             "skipped",
             "{n} entries are not images and are skipped",
-            [f"{path.parent.name}/{path.name}" for path in paths if path not in nested],
-            "Folders inside a channel are not entered" if len(folders) > len(nested) else "",
+            [f"{path.parent.name}/{path.name}" for path in others],
+            "Folders inside a channel are not entered" if any(path.is_dir() for path in others) else "",
         ),
-    )
-    return [finding for finding in candidates if finding is not None]
+    ]

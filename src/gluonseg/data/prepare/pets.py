@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from gluonseg.data.channel import ChannelWriter, PrepareReport, Skipped, encode_jpeg, replacing_folder
+from gluonseg.data.channel import ChannelWriter, PrepareReport, encode_jpeg, replacing_folder
 from gluonseg.data.decode import decode_image, decode_label, read_bytes
 from gluonseg.data.prepare.pets_archive import find_archives, unpack_archives
 from gluonseg.errors import DataError, ImageError
-from gluonseg.labels import IGNORE, UNKNOWN
-from gluonseg.text import find_nearest
+from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, UInt8Array
 
-UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
 
@@ -33,9 +30,8 @@ PET, BACKGROUND, BORDER = 1, 2, 3
 JPEG_START = b"\xff\xd8\xff"
 
 
-@dataclass(frozen=True)
-class Record:
-    """One line of a list file. ``breed`` is 1..37, ``species`` 1 (cat) or 2 (dog)."""
+class Record(NamedTuple):
+    """One line of a list file. ``breed`` is 1..37 in the original, ``species`` 1 (cat) or 2 (dog)."""
 
     name: str
     breed: int
@@ -43,16 +39,12 @@ class Record:
 
 
 def _parse_record(line: str, where: str) -> Record:
-    words = line.split()
-    name = words[0]
-    if len(words) < 3 or not all(word.isdecimal() for word in words[1:3]):
-        raise DataError(f"{where}: expected 'NAME BREED SPECIES ...', got {line.strip()[:80]!r}")
-    if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-        raise DataError(f"{where}: {name[:80]!r} is not a file name")
-    record = Record(name, int(words[1]), int(words[2]))
-    if not 1 <= record.breed <= 253 or record.species not in (1, 2):
-        raise DataError(f"{where}: breed must be 1 to 37 and species 1 or 2, got {record.breed} and {record.species}")
-    return record
+    with suppress(ValueError, IndexError):
+        name, breed, species = line.split()[:3]
+        if 1 <= int(breed) < MAX_CLASSES and int(species) in (1, 2):
+            return Record(name, int(breed), int(species))
+    valid = "'NAME BREED SPECIES ...' with breed 1 to 37 and species 1 or 2"
+    raise DataError(f"{where}: expected {valid}, got {line.strip()[:80]!r}")
 
 
 def read_records(path: Path) -> dict[str, Record]:
@@ -60,17 +52,17 @@ def read_records(path: Path) -> dict[str, Record]:
     if not path.is_file():
         raise DataError(f"{path} is missing; SOURCE must hold images/ and annotations/ of the Oxford-IIIT Pet dataset")
     lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
-    records: dict[str, Record] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.startswith("#"):
-            record = _parse_record(line, f"{path} line {number}")
-            records.setdefault(record.name, record)
+    records = [
+        _parse_record(line, f"{path} line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.startswith("#")
+    ]
     if not records:
         raise DataError(f"{path} lists no photo")
-    return records
+    return {record.name: record for record in records}
 
 
-def split_records(records: Sequence[Record], seed: int, validation_share: float) -> dict[str, str]:
+def split_records(records: Iterable[Record], seed: int, validation_share: float) -> dict[str, str]:
     """Return name -> ``train`` or ``validation``: ``validation_share`` of every breed, chosen by ``seed``.
 
     The order is that of a hash of the name, so it depends on nothing but names and seed.
@@ -79,35 +71,28 @@ def split_records(records: Sequence[Record], seed: int, validation_share: float)
     def key(record: Record) -> tuple[int, bytes]:
         return record.breed, hashlib.sha256(f"{seed}/{record.name}".encode()).digest()
 
-    quota = np.floor(np.arange(len(records) + 1) * validation_share + 0.5)
+    ordered = sorted(records, key=key)
+    quota = np.floor(np.arange(len(ordered) + 1) * validation_share + 0.5)
     return {
         record.name: "validation" if quota[index + 1] > quota[index] else "train"
-        for index, record in enumerate(sorted(records, key=key))
+        for index, record in enumerate(ordered)
     }
 
 
-def _plan_random(annotations: Path, seed: int, validation_share: float) -> tuple[dict[str, Record], dict[str, str]]:
-    if not 0 < validation_share < 1:
-        raise DataError(f"validation_share must be between 0 and 1, got {validation_share}")
-    records = read_records(annotations / "list.txt")
-    return records, split_records(list(records.values()), seed, validation_share)
-
-
-def _plan_official(annotations: Path) -> tuple[dict[str, Record], dict[str, str]]:
+def _read_official_split(annotations: Path) -> tuple[dict[str, Record], dict[str, str]]:
     train, validation = read_records(annotations / "trainval.txt"), read_records(annotations / "test.txt")
     both = sorted(train.keys() & validation.keys())
     if both:
         raise DataError(f"{annotations}: {both[0]} is in trainval.txt and in test.txt ({len(both)} such names)")
-    splits = dict.fromkeys(train, "train") | dict.fromkeys(validation, "validation")
-    return train | validation, splits
+    return train | validation, dict.fromkeys(train, "train") | dict.fromkeys(validation, "validation")
 
 
 class ClassScheme:
     """How trimap labels become class ids for one choice of ``classes``."""
 
-    def __init__(self, classes: str, records: Mapping[str, Record]) -> None:
+    def __init__(self, classes: str, records: Iterable[Record]) -> None:
         self.classes = classes
-        breeds = {record.breed: record.name.rpartition("_")[0] or record.name for record in records.values()}
+        breeds = {record.breed: record.name.rpartition("_")[0] or record.name for record in records}
         # Numbered without gaps: a part of the dataset has only the classes of its own breeds.
         self.breed_ids = {breed: index for index, breed in enumerate(sorted(breeds), start=1)}
         self.names: tuple[str, ...] = {
@@ -134,28 +119,18 @@ class ClassScheme:
 
 def _read_pair(source: Path, record: Record, scheme: ClassScheme) -> tuple[bytes, UInt8Array, bool]:
     """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
-    photo = source / "images" / f"{record.name}.jpg"
-    trimap = source / "annotations" / "trimaps" / f"{record.name}.png"
-    for path, what in ((photo, "photo"), (trimap, "trimap")):
-        if not path.is_file():
-            raise ImageError(f"its {what} is missing")
-    data = read_bytes(photo)
+    data = read_bytes(source / "images" / f"{record.name}.jpg", "its photo")
+    trimap = read_bytes(source / "annotations" / "trimaps" / f"{record.name}.png", "its trimap")
     image_hwc = decode_image(data, "its photo")
-    trimap_hw = decode_label(read_bytes(trimap), "its trimap")
+    trimap_hw = decode_label(trimap, "its trimap")
     if image_hwc.shape[:2] != trimap_hw.shape:
         raise ImageError("its photo and its trimap differ in size")
     is_jpeg = data.startswith(JPEG_START)
     return data if is_jpeg else encode_jpeg(image_hwc), scheme.compute_mask(trimap_hw, record), not is_jpeg
 
 
-def _find_unlisted(source: Path, records: Mapping[str, Record]) -> list[Skipped]:
-    photos = (path for path in (source / "images").glob("*.jpg") if not path.name.startswith("."))
-    names = sorted(path.stem for path in photos if path.stem not in records)
-    return [Skipped(name, "the photo is in no list") for name in names]
-
-
 @contextmanager
-def _layout_folder(source: Path, out: Path) -> Iterator[Path]:
+def _open_layout(source: Path, out: Path) -> Iterator[Path]:
     """Yield the folder that holds images/ and annotations/, unpacked beside ``out`` when SOURCE has the archives."""
     if (source / "annotations").is_dir() and (source / "images").is_dir():
         yield source
@@ -167,35 +142,29 @@ def _layout_folder(source: Path, out: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _check_choice(name: str, value: str, valid: Sequence[str]) -> None:
-    if value not in valid:
-        nearest = find_nearest(value, valid)
-        hint = f"; did you mean {nearest}?" if nearest else ""
-        raise DataError(f"{name} must be one of {', '.join(valid)}, got {value!r}{hint}")
-
-
 def _write_pairs(
-    source: Path,
+    layout: Path,
     writer: ChannelWriter,
     scheme: ClassScheme,
     records: Mapping[str, Record],
     splits: Mapping[str, str],
     progress: Progress | None,
-) -> tuple[list[str], list[Skipped]]:
+) -> tuple[list[str], dict[str, str]]:
+    """Write every usable pair; return the names of converted photos, and name -> reason of what was left out."""
     converted: list[str] = []
-    skipped: list[Skipped] = []
+    skipped: dict[str, str] = {}
     for done, name in enumerate(sorted(splits), start=1):
         try:
-            jpeg, mask_hw, is_converted = _read_pair(source, records[name], scheme)
+            jpeg, mask_hw, is_converted = _read_pair(layout, records[name], scheme)
         except ImageError as error:
-            skipped.append(Skipped(name, str(error)))
+            skipped[name] = str(error)
         else:
             writer.add(splits[name], name, jpeg, mask_hw)
-            if is_converted:
-                converted.append(name)
+            converted += [name] if is_converted else []
         if progress is not None:
             progress(done, len(splits))
-    return converted, skipped
+    photos = sorted(path.stem for path in (layout / "images").glob("*.jpg") if not path.name.startswith("."))
+    return converted, skipped | {name: "the photo is in no list" for name in photos if name not in records}
 
 
 def prepare_oxford_pets(
@@ -217,39 +186,41 @@ def prepare_oxford_pets(
         classes: ``trimap`` (pet, background, border), ``pet`` (background, pet), ``species`` (background,
             cat, dog) or ``breed`` (background and every breed that is listed); all but the first ignore the border.
         split: ``random`` (by ``seed``, the same share of every breed) or ``official`` (trainval.txt, test.txt).
+        seed: chooses the pairs of a random split.
         validation_share: share of the pairs that a random split keeps for validation.
+        progress: called with (photos done, photos in all).
 
     Raises:
         DataError: a choice, the source or ``out`` cannot be used. Single bad files do not stop it: they are
             left out and named in the report.
     """
-    _check_choice("classes", classes, CLASSES)
-    _check_choice("split", split, SPLIT_METHODS)
+    if classes not in CLASSES or split not in SPLIT_METHODS:
+        raise DataError(
+            f"classes must be one of {', '.join(CLASSES)}, and split one of {', '.join(SPLIT_METHODS)}; "
+            f"got {classes!r} and {split!r}"
+        )
+    if not 0 < validation_share < 1:
+        raise DataError(f"validation_share must be between 0 and 1, got {validation_share}")
     if source.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{out} holds the source {source}; name another folder to write to")
-    with replacing_folder(out) as folder, _layout_folder(source, out.resolve()) as layout:
-        annotations = layout / "annotations"
-        if split == "random":
-            records, splits = _plan_random(annotations, seed, validation_share)
+    with replacing_folder(out) as folder, _open_layout(source, out.resolve()) as layout:
+        if split == "official":
+            records, splits = _read_official_split(layout / "annotations")
         else:
-            records, splits = _plan_official(annotations)
-        scheme = ClassScheme(classes, records)
+            records = read_records(layout / "annotations" / "list.txt")
+            splits = split_records(records.values(), seed, validation_share)
+        scheme = ClassScheme(classes, records.values())
         writer = ChannelWriter(folder, scheme.names)
         converted, skipped = _write_pairs(layout, writer, scheme, records, splits, progress)
-        skipped += _find_unlisted(layout, records)
-        _check_not_empty(writer.counts, skipped)
+        empty = [part for part, count in writer.counts.items() if count == 0]
+        if empty:
+            examples = "".join(f"; {name}: {reason}" for name, reason in list(skipped.items())[:1])
+            raise DataError(f"no usable pair is left for {' and '.join(empty)} ({len(skipped)} left out{examples})")
     return PrepareReport(
         out=out,
         class_names=scheme.names,
         num_train=writer.counts["train"],
         num_validation=writer.counts["validation"],
         converted=tuple(converted),
-        skipped=tuple(skipped),
+        skipped=skipped,
     )
-
-
-def _check_not_empty(counts: Mapping[str, int], skipped: Sequence[Skipped]) -> None:
-    empty = [split for split, count in counts.items() if count == 0]
-    if empty:
-        example = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
-        raise DataError(f"no usable pair is left for {' and '.join(empty)} ({len(skipped)} left out{example})")

@@ -1,16 +1,10 @@
-"""The two archives of the Oxford-IIIT Pet dataset: fetching and unpacking them.
-
-An archive comes from outside, so nothing in it chooses where it is written: members are read one by one, and only
-regular files of the known layout are kept, under their bare name.
-"""
+"""The two archives of the Oxford-IIIT Pet dataset: fetching and unpacking them."""
 
 from __future__ import annotations
 
 import gzip
-import re
 import shutil
 import tarfile
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Sequence
@@ -21,10 +15,6 @@ from gluonseg.errors import DataError
 ADDRESS = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = ("images.tar.gz", "annotations.tar.gz")
 TIMEOUT_S = 30.0
-
-_MEMBER = re.compile(
-    r"(?:\./)?(?P<folder>images|annotations|annotations/trimaps)/(?P<file>[\w+-][\w.+ -]*\.(?:jpg|png|txt))"
-)
 
 
 def find_archives(source: Path) -> tuple[Path, ...]:
@@ -38,29 +28,18 @@ def find_archives(source: Path) -> tuple[Path, ...]:
     )
 
 
-def _unpack_archive(path: Path, out: Path) -> None:
-    # By way of gzip: tarfile's own gzip reader takes a cut-off archive for one that ends there.
-    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            match = _MEMBER.fullmatch(member.name)
-            content = archive.extractfile(member) if match and member.isreg() else None
-            if match and content:
-                folder = out / match["folder"]
-                folder.mkdir(parents=True, exist_ok=True)
-                with content, (folder / match["file"]).open("wb") as target:
-                    shutil.copyfileobj(content, target)
-
-
 def unpack_archives(archives: Sequence[Path], out: Path) -> None:
-    """Unpack the files of the known layout from ``archives`` into ``out``; everything else is passed over.
+    """Unpack ``archives`` into ``out``; no member can write outside of it.
 
     Raises:
-        DataError: an archive is damaged, truncated, or no gzip-compressed tar.
+        DataError: an archive is damaged, truncated, no gzip-compressed tar, or has members that lead out of ``out``.
     """
     for path in archives:
         try:
-            _unpack_archive(path, out)
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError, LookupError) as error:
+            # tarfile's own gzip reader takes an archive that was cut off for one that ends there; gzip does not.
+            with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+                archive.extractall(out, filter="data")
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{path} is damaged or not a .tar.gz file ({error}); download it again") from None
         except OSError as error:
             raise DataError(f"{path} cannot be unpacked: {error}") from error
@@ -73,26 +52,18 @@ def download_oxford_pets(out: Path) -> Path:
         DataError: the dataset's site cannot be reached, or the disk cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name in ARCHIVES:
-        target = out / name
-        if not target.is_file():
-            _download(ADDRESS + name, target)
+    for target in (out / name for name in ARCHIVES if not (out / name).is_file()):
+        part = target.with_name(f"{target.name}.part")
+        try:
+            with urllib.request.urlopen(ADDRESS + target.name, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+                if file.tell() != int(answer.headers.get("Content-Length", file.tell())):
+                    raise OSError(f"the connection ended after {file.tell()} bytes")
+            part.replace(target)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise DataError(
+                f"{ADDRESS}{target.name} cannot be downloaded ({getattr(error, 'reason', error)}); download "
+                f"{' and '.join(ARCHIVES)} on a machine that can, put them into {out}, and give that folder as SOURCE"
+            ) from None
     return out
-
-
-def _download(url: str, target: Path) -> None:
-    part = target.with_name(target.name + ".part")
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-            expected = answer.headers.get("Content-Length")
-            if expected is not None and file.tell() != int(expected):
-                raise OSError(f"the connection ended after {file.tell()} of {expected} bytes")
-        part.replace(target)
-    except (OSError, urllib.error.URLError) as error:
-        part.unlink(missing_ok=True)
-        reason = getattr(error, "reason", None) or error
-        raise DataError(
-            f"{url} cannot be downloaded ({reason}); download {' and '.join(ARCHIVES)} on a machine that can, "
-            f"put them into {target.parent}, and give that folder as SOURCE"
-        ) from None

@@ -10,14 +10,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from gluonseg.data.channel import PrepareReport, encode_jpeg
 from gluonseg.data.prepare.pets import BACKGROUND, BORDER, PET, Progress, prepare_oxford_pets
 from gluonseg.errors import DataError
-
-UInt8Array = npt.NDArray[np.uint8]
+from gluonseg.labels import UInt8Array
 
 SHAPES = ("disc", "box", "triangle")
 MIN_SIZE, MAX_SIZE = 24, 2048
@@ -36,28 +34,25 @@ def _draw_texture(rng: np.random.Generator, height: int, width: int) -> Image.Im
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int, int], fill: int) -> None:
-    left, top, right, bottom = box
-    if shape == "disc":
-        draw.ellipse(box, fill=fill)
-    elif shape == "box":
-        draw.rectangle(box, fill=fill)
-    else:
-        draw.polygon([(left, bottom), (right, bottom), ((left + right) // 2, top)], fill=fill)
-
-
-def _random_box(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-    short = min(height, width)
+def _draw_shape(rng: np.random.Generator, shape: str, shape_mask: Image.Image) -> None:
+    """Draw one shape of random size, at a random place, in white."""
+    short = min(shape_mask.size)
     shape_w, shape_h = (int(n) for n in rng.integers(short // 3, short * 2 // 3 + 1, size=2))
-    left, top = int(rng.integers(0, width - shape_w)), int(rng.integers(0, height - shape_h))
-    return left, top, left + shape_w, top + shape_h
+    left, top = int(rng.integers(0, shape_mask.width - shape_w)), int(rng.integers(0, shape_mask.height - shape_h))
+    right, bottom = left + shape_w, top + shape_h
+    draw = ImageDraw.Draw(shape_mask)
+    if shape == "disc":
+        draw.ellipse((left, top, right, bottom), fill=255)
+    elif shape == "box":
+        draw.rectangle((left, top, right, bottom), fill=255)
+    else:
+        draw.polygon([(left, bottom), (right, bottom), ((left + right) // 2, top)], fill=255)
 
 
 def _compute_trimap(shape_mask: Image.Image) -> UInt8Array:
     grown = np.asarray(shape_mask.filter(ImageFilter.MaxFilter(_BORDER_FILTER)))
     shrunk = np.asarray(shape_mask.filter(ImageFilter.MinFilter(_BORDER_FILTER)))
-    trimap = np.where(shrunk > 0, PET, np.where(grown > 0, BORDER, BACKGROUND))
-    return trimap.astype(np.uint8)
+    return np.where(shrunk > 0, PET, np.where(grown > 0, BORDER, BACKGROUND)).astype(np.uint8)
 
 
 def draw_example(rng: np.random.Generator, shape: str, size: int) -> tuple[UInt8Array, UInt8Array]:
@@ -66,7 +61,7 @@ def draw_example(rng: np.random.Generator, shape: str, size: int) -> tuple[UInt8
     photo = _draw_texture(rng, height, width)
     shape_mask = Image.new("L", (width, height))
     for _ in range(int(rng.integers(1, 3))):
-        _draw_shape(ImageDraw.Draw(shape_mask), shape, _random_box(rng, height, width), 255)
+        _draw_shape(rng, shape, shape_mask)
     spread = rng.integers(-_COLOUR_SPREAD, _COLOUR_SPREAD + 1, size=3)
     red, green, blue = (int(value) for value in np.asarray(_BASE_COLOURS[shape]) + spread)
     photo.paste((red, green, blue), mask=shape_mask)
@@ -87,11 +82,11 @@ def draw_oxford_layout(out: Path, *, count: int = 96, size: int = 96, seed: int 
     Raises:
         DataError: count or size is out of range, or ``out`` is not empty.
     """
-    if seed < 0:
-        raise DataError(f"seed must be 0 or more, got {seed}")
-    if not len(SHAPES) * 2 <= count <= MAX_COUNT or not MIN_SIZE <= size <= MAX_SIZE:
+    least = 2 * len(SHAPES)
+    if seed < 0 or not least <= count <= MAX_COUNT or not MIN_SIZE <= size <= MAX_SIZE:
         raise DataError(
-            f"count must be {len(SHAPES) * 2} to {MAX_COUNT} and size {MIN_SIZE} to {MAX_SIZE}, got {count} and {size}"
+            f"count must be {least} to {MAX_COUNT}, size {MIN_SIZE} to {MAX_SIZE}, and seed 0 or more; "
+            f"got {count}, {size} and {seed}"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not an empty folder")
@@ -106,15 +101,11 @@ def draw_oxford_layout(out: Path, *, count: int = 96, size: int = 96, seed: int 
         (images / f"{name}.jpg").write_bytes(encode_jpeg(photo))
         Image.fromarray(trimap).save(trimaps / f"{name}.png")
         lines.append(f"{name} {kind + 1} {1 if kind == 0 else 2} {max(kind, 1)}\n")
-    _write_lists(out / "annotations", lines)
-    return out
-
-
-def _write_lists(annotations: Path, lines: list[str]) -> None:
-    """As in the original: list.txt has all, trainval.txt and test.txt one half each."""
+    # As in the original: list.txt has all, trainval.txt and test.txt one half each.
     half = len(lines) // 2
     for file, part in (("list.txt", lines), ("trainval.txt", lines[:half]), ("test.txt", lines[half:])):
-        (annotations / file).write_text("".join(part), encoding="utf-8")
+        (out / "annotations" / file).write_text("".join(part), encoding="utf-8")
+    return out
 
 
 def prepare_synthetic(

@@ -1,4 +1,4 @@
-"""Reading a model.tar.gz: it comes from outside, so nothing in it chooses what is written where."""
+"""Reading a model.tar.gz, which may come from anywhere: only wanted files are written, and sizes have limits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import IO, cast
 
 from gluonseg.errors import ModelError, StorageError
 from gluonseg.files import describe_refusal, open_regular
 from gluonseg.text import shorten
 
-MAX_MEMBER_BYTES = 2 << 30
 MAX_TOTAL_BYTES = 4 << 30
-"""Of all members together, those that are passed over included, as each has to be decompressed."""
+"""Limit of all members together. Unwanted members count, because they have to be decompressed, too."""
 _MAX_READ = 1 << 16
-"""Bytes that are read at a time; more than a header, or the zeros behind the last member, ever has."""
+"""Bytes that are read at a time. No header is longer, nor are the zeros behind the last member."""
 _MAX_SHOWN = 80
 
 
@@ -30,29 +30,14 @@ class _Unzipped(gzip.GzipFile):
         return super().read(size)
 
 
-def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
-    """Raise ModelError for a member that no archive of a model has."""
-    shown = shorten(ascii(member.name), _MAX_SHOWN)
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ModelError(f"{archive} holds {shown}, which leads out of it")
-    if member.issparse() or not (member.isreg() or member.isdir()):
-        raise ModelError(f"{shown} in {archive} is not a regular file; links are not followed")
-    if not 0 <= member.size <= MAX_MEMBER_BYTES:
-        raise ModelError(f"{shown} in {archive} has {member.size} bytes, the limit is {MAX_MEMBER_BYTES}")
-
-
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    source = tar.extractfile(member)
-    if source is None:
-        raise tarfile.ReadError(f"{path.name} is not a regular file")
+def _write(source: IO[bytes], path: Path, size: int) -> None:
     try:
-        with source, path.open("xb") as target:
+        with source, path.open("wb") as target:
             shutil.copyfileobj(source, target, _MAX_READ)
     except gzip.BadGzipFile:
         raise
     except OSError as error:
-        raise StorageError(describe_refusal(path, error, member.size)) from None
+        raise StorageError(describe_refusal(path, error, size)) from None
 
 
 def _copy(unzipped: _Unzipped, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
@@ -60,15 +45,15 @@ def _copy(unzipped: _Unzipped, archive: Path, wanted: Collection[str], folder: P
     total = 0
     with tarfile.open(fileobj=unzipped, mode="r:") as tar:
         for member in tar:
-            _check_member(member, archive)
+            shown = shorten(ascii(member.name), _MAX_SHOWN)
             total += member.size
-            if total > MAX_TOTAL_BYTES:
-                raise ModelError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES} bytes; that is no model archive")
+            if member.size < 0 or total > MAX_TOTAL_BYTES:
+                raise ModelError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES} bytes at {shown}; no model does")
             name = member.name.removeprefix("./")
             if name in wanted:
-                if name in names:
-                    raise ModelError(f"{archive} holds {name} twice; which one is meant, it does not tell")
-                _write(tar, member, folder / name)
+                if not member.isreg() or member.issparse():
+                    raise ModelError(f"{shown} in {archive} is not a regular file; links are not followed")
+                _write(cast(IO[bytes], tar.extractfile(member)), folder / name, member.size)
             names.append(name)
     # tarfile takes a missing or damaged header for the end, where there are two blocks of zeros. To read to the end of
     # the file also compares the checksum.
@@ -84,12 +69,12 @@ def copy_members(archive: Path, wanted: Collection[str], folder: Path) -> list[s
     ``wanted`` are bare file names; those in the archive may have ``./`` in front. Returns the names of all members.
 
     Raises:
-        ModelError: it is no gzip-compressed tar, is damaged, larger than the limits, or holds what no archive of a
-            model does: links, devices, names that lead out, a file twice.
+        ModelError: it is no gzip-compressed tar, is damaged, is larger than the limit, or a wanted member is a link or
+            device.
         StorageError: there is no room in ``folder``.
     """
     try:
-        with open_regular(archive, follow=False) as stream, _Unzipped(fileobj=stream) as unzipped:
+        with open_regular(archive) as stream, _Unzipped(fileobj=stream) as unzipped:
             return _copy(unzipped, archive, wanted, folder)
     # ValueError, LookupError and RecursionError: tarfile on the header of a sparse file, or on many headers in a row.
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, LookupError, RecursionError) as error:

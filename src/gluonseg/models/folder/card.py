@@ -1,14 +1,13 @@
 """The model card: what travels beside the weights, so that a model can be used without its job.
 
-Written as ``model_card.json`` into the model folder. An archive of the built-in algorithm has none; then
-:func:`build_card` makes one from what ``hyperparams.json`` and the tensors tell.
+Written as ``model_card.json`` into the model folder. An archive of the built-in algorithm has no card; then
+:mod:`gluonseg.models.folder.artifact` builds one from ``hyperparams.json`` and the parameters.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ CARD_FILE = "model_card.json"
 FORMAT_VERSION = 1
 _MAX_BYTES = 4 << 20
 MAX_SIDE = 1 << 20
-"""No picture has a longer side, in pixels."""
+"""Limit of base_size, crop_size and prediction_size, in pixels."""
 MAX_SCALES, SMALLEST_SCALE, LARGEST_SCALE = 10, 0.1, 4.0
-"""Limits of prediction_scales: every scale is a pass through the network, and costs by its square."""
+"""Limits of prediction_scales: each scale is a pass through the network, whose cost grows with the scale's square."""
+_REAL = (int, float)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -34,14 +34,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ModelCard:
     """Architecture, classes, preprocessing, and where the model comes from.
 
-    ``output_stride`` and ``align_corners`` are those of :class:`gluonseg.models.registry.Network`; what they say of a
-    model is here, so that it is served without the network's declaration.
+    ``output_stride`` and ``align_corners`` are explained at :class:`gluonseg.models.registry.Network`. The card has
+    them, so that a model can be served where its network is not installed.
     ``colours`` are RGB 0..255 by class id; ``mean`` and ``std`` are of RGB scaled to 0..1;
     ``prediction_size`` is the long side in pixels that photos are resized to before the network, 0 for
     none. ``prediction_scales`` and ``prediction_flip`` are the views whose probabilities are averaged, see
     :mod:`gluonseg.predict.view`.
 
-    ``metrics``, ``data``, ``versions`` and ``hyperparameters`` are for people, nothing depends on them.
+    ``metrics``, ``data``, ``versions`` and ``hyperparameters`` are for people; no program depends on them.
     """
 
     algorithm: str
@@ -87,72 +87,65 @@ def parse_card(text: str, source: str) -> ModelCard:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{source} is not JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        found = content.get("format_version") if isinstance(content, dict) else None
-        shown = shorten(ascii(found), 80)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        shown = shorten(ascii(version), 80)
         raise ModelError(f"{source} has format_version {shown}, this gluonseg reads {FORMAT_VERSION}")
     known = {field.name for field in dataclasses.fields(ModelCard)}
     try:
         card = ModelCard(**{name: _freeze(value) for name, value in content.items() if name in known})
-        _check_card(card, source)
     except TypeError as error:
         raise ModelError(f"{source} is incomplete: {error}") from None
-    except (RecursionError, OverflowError):
-        raise ModelError(f"{source} is damaged: it is nested too deeply, or has numbers that are too large") from None
+    _check_card(card, source)
     return card
 
 
 def _freeze(value: Any) -> Any:
-    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+    """A list, perhaps of lists, as a tuple of tuples."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIDE
+def _is_number(value: Any, low: float, high: float, kind: Any = int) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_triple(value: Any) -> bool:
-    """Three finite numbers, one a colour channel."""
-    return (
-        isinstance(value, tuple)
-        and len(value) == 3
-        and all(isinstance(item, (int, float)) and math.isfinite(item) for item in value)
-    )
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
-def _is_scale(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and SMALLEST_SCALE <= value <= LARGEST_SCALE
-
-
-def _is_colour(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(_is_size(item) and item <= 255 for item in value)
+def _is_triple(value: Any, low: float, high: float, kind: Any = int) -> bool:
+    """Three numbers, one a colour channel."""
+    return isinstance(value, tuple) and len(value) == 3 and all(_is_number(item, low, high, kind) for item in value)
 
 
 def _check_card(card: ModelCard, source: str) -> None:
     # Whether algorithm and backbone are those of the parameters is seen when the network is built.
-    checks = {name: isinstance(getattr(card, name), str) for name in ("algorithm", "backbone")}
-    checks |= {name: _is_size(getattr(card, name)) for name in ("base_size", "crop_size", "prediction_size")}
-    checks |= {
-        name: isinstance(getattr(card, name), Mapping) for name in ("metrics", "data", "versions", "hyperparameters")
-    }
-    checks |= {
-        "num_classes": _is_size(card.num_classes) and 2 <= card.num_classes <= MAX_CLASSES,
+    classes, names, colours, scales = card.num_classes, card.class_names, card.colours, card.prediction_scales
+    checks = {
+        "algorithm": _is_name(card.algorithm),
+        "backbone": _is_name(card.backbone),
+        "num_classes": _is_number(classes, 2, MAX_CLASSES),
+        "class_names": isinstance(names, tuple) and len(names) == classes and all(map(_is_name, names)),
+        "colours": isinstance(colours, tuple)
+        and len(colours) == classes
+        and all(_is_triple(colour, 0, 255) for colour in colours),
         "aux": isinstance(card.aux, bool),
         "output_stride": card.output_stride in STRIDES,
         "align_corners": isinstance(card.align_corners, bool),
+        "base_size": _is_number(card.base_size, 0, MAX_SIDE),
+        "crop_size": _is_number(card.crop_size, 0, MAX_SIDE),
+        "prediction_size": _is_number(card.prediction_size, 0, MAX_SIDE),
+        "prediction_scales": isinstance(scales, tuple)
+        and len(scales) <= MAX_SCALES
+        and all(_is_number(scale, SMALLEST_SCALE, LARGEST_SCALE, _REAL) for scale in scales),
         "prediction_flip": isinstance(card.prediction_flip, bool),
-        "prediction_scales": isinstance(card.prediction_scales, tuple)
-        and len(card.prediction_scales) <= MAX_SCALES
-        and all(_is_scale(scale) for scale in card.prediction_scales),
-        "class_names": isinstance(card.class_names, tuple)
-        and len(card.class_names) == card.num_classes
-        and all(isinstance(name, str) and name.isprintable() for name in card.class_names),
-        "colours": isinstance(card.colours, tuple)
-        and len(card.colours) == card.num_classes
-        and all(_is_colour(colour) for colour in card.colours),
-        "mean": _is_triple(card.mean),
-        "std": _is_triple(card.std) and all(item > 0 for item in card.std),
+        "mean": _is_triple(card.mean, -1000, 1000, _REAL),
+        "std": _is_triple(card.std, 0, 1000, _REAL) and all(card.std),
     }
+    for name in ("metrics", "data", "versions", "hyperparameters"):
+        checks[name] = isinstance(getattr(card, name), Mapping)
     wrong = [name for name, is_right in checks.items() if not is_right]
     if wrong:
         raise ModelError(f"{source}: the field {wrong[0]} cannot be used")
@@ -161,7 +154,7 @@ def _check_card(card: ModelCard, source: str) -> None:
 def read_card(path: Path) -> ModelCard:
     """Read a card file; raises ModelError when it cannot be used."""
     try:
-        text = read_regular(path, _MAX_BYTES, follow=False).decode()
+        text = read_regular(path, _MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse_card(text, path.name)

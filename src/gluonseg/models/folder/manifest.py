@@ -1,7 +1,7 @@
 """The files of a model, and ``model_manifest.json``: the sha256 of each, by which damage is found before it is parsed.
 
-A model may be without one, as those of the built-in algorithm are; then there is nothing to compare with. A file that
-the manifest lists and that is not there is no damage either: who needs one precision only may leave the other out.
+A model of the built-in algorithm has no manifest; then nothing is compared. A listed file may be missing: a person who
+needs one precision only can leave the other ONNX file out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from gluonseg.errors import ModelError
 from gluonseg.files import hash_file, parse_json_object, read_regular, write_text
@@ -29,33 +28,24 @@ ONNX_FILE = "model.onnx"
 ONNX_FILES: Mapping[str, str] = MappingProxyType({FLOAT32: ONNX_FILE, INT8: "model_int8.onnx"})
 """File name by precision."""
 MODEL_FILES = (BEST_FILE, LAST_FILE, HYPERPARAMETERS_FILE, CARD_FILE, SYMBOL_FILE, *ONNX_FILES.values())
-"""All that is read of a model, the manifest itself left out."""
+"""All files that are read of a model, but for the manifest itself."""
 FORMAT_VERSION = 1
 _MAX_BYTES = 1 << 16
-_HEX = frozenset("0123456789abcdef")
 _THREADS = 2
-_MAX_SHOWN = 80
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and _HEX.issuperset(value)
 
 
 def parse_manifest(data: bytes, source: str) -> dict[str, str]:
-    """sha256 (hex) by file name; ModelError names ``source`` when it is not that, or a name not of MODEL_FILES."""
+    """sha256 (hex) by file name; ModelError names ``source`` when it is not a manifest."""
     try:
         content = parse_json_object(data)
     except ValueError as error:
         raise ModelError(f"{source} is damaged: {error}; fetch the model again") from None
     if content.get("format_version") != FORMAT_VERSION:
-        found = shorten(ascii(content.get("format_version")), _MAX_SHOWN)
+        found = shorten(ascii(content.get("format_version")), 80)
         raise ModelError(f"{source} has format_version {found}, this gluonseg reads {FORMAT_VERSION}")
     digests = content.get("sha256")
-    if not isinstance(digests, dict) or not all(map(_is_digest, digests.values())) or len(content) != 2:
+    if not isinstance(digests, dict):
         raise ModelError(f"{source} is damaged: it is no list of sha256 by file name; fetch the model again")
-    unknown = sorted(digests.keys() - set(MODEL_FILES))
-    if unknown:
-        raise ModelError(f"{source} lists {shorten(ascii(unknown[0]), _MAX_SHOWN)}, which is no file of a model")
     return digests
 
 
@@ -63,56 +53,38 @@ def read_manifest(folder: Path) -> dict[str, str]:
     """The manifest of a model folder, see :func:`parse_manifest`; empty when there is none."""
     path = folder / MANIFEST_FILE
     try:
-        data = read_regular(path, _MAX_BYTES, follow=False)
+        return parse_manifest(read_regular(path, _MAX_BYTES), str(path))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
-    return parse_manifest(data, str(path))
 
 
 def find_digest(path: Path) -> str:
-    """sha256 (hex) of a file of a model folder: what the manifest says, with which it was compared, or computed now."""
+    """sha256 (hex) of a file of a model folder: from the manifest, which was compared, or computed now."""
     return read_manifest(path.parent).get(path.name) or hash_file(path)
-
-
-def _hash(path: Path) -> str | None:
-    """None when there is no such file."""
-    try:
-        return hash_file(path, follow=False)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def check_files(folder: Path, names: Iterable[str] = MODEL_FILES) -> Mapping[str, str]:
     """Compare the files ``names`` of a model folder with its manifest.
 
-    Returns sha256 (hex) by name of those that are there and listed. All known files may be no links.
-
-    Raises:
-        ModelError: a file is another one than when the manifest was written, or a link.
+    Returns sha256 (hex) by name of the files that are there and listed. Raises ModelError when a file is not the one
+    that the manifest was written for.
     """
-    for name in (MANIFEST_FILE, *MODEL_FILES):
-        if (folder / name).is_symlink():
-            raise ModelError(f"{folder / name} is a symbolic link, which is not followed; put the file itself there")
     manifest = read_manifest(folder)
-    if BEST_FILE in manifest and not (folder / BEST_FILE).exists() and (folder / LAST_FILE).exists():
-        raise ModelError(
-            f"{folder / BEST_FILE} is missing, which {MANIFEST_FILE} lists; fetch the model again, or remove "
-            f"{MANIFEST_FILE} if {LAST_FILE} shall be used"
-        )
-    listed = {name: manifest[name] for name in names if name in manifest}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = dict(zip(listed, pool.map(_hash, (folder / name for name in listed)), strict=True))
+    listed = [name for name in names if name in manifest and (folder / name).exists()]
+    try:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = dict(zip(listed, pool.map(hash_file, (folder / name for name in listed)), strict=True))
+    except OSError as error:
+        raise ModelError(f"{error.filename} cannot be read: {error.strerror}") from None
     for name, digest in found.items():
-        if digest not in (None, listed[name]):
+        if digest != manifest[name]:
             raise ModelError(
                 f"{folder / name} is damaged or was changed: its sha256 is {digest}, {MANIFEST_FILE} says "
-                f"{listed[name]}; fetch the model again, or remove {MANIFEST_FILE} if the change was meant"
+                f"{manifest[name]}; fetch the model again, or remove {MANIFEST_FILE} if the change was meant"
             )
-    return {name: digest for name, digest in found.items() if digest is not None}
+    return found
 
 
 def _write(folder: Path, digests: Mapping[str, str]) -> None:
@@ -124,8 +96,8 @@ def _write(folder: Path, digests: Mapping[str, str]) -> None:
 def listing_files(folder: Path, *names: str) -> Iterator[None]:
     """List the files ``names``, which the block writes to ``folder``, in its manifest.
 
-    Before the block they are taken off it: whoever ends the process in between leaves files that are not listed, and
-    none that differs from what is said of it. When the block raises they stay off.
+    Before the block they are removed from the manifest. A process that ends inside the block leaves files that are not
+    listed, and no file that differs from its digest. When the block raises, they stay removed.
     """
     try:
         listed = read_manifest(folder)

@@ -1,19 +1,20 @@
-"""The answer to "which model is best", in words, and what must be known beside it."""
+"""Which model is best, in words, and what must be known beside it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-from gluonseg.report.summary import Comparison, Figure, ModelSummary, get_metric, get_title
+from gluonseg.report.columns import MIOU, SeedMean
+from gluonseg.report.comparison import Comparison, ModelSummary
 from gluonseg.text import join_names
 
 _MAX_NAMES = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """The answer to "which is best": one sentence, and what must be known beside it."""
+class Verdict:
+    """Which model is best, in one sentence, and what must be known beside it."""
 
     headline: str
     caveat: str = ""
@@ -28,14 +29,14 @@ class Gap:
     text: str
 
 
-def _round(value: float) -> int:
-    """A score in thousandths, as it is shown."""
+def _count_thousandths(value: float) -> int:
+    """A score as it is shown, with three digits, as a whole number."""
     return round(1000 * round(value, 3))
 
 
-def _subtract_as_shown(one: Figure, two: Figure) -> str:
+def _subtract_as_shown(one: SeedMean, two: SeedMean) -> str:
     """The difference of the rounded numbers, so that what stands beside it adds up."""
-    return f"{(_round(one.mean) - _round(two.mean)) / 1000:.3f}"
+    return f"{(_count_thousandths(one.mean) - _count_thousandths(two.mean)) / 1000:.3f}"
 
 
 def compute_gap(best: ModelSummary, model: ModelSummary) -> Gap | None:
@@ -44,47 +45,47 @@ def compute_gap(best: ModelSummary, model: ModelSummary) -> Gap | None:
     It is within the spread when the means are no further apart than both deviations together, all of them rounded as
     they are shown: a reader who adds up comes to the same verdict.
     """
-    one, two = best.figures["miou"], model.figures["miou"]
+    one, two = best.means["miou"], model.means["miou"]
     if one is None or two is None or best is model:
         return None
     is_within, words = None, "spread unknown"
     if one.spread is not None and two.spread is not None:
-        is_within = _round(one.mean) - _round(two.mean) <= _round(one.spread) + _round(two.spread)
+        difference = _count_thousandths(one.mean) - _count_thousandths(two.mean)
+        is_within = difference <= _count_thousandths(one.spread) + _count_thousandths(two.spread)
         words = "within the spread" if is_within else "more than the spread"
     return Gap(one.mean - two.mean, is_within, f"{_subtract_as_shown(one, two)} behind, {words}")
 
 
-def answer(comparison: Comparison) -> Answer:
+def build_verdict(comparison: Comparison) -> Verdict:
     """Say which model is best, whether the differences are more than the spread over seeds, and what is missing."""
     if not comparison.models:
-        return Answer("No run has finished yet." if not comparison.failed else "No run has come to a result.")
+        return Verdict("No run has finished yet." if not comparison.failed else "No run has come to a result.")
     found = _rank(comparison.models)
-    caveats = [found.caveat, _tell_missing(comparison), _tell_failed(comparison), _tell_absent(comparison)]
+    caveats = [found.caveat, _describe_missing(comparison), _describe_failed(comparison), _describe_absent(comparison)]
     headline = f"So far, {found.headline}" if comparison.num_open else found.headline
-    return Answer(headline, " ".join(text for text in caveats if text))
+    return Verdict(headline, " ".join(text for text in caveats if text))
 
 
-def _rank(models: Sequence[ModelSummary]) -> Answer:
-    measured = [(model, figure) for model in models if (figure := model.figures["miou"])]
-    unmeasured = [model.title for model in models if not model.figures["miou"]]
+def _rank(models: Sequence[ModelSummary]) -> Verdict:
+    measured = [(model, number) for model in models if (number := model.means["miou"])]
+    unmeasured = [model.title for model in models if not model.means["miou"]]
     without = f"{join_names(unmeasured, _MAX_NAMES)} has no mIoU: no validation pixel is scored."
     if not measured:
-        return Answer(without)
+        return Verdict(without)
     best, first = measured[0]
     if len(measured) == 1:
-        value = get_metric("miou").format(first.mean)
-        lines = [_describe_single(first), without if unmeasured else ""]
-        return Answer(f"{best.title} reaches mIoU {value}.", " ".join(filter(None, lines)))
+        caveat = f"{_describe_seeds(first)} {without if unmeasured else ''}".rstrip()
+        return Verdict(f"{best.title} reaches mIoU {MIOU.format(first.mean)}.", caveat)
     second = measured[1][1]
     ranked = [model for model, _ in measured]
-    tell = _answer_one_seed if first.spread is None or second.spread is None else _answer_spread
-    return tell(ranked, first, second)
+    judge = _judge_one_seed if first.spread is None or second.spread is None else _judge_spread
+    return judge(ranked, first, second)
 
 
-def _describe_single(figure: Figure) -> str:
-    if figure.spread is None:
+def _describe_seeds(number: SeedMean) -> str:
+    if number.spread is None:
         return "One seed says nothing about the spread between trainings."
-    return f"Spread over {figure.count} seeds: ±{figure.spread:.3f}."
+    return f"Spread over {number.count} seeds: ±{number.spread:.3f}."
 
 
 def _count_wins(best: ModelSummary, second: ModelSummary) -> str:
@@ -106,14 +107,14 @@ def _find_others(models: Sequence[ModelSummary]) -> tuple[list[str], list[str]]:
     )
 
 
-def _tell_unknown(titles: Sequence[str]) -> str:
+def _describe_unknown(titles: Sequence[str]) -> str:
     listed = join_names(titles, _MAX_NAMES)
     return f" Whether that to {listed} is, one seed does not tell." if titles else ""
 
 
-def _answer_one_seed(models: Sequence[ModelSummary], one: Figure, two: Figure) -> Answer:
+def _judge_one_seed(models: Sequence[ModelSummary], one: SeedMean, two: SeedMean) -> Verdict:
     best, second = models[0], models[1]
-    single = [model.title for model in models if (figure := model.figures["miou"]) and figure.spread is None]
+    single = [model.title for model in models if (number := model.means["miou"]) and number.spread is None]
     owner = "each" if len(single) == len(models) else f"of {join_names(single, _MAX_NAMES)}"
     caveat = (
         f"One seed {owner} says nothing about the spread between trainings: "
@@ -125,12 +126,12 @@ def _answer_one_seed(models: Sequence[ModelSummary], one: Figure, two: Figure) -
     caveat += _count_wins(best, second)
     gap = _subtract_as_shown(one, two)
     if not float(gap):
-        return Answer(f"{best.title} and {second.title} score the same: mIoU {one.mean:.3f}.", caveat)
+        return Verdict(f"{best.title} and {second.title} score the same: mIoU {one.mean:.3f}.", caveat)
     headline = f"{best.title} scores highest: mIoU {one.mean:.3f}, {gap} above {second.title} ({two.mean:.3f})."
-    return Answer(headline, caveat)
+    return Verdict(headline, caveat)
 
 
-def _answer_spread(models: Sequence[ModelSummary], one: Figure, two: Figure) -> Answer:
+def _judge_spread(models: Sequence[ModelSummary], one: SeedMean, two: SeedMean) -> Verdict:
     best, second = models[0], models[1]
     found, gap = compute_gap(best, second), _subtract_as_shown(one, two)
     within, unknown = _find_others(models)
@@ -153,18 +154,18 @@ def _answer_spread(models: Sequence[ModelSummary], one: Figure, two: Figure) -> 
             equals = join_names(within, _MAX_NAMES)
             headline = f"{best.title} scores highest, {numbers}, but cannot be told apart from {equals}."
             caveat += f" That to {equals} is within it."
-    return Answer(headline, caveat + _tell_unknown(unknown) + few + _count_wins(best, second))
+    return Verdict(headline, caveat + _describe_unknown(unknown) + few + _count_wins(best, second))
 
 
-def _tell_missing(comparison: Comparison) -> str:
+def _describe_missing(comparison: Comparison) -> str:
     number = comparison.num_open
     return f"{number} of {comparison.planned} runs {'are' if number > 1 else 'is'} still to come." if number else ""
 
 
-def _tell_failed(comparison: Comparison) -> str:
+def _describe_failed(comparison: Comparison) -> str:
     """Which models have failed, or are averaged over the seeds that have not."""
     finished = {model.name: len(model.runs) for model in comparison.models}
-    titles = {record.model_name: get_title(record) for record in comparison.failed}
+    titles = {record.model_name: record.title for record in comparison.failed}
     whole = [title for name, title in titles.items() if name not in finished]
     lines = [f"{join_names(whole, _MAX_NAMES)} failed."] if whole else []
     for name, title in titles.items():
@@ -175,7 +176,7 @@ def _tell_failed(comparison: Comparison) -> str:
     return " ".join(lines)
 
 
-def _tell_absent(comparison: Comparison) -> str:
+def _describe_absent(comparison: Comparison) -> str:
     """Classes that no validation mask has, where a model predicts one: mIoU counts it for that model only."""
     absent = comparison.models[0].confusion.matrix.sum(axis=1) == 0
     if absent.all():

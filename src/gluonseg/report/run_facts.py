@@ -1,4 +1,4 @@
-"""What was run: hyperparameters that differ from the defaults, versions, hardware."""
+"""The facts of the page's section "What was run": hyperparameters off their defaults, versions, hardware."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from gluonseg.hyperparameters import get_specs
 from gluonseg.parameter import format_value
+from gluonseg.report.comparison import Comparison
 from gluonseg.report.record import RunRecord
-from gluonseg.report.summary import Comparison
 
 COMPARED = ("algorithm", "backbone", "seed")
-"""What the runs of a comparison differ in by intent."""
+"""Hyperparameters in which the runs of a comparison are meant to differ."""
+_TITLES = {"memory_gb": "memory, GB", "load": "load before"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,13 @@ def _join_values(name: str, given: Mapping[str, Any], records: Sequence[RunRecor
     return values.pop() if values else str(given.get(name, ""))
 
 
-def find_settings(comparison: Comparison, told: Sequence[str] = COMPARED) -> list[Setting]:
-    """Hyperparameters that are not at their default, by name; without those ``told`` elsewhere."""
+def find_settings(comparison: Comparison, left_out: Sequence[str] = COMPARED) -> list[Setting]:
+    """Hyperparameters that are not at their default, by name, without those that are ``left_out``."""
     given = comparison.settings.get("hyperparameters") or {}
     defaults = _find_defaults()
     names = {name for record in comparison.records for name in record.hyperparameters} | set(given)
     found = []
-    for name in sorted(names - {*told}):
+    for name in sorted(names - {*left_out}):
         value, default = _join_values(name, given, comparison.records), defaults.get(name, "")
         if not _is_same(value, default):
             found.append(Setting(name, value, default))
@@ -73,16 +74,13 @@ def find_versions(comparison: Comparison) -> dict[str, str]:
 
 
 def find_hardware(comparison: Comparison) -> dict[str, str]:
-    """What the runs were made on, in words."""
+    """The machine that the runs were made on, each fact by its title."""
     hardware = comparison.settings.get("hardware") or {}
-    return {_name(str(name)): _join(value) for name, value in hardware.items()}
+    return {_TITLES.get(key, key.replace("_", " ")): str(value) for key, value in hardware.items()}
 
 
 def describe_load(comparison: Comparison) -> str:
-    """What becomes of the times when the machine was busy as the work began; empty when it was not, or nobody looked.
-
-    It is the load of before: the work itself is a load, too.
-    """
+    """A warning that times are too long, when the machine was busy before the runs began; else empty."""
     hardware = comparison.settings.get("hardware") or {}
     load, cores = hardware.get("load"), hardware.get("cores")
     if not isinstance(load, (int, float)) or not isinstance(cores, int) or load <= cores:
@@ -91,14 +89,3 @@ def describe_load(comparison: Comparison) -> str:
         f"The machine was busy when this began: a load of {load:.1f} on {cores} cores. "
         "Times and latencies are longer than on an idle one."
     )
-
-
-_TITLES = {"memory_gb": "memory, GB", "load": "load before"}
-
-
-def _name(key: str) -> str:
-    return _TITLES.get(key, key.replace("_", " "))
-
-
-def _join(value: Any) -> str:
-    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""What the data of a comparison is: sizes, shares of the classes, examples."""
+"""The facts of the page's section "The data": sizes, shares of the classes, examples."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from PIL import Image
 
 from gluonseg.data.pairs import Pair
+from gluonseg.report.comparison import Comparison
 from gluonseg.report.photo import Album, Encoded, Picture, choose_spread, encode_pictures, overlay
-from gluonseg.report.summary import Comparison
 
 MAX_SIZED = 2000
 """Photos whose size is read."""
@@ -38,7 +38,7 @@ def _read_sizes(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     """Width and height of the photos, from their headers; of MAX_SIZED of them where there are more."""
     found = []
     for pair in choose_spread(pairs, MAX_SIZED):
-        # A photo that cannot be read is told of by gluonseg check, not here.
+        # gluonseg check names photos that cannot be read.
         with suppress(OSError), Image.open(pair.image) as picture:
             found.append(picture.size)
     return found
