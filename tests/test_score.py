@@ -21,7 +21,8 @@ from gluonseg.models.folder.card import encode_card, read_card
 from gluonseg.models.folder.manifest import MANIFEST_FILE
 from gluonseg.predict.boundary import compute_boundary_f, compute_mean_boundary_f
 from gluonseg.predict.predictor import Predictor, load_predictor
-from gluonseg.predict.score import Score, score_model
+from gluonseg.predict.score import Score
+from gluonseg.predict.scoring import score_model
 
 Channels = Mapping[str, Path]
 Array = npt.NDArray[Any]

@@ -123,3 +123,11 @@ def test_a_model_of_the_built_in_says_so_too(
     line = run(environment, "predict", data / "validation", "--model", tmp_path, "--output", tmp_path / "out", code=2)
     start = f"gluonseg: the model in {tmp_path} has no usable model.onnx and cannot be converted: "
     assert line.startswith(f'{start}"export" needs mxnet, which is not installed')
+
+
+def test_data_is_prepared_without_opencv(tmp_path: Path) -> None:
+    """The environments of SageMaker's SDKs have none."""
+    code = "import sys; sys.modules['cv2'] = None; from gluonseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "prepare", "synthetic", str(tmp_path / "data"), "--count", "6"]
+    done = run_program(command, build_environment())
+    assert done.returncode == 0, done.stdout

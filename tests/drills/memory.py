@@ -57,8 +57,10 @@ async def run_soak(server: ServerProcess, seconds: float, peak_s: float) -> list
     times, usages = zip(*samples[len(samples) // 3 :], strict=True)
     slope, half = compute_slope([one / 3600 for one in times], [usage.memory / 1e6 for usage in usages])
     growth = "memory grows by 1 MB an hour at most, or not beyond chance"
-    descriptors = min(usage.descriptors for usage in usages[-5:]) - usages[0].descriptors
-    threads = min(usage.threads for usage in usages[-5:]) - usages[0].threads
+    # The clients have left; the server closes their connections within a second.
+    resting = [usage for _, usage in await watch(server, 1, 0.05)]
+    descriptors = min(usage.descriptors for usage in resting) - usages[0].descriptors
+    threads = min(usage.threads for usage in resting) - usages[0].threads
     return [
         Verdict(growth, f"{slope:+.2f} +- {half:.2f} MB an hour", slope <= max(half, 1.0)),
         judge_none("good requests without the right mask", find_failures(good), good),

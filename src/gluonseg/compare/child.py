@@ -19,7 +19,8 @@ from typing import Any
 from gluonseg.compare.progress import Progress
 from gluonseg.errors import UserError
 from gluonseg.machine.limits import read_peak_mb, set_thread_count
-from gluonseg.predict.score import Score, score_model
+from gluonseg.predict.score import Score
+from gluonseg.predict.scoring import score_model
 from gluonseg.report.record import MASKS_FOLDER
 from gluonseg.sagemaker.job import train_channels
 from gluonseg.sagemaker.log import configure_logging

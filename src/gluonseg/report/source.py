@@ -12,7 +12,7 @@ from gluonseg.machine.limits import set_thread_count
 from gluonseg.models.folder.archive import copy_members
 from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE, read_artifact
 from gluonseg.models.folder.card import CARD_FILE, encode_card
-from gluonseg.predict.score import score_model
+from gluonseg.predict.scoring import score_model
 from gluonseg.report.comparison import is_comparison
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.one_model import CURVES_FILE, build_record, find_model, read_model_card

@@ -12,6 +12,7 @@ from gluonseg.errors import UserError
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.serve.media import RECORDIO, RESPONSE_TYPES
+from gluonseg.text import shorten
 
 _LARGEST_PAYLOAD_MB = 1000
 LARGEST_RESPONSE_MB = 511
@@ -19,6 +20,7 @@ LARGEST_RESPONSE_MB = 511
 BATCH_BUDGET_MB = 100
 """SageMaker's rule for a batch transform: concurrent requests x payload is at most 100 MB."""
 MAX_CONNECTIONS = 1000
+_MAX_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,18 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     problems = []
     for variable, field, low, high in _NUMBERS:
         text = texts.get(variable, "")
-        if text.isdecimal() and low <= int(text) <= high:
+        if text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high:
             found[field] = int(text)
         elif text:
-            problems.append(f"{variable} must be a whole number from {low} to {high}, got {text!r}")
+            problems.append(
+                f"{variable} must be a whole number from {low} to {high}, got {shorten(text, _MAX_SHOWN)!r}"
+            )
     for variable, field, choices in _CHOICES:
         text = texts.get(variable, "").lower()
         if text in choices:
             found[field] = text
         elif text:
-            problems.append(f"{variable} must be one of {', '.join(choices)}, got {text!r}")
+            problems.append(f"{variable} must be one of {', '.join(choices)}, got {shorten(text, _MAX_SHOWN)!r}")
     if problems:
         raise UserError("the server cannot start: " + "; ".join(problems))
     settings = Settings(**found)

@@ -18,7 +18,8 @@ from gluonseg.metrics import Confusion
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
 from gluonseg.predict.predictor import Predictor
-from gluonseg.predict.score import PhotoFacts, Score, build_score, compute_photo_facts
+from gluonseg.predict.score import Score
+from gluonseg.predict.scoring import PhotoFacts, build_score, compute_photo_facts
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import CSV_FILE, JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_model_report
 from gluonseg.report.photo import MAX_SIDE, shrink

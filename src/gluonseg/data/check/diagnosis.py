@@ -66,7 +66,7 @@ def _find_scale(used: Sequence[int], has_255: bool, num_classes: int | None) -> 
     highest = used[-1] // step if step else 0
     if step < 2 or len(used) < 2 or (num_classes is not None and (highest >= num_classes or used[-1] < num_classes)):
         return None
-    text = f"the labels {join_names(map(str, used))} are steps of {step}"
+    text = f"the labels {join_names(map(str, used), 12)} are steps of {step}"
     if has_255 and num_classes == len(used) + 1 == highest + 2:
         fix = f"If 255 is the last class, {_describe_map(_build_map([*used, IGNORE]))}"
     else:
@@ -88,7 +88,7 @@ def _find_smeared(used: Sequence[int], has_255: bool, num_classes: int | None) -
 def _find_too_few_classes(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
     if num_classes is None or not used or used[-1] < num_classes:
         return None
-    text = f"the labels {join_names(map(str, used))} do not fit num_classes={num_classes}"
+    text = f"the labels {join_names(map(str, used), 12)} do not fit num_classes={num_classes}"
     needed = used[-1] + 1
     if len(used) <= num_classes:
         return Finding("gaps", text, fix=f"If they are the classes in this order, {_describe_map(_build_map(used))}")

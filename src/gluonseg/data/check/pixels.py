@@ -145,7 +145,7 @@ def _find_map_out_of_range(examined: Examined) -> list[Finding]:
             class_ids = {int(class_id) for class_id in label_map.table} - {IGNORE, UNKNOWN}
             high = [str(class_id) for class_id in sorted(class_ids) if class_id >= examined.num_classes]
             if high:
-                lines.append(f"{name}_label_map.json gives the class {join_names(high)}")
+                lines.append(f"{name}_label_map.json gives the class {join_names(high, 12)}")
             elif not class_ids:
                 lines.append(f"{name}_label_map.json gives no class at all, everything is ignored")
     fix = f"Classes are 0 to {examined.num_classes - 1} (num_classes={examined.num_classes})"
@@ -163,7 +163,7 @@ def _find_out_of_range(examined: Examined) -> list[Finding]:
             lines.append(f"{item.label_name} has {join_names(listed, 3)}")
     valid = f"0 to {examined.num_classes - 1} and {IGNORE}" if examined.has_default_maps else "those of the label map"
     text = (
-        f"{{n}} masks hold labels out of range (label {join_names(map(str, sorted(totals)))}; "
+        f"{{n}} masks hold labels out of range (label {join_names(map(str, sorted(totals)), 12)}; "
         f"{sum(totals.values())} pixels in all; valid are {valid})"
     )
     return build_findings("out_of_range", text, lines, _fix_out_of_range(examined))
