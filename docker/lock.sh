@@ -38,8 +38,6 @@ printf 'pip\nsetuptools\n' > "$scratch/build.in"
 compile docker/requirements-build.txt "$scratch/build.in" "${cut[@]}"
 # MXNet for GPUs and the CUDA libraries it needs; everything else is as in requirements.txt.
 compile docker/requirements-gpu.txt docker/requirements-gpu.in --no-deps --no-annotate "$@"
-# The peer of the benchmarks that needs an environment of its own.
-compile benchmarks/peers/requirements.txt benchmarks/peers/requirements.in --override benchmarks/peers/overrides.txt --no-annotate "$@"
 # The environments of SageMaker's two SDKs.
 compile local_mode/sdk_v2/requirements.txt local_mode/sdk_v2/requirements.in --no-annotate "$@"
 compile local_mode/sdk_v3/requirements.txt local_mode/sdk_v3/requirements.in --no-annotate "$@"
