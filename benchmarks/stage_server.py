@@ -11,7 +11,7 @@ from benchmarks.row import AT_MOST, ResultRow, build_ratio_row
 from benchmarks.service import Service, ask, measure_rate
 from benchmarks.stage_engine import start_engine
 from benchmarks.variant import ROUNDS, Measurement, Series, pick, run_rounds
-from gluonseg.models.folder.artifact import BEST_FILE
+from gluonseg.models.folder.manifest import BEST_FILE
 from gluonseg.models.params import read_arrays
 from gluonseg.serve.settings import Settings
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from gluonseg.models.folder.artifact import BEST_FILE
+from gluonseg.models.folder.manifest import BEST_FILE
 from gluonseg.models.params import read_arrays, write_params
 from local_server import Answer, ServerProcess, find_free_port, serving
 from notebook_client import parse_mask, parse_probabilities, read_record

@@ -18,7 +18,6 @@ from gluonseg.text import shorten
 
 BUFFER_BYTES = 1 << 20
 """A parameter file is written in hundreds of small pieces; the buffer joins them."""
-_MAX_SHOWN = 80
 _SYNC_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS)
 """Errors of fsync on file systems that do not have it, such as FUSE and SMB."""
 _FIXES = {
@@ -135,20 +134,10 @@ def read_regular(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
         return file.read(size)
 
 
-def leads_out(path: Path, folder: Path) -> bool:
-    """Whether ``path`` is a symbolic link to something outside ``folder``, or to nothing that can be found."""
-    if not path.is_symlink():
-        return False
-    try:
-        return not path.resolve(strict=True).is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # the link is broken, or leads to itself
-        return True
-
-
-def hash_file(path: Path, *, follow: bool = True) -> str:
+def hash_file(path: Path) -> str:
     """sha256 (hex) of the bytes of a regular file; raises OSError as :func:`open_regular`."""
     digest = hashlib.sha256()
-    with open_regular(path, follow=follow) as file:
+    with open_regular(path) as file:
         while block := file.read(BUFFER_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -162,7 +151,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
-            raise ValueError(f"the key {shorten(ascii(name), _MAX_SHOWN)} appears twice")
+            raise ValueError(f"the key {shorten(ascii(name))} appears twice")
         content[name] = value
     return content
 

@@ -25,7 +25,6 @@ UNKNOWN = 254
 """What a label outside the label map becomes; never a class id, because num_classes is at most 254."""
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,9}(\.0)?\s*")
-_MAX_SHOWN = 80
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -86,7 +85,7 @@ def default_label_map(ignore_label: int = IGNORE) -> LabelMap:
 
 def _parse_integer(value: Any, what: str, source: str) -> int:
     if not _WHOLE_NUMBER.fullmatch(str(value)):
-        raise DataError(f"label map {source}: {what} must be a whole number, got {shorten(ascii(value), _MAX_SHOWN)}")
+        raise DataError(f"label map {source}: {what} must be a whole number, got {shorten(ascii(value))}")
     return int(float(value))
 
 

@@ -19,7 +19,6 @@ from gluonseg.errors import HyperparameterError
 from gluonseg.text import find_nearest, shorten
 
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_MAX_SHOWN = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +168,6 @@ def parse_value(name: str, value: Any, one: Spec) -> Any:
         nearest = find_nearest(str(value).lower(), one.list_choices())
         hint = f" (did you mean {nearest}?)" if nearest else ""
         # ascii() keeps line ends and control characters out of the log.
-        shown = shorten(ascii(value), _MAX_SHOWN)
+        shown = shorten(ascii(value))
         raise HyperparameterError(f"{name} must be {one.describe_value()}; got {shown}{hint}")
     return parsed

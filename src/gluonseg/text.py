@@ -31,7 +31,7 @@ def escape_lines(text: str) -> str:
     return text if text.isprintable() else "\n".join(escape_line(line) for line in text.split("\n"))
 
 
-def shorten(text: str, limit: int) -> str:
+def shorten(text: str, limit: int = 80) -> str:
     """At most ``limit`` characters of ``text``, and dots where it was longer."""
     return text if len(text) <= limit else f"{text[:limit]}..."
 

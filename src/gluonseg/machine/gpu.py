@@ -105,9 +105,10 @@ def judge_gpus(gpus: Sequence[Gpu]) -> GpuReport:
 
 
 def _read_gpus(driver: ctypes.CDLL) -> list[Gpu]:
-    if driver.cuInit(0) == _NO_DEVICE:
+    code = driver.cuInit(0)
+    if code == _NO_DEVICE:
         return []
-    _call(driver, "cuInit", 0)
+    _check_code(driver, "cuInit", code)
     version = read_driver_version(driver)
     if version < OLDEST_DRIVER:
         known = f"CUDA {version // 1000}.{version % 1000 // 10}"
@@ -128,7 +129,10 @@ def _read_gpu(driver: ctypes.CDLL, number: int) -> Gpu:
 
 
 def _call(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
-    code = getattr(driver, function)(*arguments)
+    _check_code(driver, function, getattr(driver, function)(*arguments))
+
+
+def _check_code(driver: ctypes.CDLL, function: str, code: int) -> None:
     if code:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(code, ctypes.byref(text))

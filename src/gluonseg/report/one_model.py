@@ -10,8 +10,9 @@ from typing import Any
 
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import UserError
-from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE, read_artifact
+from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.folder.card import CARD_FILE, ModelCard, read_card
+from gluonseg.models.folder.manifest import BEST_FILE, LAST_FILE
 from gluonseg.report.columns import MIOU, get_confusion
 from gluonseg.report.comparison import SCORED_ANEW, Comparison, read_settings
 from gluonseg.report.record import (

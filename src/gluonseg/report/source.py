@@ -10,8 +10,9 @@ from pathlib import Path
 from gluonseg.errors import DataError, UserError
 from gluonseg.machine.limits import set_thread_count
 from gluonseg.models.folder.archive import copy_members
-from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE, read_artifact
+from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.folder.card import CARD_FILE, encode_card
+from gluonseg.models.folder.manifest import BEST_FILE, LAST_FILE
 from gluonseg.predict.scoring import score_model
 from gluonseg.report.comparison import is_comparison
 from gluonseg.report.hardware import describe_hardware

@@ -20,7 +20,6 @@ LARGEST_RESPONSE_MB = 511
 BATCH_BUDGET_MB = 100
 """SageMaker's rule for a batch transform: concurrent requests x payload is at most 100 MB."""
 MAX_CONNECTIONS = 1000
-_MAX_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,13 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         if text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high:
             found[field] = int(text)
         elif text:
-            problems.append(
-                f"{variable} must be a whole number from {low} to {high}, got {shorten(text, _MAX_SHOWN)!r}"
-            )
+            problems.append(f"{variable} must be a whole number from {low} to {high}, got {shorten(text)!r}")
     for variable, field, choices in _CHOICES:
         text = texts.get(variable, "").lower()
         if text in choices:
             found[field] = text
         elif text:
-            problems.append(f"{variable} must be one of {', '.join(choices)}, got {shorten(text, _MAX_SHOWN)!r}")
+            problems.append(f"{variable} must be one of {', '.join(choices)}, got {shorten(text)!r}")
     if problems:
         raise UserError("the server cannot start: " + "; ".join(problems))
     settings = Settings(**found)

@@ -18,9 +18,9 @@ from gluonseg.export.float32 import build_checked_file, write_onnx
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.machine.device import check_precision, check_syncbn, settle_devices
 from gluonseg.metrics import Confusion
-from gluonseg.models.folder.artifact import BEST_FILE, ModelArtifact, read_artifact, read_folder
+from gluonseg.models.folder.artifact import ModelArtifact, read_artifact, read_folder
 from gluonseg.models.folder.card import ModelCard, build_card
-from gluonseg.models.folder.manifest import ONNX_FILE
+from gluonseg.models.folder.manifest import BEST_FILE, ONNX_FILE
 from gluonseg.models.pretrained import find_backbone_weights
 from gluonseg.models.registry import find_network
 from gluonseg.onnx.symbol import describe_symbol

@@ -15,7 +15,7 @@ from gluonseg import __version__
 from gluonseg.errors import UserError
 from gluonseg.files import write_pieces, write_text
 from gluonseg.metrics import describe_confusion
-from gluonseg.models.folder.artifact import BEST_FILE, LAST_FILE
+from gluonseg.models.folder.manifest import BEST_FILE, LAST_FILE
 from gluonseg.models.params import compute_size, iter_params
 from gluonseg.train.listener import EpochResult, Listener
 

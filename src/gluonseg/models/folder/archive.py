@@ -18,7 +18,6 @@ MAX_TOTAL_BYTES = 4 << 30
 """Limit of all members together. Unwanted members count, because they have to be decompressed, too."""
 _MAX_READ = 1 << 16
 """Bytes that are read at a time. No header is longer, nor are the zeros behind the last member."""
-_MAX_SHOWN = 80
 
 
 class _Unzipped(gzip.GzipFile):
@@ -45,7 +44,7 @@ def _copy(unzipped: _Unzipped, archive: Path, wanted: Collection[str], folder: P
     total = 0
     with tarfile.open(fileobj=unzipped, mode="r:") as tar:
         for member in tar:
-            shown = shorten(ascii(member.name), _MAX_SHOWN)
+            shown = shorten(ascii(member.name))
             total += member.size
             if member.size < 0 or total > MAX_TOTAL_BYTES:
                 raise ModelError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES} bytes at {shown}; no model does")

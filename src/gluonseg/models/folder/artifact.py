@@ -22,9 +22,11 @@ from gluonseg.files import parse_json_object, read_regular
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.folder.archive import copy_members
 from gluonseg.models.folder.card import CARD_FILE, MAX_SIDE, ModelCard, build_card, read_card
-from gluonseg.models.folder.manifest import BEST_FILE as BEST_FILE
 from gluonseg.models.folder.manifest import (
+    BEST_FILE,
     FLOAT32,
+    HYPERPARAMETERS_FILE,
+    LAST_FILE,
     MANIFEST_FILE,
     MODEL_FILES,
     ONNX_FILE,
@@ -33,8 +35,6 @@ from gluonseg.models.folder.manifest import (
     check_files,
     find_digest,
 )
-from gluonseg.models.folder.manifest import HYPERPARAMETERS_FILE as HYPERPARAMETERS_FILE
-from gluonseg.models.folder.manifest import LAST_FILE as LAST_FILE
 from gluonseg.models.params import check_finite, convert_arrays, read_arrays
 
 _NETWORKS = (BEST_FILE, LAST_FILE, ONNX_FILE)

@@ -89,7 +89,7 @@ def parse_card(text: str, source: str) -> ModelCard:
         raise ModelError(f"{source} is not JSON: {error}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
-        shown = shorten(ascii(version), 80)
+        shown = shorten(ascii(version))
         raise ModelError(f"{source} has format_version {shown}, this gluonseg reads {FORMAT_VERSION}")
     known = {field.name for field in dataclasses.fields(ModelCard)}
     try:

@@ -41,7 +41,7 @@ def parse_manifest(data: bytes, source: str) -> dict[str, str]:
     except ValueError as error:
         raise ModelError(f"{source} is damaged: {error}; fetch the model again") from None
     if content.get("format_version") != FORMAT_VERSION:
-        found = shorten(ascii(content.get("format_version")), 80)
+        found = shorten(ascii(content.get("format_version")))
         raise ModelError(f"{source} has format_version {found}, this gluonseg reads {FORMAT_VERSION}")
     digests = content.get("sha256")
     if not isinstance(digests, dict):
