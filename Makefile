@@ -19,7 +19,7 @@ demo: $(RUNTIME) ## train on drawn photos, evaluate, serve; DATA=/path/to/oxford
 	$(VENV)/bin/python container/demo.py $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS))
 
 test: $(TESTING) ## run the test suite
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(TESTING) ## check style and types
 	$(VENV)/bin/ruff check .

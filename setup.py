@@ -34,6 +34,7 @@ TEST = [
     "moto>=5.2",
     "mypy>=1.13",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.8",
 ]
 

@@ -2,8 +2,9 @@
 """The public notebook of the built-in Semantic Segmentation algorithm, cell by cell, with another image URI.
 
 The cells are written after those of a notebook that trains FCN on PASCAL VOC and deploys it. For this image such a
-notebook changes one line, ``training_image``. Local mode changes three things, for any image: a local session,
-``file://`` in place of ``s3://``, and ``local`` as the instance type.
+notebook changes one line, ``training_image``. Local mode changes four things, for any image: a local session,
+``file://`` in place of ``s3://``, ``local`` as the instance type, and ``wait=False``, without which ``deploy`` sleeps
+for half a minute after the endpoint is ready.
 
     python local_mode/builtin_notebook.py            on a few drawn photos; half an hour on 2 cores
     python local_mode/builtin_notebook.py --set epochs=1 crop_size=64 mini_batch_size=8
@@ -164,7 +165,7 @@ def main() -> None:
         )
         train(estimator, data, dict(arguments.set))
         say("Deploy")
-        predictor = estimator.deploy(initial_instance_count=1, instance_type="local")
+        predictor = estimator.deploy(initial_instance_count=1, instance_type="local", wait=False)
         try:
             ask_endpoint(predictor, photo)
         finally:

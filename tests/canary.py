@@ -1,11 +1,9 @@
-"""Files that sing when they are opened as code: pickles, modules, archives with scripts, documents that include."""
+"""Files that sing when they are opened as code: pickles, modules, archives with scripts, ONNX files of Python."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import os
 import pickle
 import tarfile
 import zipfile
@@ -43,11 +41,6 @@ class Canaries:
 
     def build_pickle(self, name: str, protocol: int = 2) -> bytes:
         return pickle.dumps(_Singer(self.build_source(name)), protocol)
-
-    def build_npy(self, name: str) -> bytes:
-        buffer = io.BytesIO()
-        np.save(buffer, np.array([_Singer(self.build_source(name))], dtype=object), allow_pickle=True)
-        return buffer.getvalue()
 
     def build_npz(self, name: str) -> bytes:
         buffer = io.BytesIO()
@@ -88,45 +81,24 @@ class Canaries:
         source, code = self.build_source(name).encode(), self.build_pickle(name)
         return encode_picture(draw_noise(40, 40), "JPEG", comment=source, exif=b"Exif\0\0" + code) + code
 
-    def build_document(self, name: str) -> bytes:
-        """XML that includes, SVG that fetches and runs."""
-        text = (
-            f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "http://127.0.0.1:9/{TOKEN}">]>'
-            f'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/{name}"/>'
-            f"<script>{TOKEN}</script>&x;</svg>"
-        )
-        return text.encode()
-
     def build_scripts(self, name: str) -> Mapping[str, bytes]:
         """Path -> content of every file that some program would run, install or load by its name."""
         source, shell = self.build_source(name).encode(), self.build_shell(name)
-        modules = (
-            "sitecustomize", "usercustomize", "conftest", "inference", "model_handler", "service", "handler", "wsgi",
-            "waitress", "setup", "train", "serve", "numpy", "json", "mxnet", "gluoncv", "onnxruntime", "PIL",
-            "__init__", "__main__", "predictor", "transformer", "hubconf",
-        )  # fmt: skip
+        modules = ("sitecustomize", "conftest", "inference", "model_handler", "setup", "numpy", "mxnet", "__init__")
         package = f"--index-url http://127.0.0.1:9/{TOKEN}\n-e .\n{TOKEN} @ file://{self._marks}\n"
         return {
-            **{f"{module}.py": source for module in modules},
-            **{f"code/{module}.py": source for module in ("inference", "train", "setup", "sitecustomize")},
+            **{f"{folder}{module}.py": source for folder in ("", "code/") for module in modules},
             "requirements.txt": package.encode(),
             "code/requirements.txt": package.encode(),
             "canary.pth": f"import sys; exec({self.build_source(name)!r})\n".encode(),
-            "pyproject.toml": f'[build-system]\nbuild-backend = "setup"\nbackend-path = ["."]\n# {TOKEN}\n'.encode(),
-            "setup.cfg": b"[tool:pytest]\naddopts = -p conftest\n",
-            "pytest.ini": b"[pytest]\naddopts = -p conftest\n",
             "matplotlibrc": b"backend: module://inference\ntext.usetex: True\n",
-            "Makefile": f"all:\n\t{shell}\n".encode(),
             "train.sh": f"#!/bin/sh\n{shell}\n".encode(),
             "config.yaml": self.build_yaml(name),
             "MAR-INF/MANIFEST.json": b'{"model": {"handler": "inference.py", "serializedFile": "model.pkl"}}',
             "model-symbol.json": self.build_symbol(name),
-            "model.pkl": self.build_pickle(name, 4),
-            "model.states": self.build_pickle(name, 0),
-            "model.npy": self.build_npy(name),
+            "model.pkl": self.build_pickle(name),
             "model.npz": self.build_npz(name),
             "model.pth": self.build_torch(name),
-            "model.joblib": gzip.compress(self.build_pickle(name)),
             "library.so": b"\x7fELF" + TOKEN.encode(),
             "libcuda.so.1": b"\x7fELF" + TOKEN.encode(),
         }
@@ -152,24 +124,12 @@ class _Singer:
 def build_bodies(canaries: Canaries) -> Mapping[str, tuple[bytes, str]]:
     """Name -> body of a request and its Content-Type, all of which the server refuses, but for the last one."""
     name = "request"
-    scripts = canaries.build_script_archive(name)
-    form = (
-        b'--b\r\nContent-Disposition: form-data; name="x"; filename="../sitecustomize.py"\r\n\r\n'
-        + canaries.build_source(name).encode()
-        + b"\r\n--b--\r\n"
-    )
-    instances = {"instances": [{"url": "http://127.0.0.1:9/x.jpg", TOKEN: "file:///etc/passwd"}]}
     return {
-        "pickle": (canaries.build_pickle(name), "application/python-pickle"),
-        "pickle as a picture": (canaries.build_pickle(name, 0), "image/jpeg"),
-        "pickle without a type": (canaries.build_pickle(name, 4), ""),
+        "pickle as a picture": (canaries.build_pickle(name), "image/jpeg"),
         "npz": (canaries.build_npz(name), "application/x-npz"),
-        "archive": (scripts, "application/x-tar"),
-        "form": (form, "multipart/form-data; boundary=b"),
+        "archive": (canaries.build_script_archive(name), "application/x-tar"),
         "address": (b"http://127.0.0.1:9/picture.jpg", "image/jpeg"),
-        "address of a file": (b"file:///etc/passwd", "text/plain"),
-        "instances": (json.dumps(instances).encode(), "application/json"),
-        "SVG": (canaries.build_document(name), "image/svg+xml"),
+        "instances": (b'{"instances": [{"url": "file:///etc/passwd"}]}', "application/json"),
         "ONNX": (canaries.build_onnx(name), "application/octet-stream"),
         "picture with code": (canaries.build_picture(name), "image/jpeg"),
     }
@@ -178,7 +138,6 @@ def build_bodies(canaries: Canaries) -> Mapping[str, tuple[bytes, str]]:
 def plant_around(canaries: Canaries, folder: Path, name: str) -> Path:
     """A folder to start programs in, full of files that they would take for their own."""
     canaries.plant_scripts(folder, name)
-    for module in ("os", "logging", "encodings", "site", "gluonseg", "flask", "waitress"):
+    for module in ("os", "logging", "gluonseg", "flask", "waitress", "onnxruntime", "PIL"):
         (folder / f"{module}.py").write_text(canaries.build_source(name), encoding="utf-8")
-    os.symlink("inference.py", folder / "linked.py")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ RunJob = Callable[..., JobOutcome]
 
 
 def pytest_configure() -> None:
-    """Ctrl-C as a terminal has it: a shell's background job, and all that it starts, would ignore it."""
+    """Give the tests one thread, and Ctrl-C as a terminal has it, which a shell's background job ignores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

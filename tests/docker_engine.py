@@ -89,28 +89,26 @@ class ContainerRun:
 
 
 def build_arguments(base: Path | None, options: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Options of ``docker run``: ``base`` is mounted at /opt/ml; the files written belong to who runs the tests."""
+    """Options of ``docker run``: ``base`` is mounted at /opt/ml; the files written belong to who runs the tests.
+
+    One thread, as several wait for one another when the cores are busy: a training then takes five times as long.
+    """
     arguments = ["--user", f"{os.getuid()}:{os.getgid()}"]
     if base is not None:
         arguments += ["--volume", f"{base}:/opt/ml"]
-    for name, value in environment.items():
+    for name, value in {"OMP_NUM_THREADS": "1", **environment}.items():
         arguments += ["--env", f"{name}={value}"]
     return [*arguments, *options]
 
 
 def run_container(
-    image: str,
-    *command: str,
-    base: Path | None = None,
-    options: Sequence[str] = (),
-    timeout: float = 300,
-    **environment: str,
+    image: str, *command: str, base: Path | None = None, options: Sequence[str] = (), **environment: str
 ) -> ContainerRun:
     """Run the image to its end and remove the container."""
     name = name_container()
     arguments = build_arguments(base, options, environment)
     try:
-        done = call_docker("run", "--rm", "--name", name, *arguments, image, *command, timeout=timeout)
+        done = call_docker("run", "--rm", "--name", name, *arguments, image, *command)
     except subprocess.TimeoutExpired:
         call_docker("rm", "--force", name)
         raise
@@ -119,10 +117,9 @@ def run_container(
 
 @dataclass(frozen=True)
 class Container(LocalServer):
-    """A container that runs in the background; ``port`` is the one inside."""
+    """A container that runs in the background."""
 
     name: str
-    port: int = 8080
 
     def read_log(self) -> str:
         return call_docker("logs", self.name).stdout
@@ -147,26 +144,21 @@ class Container(LocalServer):
         return int(call_docker("inspect", "--format", "{{.State.ExitCode}}", self.name).stdout), taken
 
     def find_port(self) -> int:
-        """The port of the host behind which the container's port is."""
-        found = call_docker("port", self.name, f"{self.port}/tcp").stdout.split()
+        """The port of this machine behind which the container's port 8080 is."""
+        found = call_docker("port", self.name, "8080/tcp").stdout.split()
         if not found:
-            raise ConnectionRefusedError(f"{self.name} has no port {self.port}, or has ended")
+            raise ConnectionRefusedError(f"{self.name} has no port 8080, or has ended")
         return int(found[0].rpartition(":")[2])
 
 
 @contextmanager
 def started_container(
-    image: str,
-    *command: str,
-    base: Path | None = None,
-    options: Sequence[str] = (),
-    port: int = 8080,
-    **environment: str,
+    image: str, *command: str, base: Path | None = None, options: Sequence[str] = (), **environment: str
 ) -> Iterator[Container]:
-    """Start the image in the background, with ``port`` published; it is removed at the end, whatever happened."""
-    container = Container(name_container(), port)
+    """Start the image in the background, with its port published; it is removed at the end, whatever happened."""
+    container = Container(name_container())
     arguments = build_arguments(base, options, environment)
-    publish = [] if "--network" in options else ["--publish", f"127.0.0.1::{port}"]
+    publish = [] if "--network" in options else ["--publish", "127.0.0.1::8080"]
     done = call_docker("run", "--detach", "--name", container.name, *publish, *arguments, image, *command)
     try:
         assert done.returncode == 0, done.stdout

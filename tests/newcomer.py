@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from program import build_environment, run_program
 from repository import ROOT
 
 SCRIPTS = ROOT / "local_mode"
-TINY = ("crop_size=40", "base_size=40", "mini_batch_size=4", "validation_mini_batch_size=4")
+TINY = ("crop_size=40", "base_size=40", "mini_batch_size=24", "validation_mini_batch_size=24")
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +50,18 @@ def build_watched_environment(proxy: socket.socket) -> dict[str, str]:
     return {**proxies, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 
 
-def check_deployed(output: str, model: Path, masks: Path, photos: Path) -> None:
-    """Every way to ask gave the same answers, the model is complete, and there is a mask for each photo."""
+def check_deployed(output: str, masks: Path, photos: Path) -> None:
+    """Every way to ask gave the same answers, and there is a mask for each photo."""
     assert "image/png = application/x-protobuf = batch transform" in output
-    assert 0 <= float(re.findall(r"mIOU of the last epoch (\S+)", output)[0]) <= 1
-    with tarfile.open(model) as archive:
-        assert {"model_best.params", "model_algo-1", "hyperparams.json"} <= set(archive.getnames())
-    answers = {path.name for path in masks.iterdir()}
-    assert answers == {f"{path.name}.out" for path in (photos / "validation").iterdir()}
+    assert {path.name for path in masks.iterdir()} == {f"{path.name}.out" for path in photos.iterdir()}
+
+
+SHORT_SLEEP = """
+import time
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(seconds, 1))
+"""
+"""The SDKs sleep for five seconds after the first ping of an endpoint that is not up yet."""
 
 
 class Newcomer:
@@ -68,8 +70,10 @@ class Newcomer:
     def __init__(self, python: Path, home: Path, **environment: str) -> None:
         self.python, self.home, self.scratch = python, home, home / "scratch"
         self.scratch.mkdir()
-        known = build_environment("AWS_", "SAGEMAKER_")
-        self.environment = {**known, "HOME": str(home), "TMPDIR": str(self.scratch), **environment}
+        (home / "python").mkdir()
+        (home / "python" / "sitecustomize.py").write_text(SHORT_SLEEP, encoding="utf-8")
+        places = {"HOME": str(home), "TMPDIR": str(self.scratch), "PYTHONPATH": str(home / "python")}
+        self.environment = {**build_environment("AWS_", "SAGEMAKER_"), **places, **environment}
 
     def run(self, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         done = run_program([self.python, SCRIPTS / script, *arguments], self.environment, cwd=self.home, timeout=None)

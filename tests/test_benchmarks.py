@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from gluonseg.data.prepare.synthetic import draw_oxford_layout
 from program import MAKE_VARIABLES, build_environment, run_program
 from repository import ROOT
 
@@ -23,16 +24,12 @@ def can_import(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
     """A folder in the layout of the Oxford-IIIT Pet data set."""
-    from gluonseg.data.prepare.synthetic import draw_oxford_layout
-
     return draw_oxford_layout(tmp_path / "pets", count=12, size=32, seed=1)
 
 
 @pytest.fixture
 def measure_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run the program on stages whose ``measure`` is replaced, on a machine with the load given."""
-    import importlib
-
     import benchmarks.__main__ as program
 
     def run(load: float = 0.1, **measures: Callable[[Path], object]) -> int:
@@ -45,15 +42,23 @@ def measure_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return run
 
 
-def test_unknown_stage_is_named() -> None:
-    done = run_program([sys.executable, "-m", "benchmarks", "engines"], cwd=ROOT)
-    assert done.returncode == 2
-    assert "unknown stage engines; there are input_pipeline, " in done.stdout
+def test_unknown_stages_and_other_data_stop_before_anything_is_measured(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], measure_stages: Callable[..., int]
+) -> None:
+    import benchmarks.__main__ as program
+
+    (pets / "annotations" / "trimaps").rename(pets / "elsewhere")
+    monkeypatch.setenv("GLUONSEG_BENCH_DATA", str(pets))
+    with pytest.raises(SystemExit, match="2"):
+        program.main(["engines"])
+    with pytest.raises(SystemExit, match="2"):
+        measure_stages(engine=lambda _scratch: pytest.fail("it measures"))
+    printed = capsys.readouterr().err
+    assert "unknown stage engines; there are input_pipeline, " in printed
+    assert f"{pets} is not the unpacked Oxford-IIIT Pet data set: expected images/NAME.jpg, " in printed
 
 
 def test_every_stage_can_be_imported() -> None:
-    import importlib
-
     from benchmarks.__main__ import STAGES
 
     assert all(callable(importlib.import_module(f"benchmarks.stage_{stage}").measure) for stage in STAGES)
@@ -117,18 +122,6 @@ def test_every_source_has_its_own_channels_and_photo(
     assert (prepare(), inputs.describe_data(tmp_path)) == (drawn, data)
 
 
-def test_data_that_is_not_the_data_set_stops_before_anything_is_measured(
-    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], measure_stages: Callable[..., int]
-) -> None:
-    (pets / "annotations" / "trimaps").rename(pets / "elsewhere")
-    monkeypatch.setenv("GLUONSEG_BENCH_DATA", str(pets))
-    with pytest.raises(SystemExit) as stopped:
-        measure_stages(engine=lambda _scratch: pytest.fail("it measures"))
-    assert stopped.value.code == 2
-    printed = capsys.readouterr().err
-    assert f"{pets} is not the unpacked Oxford-IIIT Pet data set: expected images/NAME.jpg, " in printed
-
-
 def test_service_is_ready_answers_and_tells_the_memory_of_all_its_processes(
     trained_model: Path, drawn_channels: Mapping[str, Path], tmp_path: Path
 ) -> None:
@@ -157,16 +150,6 @@ def test_variant_measures_a_round(drawn_channels: Mapping[str, Path]) -> None:
     assert found["batch_bytes"] == batch * 480 * 480 * 4
     assert found["rate"] == pytest.approx(found["count"] / found["seconds"])
     assert found["cpu_rate"] > 0
-
-
-def test_failing_variant_says_so() -> None:
-    from benchmarks.variant import Variant, VariantError
-
-    with (
-        pytest.raises(VariantError, match=r"benchmarks\.stage_engine nothing has ended with code 1"),
-        Variant("benchmarks.stage_engine", "nothing"),
-    ):
-        pass
 
 
 def test_a_failing_stage_and_a_busy_machine_are_told_and_the_rest_is_kept(

@@ -37,13 +37,14 @@ def _kinds(findings: Sequence[Finding]) -> list[str]:
 
 
 def test_good_data(data: SmallData) -> None:
-    report = data.check()
+    calls: list[tuple[int, int]] = []
+    report = data.check(progress=lambda done, total: calls.append((done, total)))
     assert not report.errors
     assert not report.warnings
     report.raise_for_errors()
+    assert calls == [(n, 5) for n in range(1, 6)]
     assert (report.num_train, report.num_validation) == (3, 2)
     assert report.histogram["train"].tolist() == [45, 48, 48]
-    assert report.histogram["train"].dtype == np.int64
     assert report.histogram["validation"].tolist() == [30, 32, 32]
     assert report.ignored == {"train": 3, "validation": 2}
     assert report.sizes == {"train": ((HEIGHT, WIDTH),) * 3, "validation": ((HEIGHT, WIDTH),) * 2}
@@ -59,14 +60,6 @@ def _remove(*parts: str) -> Callable[[SmallData], object]:
 
 def _write(content: bytes, *parts: str) -> Callable[[SmallData], object]:
     return lambda data: data.path(*parts).write_bytes(content)
-
-
-def _halve(*parts: str) -> Callable[[SmallData], object]:
-    def change(data: SmallData) -> None:
-        content = data.path(*parts).read_bytes()
-        data.path(*parts).write_bytes(content[: len(content) // 2])
-
-    return change
 
 
 def _empty_but_hidden(data: SmallData) -> None:
@@ -85,14 +78,18 @@ def _rename_channel(data: SmallData) -> None:
     data.path("validation_annotation").rename(data.path("validation_annotations"))
 
 
-def _second_file(data: SmallData) -> None:
-    shutil.copy(data.path("train/t1.jpg"), data.path("train/t1.JPG"))
+def _copy(source: str, target: str) -> Callable[[SmallData], object]:
+    return lambda data: shutil.copy(data.path(source), data.path(target))
 
 
-def _turned_by_exif(data: SmallData) -> None:
+def _turn(data: SmallData, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     data.image("train", "t0.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
+
+
+def _turn_with_mask(data: SmallData) -> None:
+    _turn(data, 6)
     data.mask("train", "t0.png", np.zeros((WIDTH, HEIGHT), np.uint8))
 
 
@@ -110,49 +107,33 @@ def _blank(label: int, *names: str) -> Callable[[SmallData], object]:
     return change
 
 
-ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
-    ("missing", _remove("train"), "missing_channel", "the channel train is missing"),
-    ("empty", _empty_but_hidden, "empty_channel", "the channel train holds no images"),
-    ("JPEG masks alone", _jpeg_masks, "empty_channel", "train_annotation holds no masks. Masks must be PNG files"),
-    ("no mask", _remove("train_annotation/t1.png"), "image_without_mask", "1 images of train have no mask .*: t1"),
-    ("no image", _remove("validation/v0.jpg"), "mask_without_image", "1 masks of validation_annotation .*: v0"),
-    ("ambiguous", _second_file, "ambiguous", "1 names stand for two files in train .*: t1. Keep one file"),
+ERRORS: list[tuple[Callable[[SmallData], object], str, str]] = [
+    (_remove("train"), "missing_channel", "the channel train is missing"),
+    (_empty_but_hidden, "empty_channel", "the channel train holds no images"),
+    (_jpeg_masks, "empty_channel", "train_annotation holds no masks. Masks must be PNG files"),
+    (_remove("train_annotation/t1.png"), "image_without_mask", "1 images of train have no mask .*: t1"),
+    (_remove("validation/v0.jpg"), "mask_without_image", "1 masks of validation_annotation .*: v0"),
+    (_copy("train/t1.jpg", "train/t1.JPG"), "ambiguous", "1 names stand for two files in train .*: t1. Keep one file"),
     (
-        "size",
         lambda data: data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH + 1), np.uint8)),
         "size_mismatch",
         r"1 masks differ in size from their image: train/t0.jpg is 8x6, train_annotation/t0.png is 9x6$",
     ),
     (
-        "exif",
-        _turned_by_exif,
+        _turn_with_mask,
         "size_mismatch",
         r"is 8x6, .* is 6x8 \(the sides are swapped\): the image has EXIF orientation 6, which is not applied; save",
     ),
-    ("zero bytes", _write(b"", "train/t0.jpg"), "unreadable", r"train/t0.jpg is empty \(0 bytes\)"),
-    ("cut JPEG", _halve("train/t0.jpg"), "unreadable", "train/t0.jpg is damaged"),
+    (_write(b"", "train/t0.jpg"), "unreadable", r"train/t0.jpg is empty \(0 bytes\)"),
+    (_write(b"text", "train_annotation/t0.png"), "unreadable", "train_annotation/t0.png is not a picture in"),
     (
-        "colour",
-        lambda data: data.mask("train", "t0.png", np.random.default_rng(0).integers(0, 9, (6, 8, 3), dtype=np.uint8)),
-        "unreadable",
-        r"train_annotation/t0.png is a colour mask \(\d+ colours\), labels are needed: save it as a palette PNG",
-    ),
-    (
-        "JPEG mask",
-        lambda data: data.mask("train", "t0.png", np.zeros((HEIGHT, WIDTH), np.uint8), format="JPEG"),
-        "unreadable",
-        "train_annotation/t0.png is not a picture in one of the formats PNG",
-    ),
-    (
-        "label",
         _one_bad_pixel,
         "out_of_range",
         r"1 masks hold labels out of range \(label 7; 1 pixels in all; valid are 0 to 2 and 255\): "
         r"validation_annotation/v1.png has label 7 on 1 pixels",
     ),
-    ("all ignored", _blank(255, "t0.png", "t1.png", "t2.png"), "all_ignored", "every pixel of every mask of train"),
+    (_blank(255, "t0.png", "t1.png", "t2.png"), "all_ignored", "every pixel of every mask of train"),
     (
-        "name",
         _rename_channel,
         "missing_channel",
         "the channel validation_annotation is missing. Is the channel validation_annotations meant",
@@ -160,7 +141,7 @@ ERRORS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "kind", "words"), [case[1:] for case in ERRORS], ids=[case[0] for case in ERRORS])
+@pytest.mark.parametrize(("change", "kind", "words"), ERRORS)
 def test_errors(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
@@ -179,18 +160,8 @@ def test_names_that_only_look_alike_are_pointed_out(data: SmallData, image: str,
     assert f"Names must be equal, {image!r} and {mask!r} are not" in str(report.errors[0])
 
 
-def _copy_to_validation(data: SmallData) -> None:
-    shutil.copy(data.path("train/t2.jpg"), data.path("validation/v1.jpg"))
-
-
 def _nest(data: SmallData) -> None:
     shutil.copytree(data.path("train_annotation"), data.path("train/train_annotation"))
-
-
-def _upright_exif(data: SmallData) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    data.image("train", "t0.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
 
 
 def _dominate(data: SmallData) -> None:
@@ -200,28 +171,21 @@ def _dominate(data: SmallData) -> None:
         data.mask("train", f"t{index}.png", mask)
 
 
-WARNINGS: list[tuple[str, Callable[[SmallData], object], str, str]] = [
-    ("nested", _nest, "nested_channel", "train/train_annotation. Its files are not read.* without a slash at its end"),
-    (
-        "manifest",
-        _write(b"{}", "train/list.lst"),
-        "skipped",
-        "1 entries are not images and are skipped: train/list.lst",
-    ),
-    ("ignored mask", _blank(255, "t1.png"), "ignored_mask", "1 masks are ignored .*: train_annotation/t1.png"),
-    ("one class", lambda d: d.map_masks({0: 2, 1: 2}), "single_class", "class 2 is the only one in all masks"),
-    ("background", lambda d: d.map_masks({1: 0, 2: 0}), "single_class", "they are all background"),
-    ("never", lambda d: d.map_masks({1: 0}), "never_seen", "1 classes occur in no mask.*: 1"),
-    ("validation", lambda d: d.map_masks({2: 0}, ["train"]), "only_in_validation", "validation only.*: 2"),
-    ("dominant", _dominate, "dominant_class", "class 1 covers 98.6 % of the training pixels"),
-    ("duplicate", _copy_to_validation, "duplicate", "1 images .* byte for byte: train/t2.jpg and validation/v1.jpg"),
-    ("EXIF", _upright_exif, "orientation", "1 images have an EXIF orientation: train/t0.jpg. It is not applied"),
+WARNINGS: list[tuple[Callable[[SmallData], object], str, str]] = [
+    (_nest, "nested_channel", "train/train_annotation. Its files are not read.* without a slash at its end"),
+    (_write(b"", "train/a.lst"), "skipped", "1 entries are not images and are skipped: train/a.lst"),
+    (_blank(255, "t1.png"), "ignored_mask", "1 masks are ignored .*: train_annotation/t1.png"),
+    (lambda d: d.map_masks({0: 2, 1: 2}), "single_class", "class 2 is the only one in all masks"),
+    (lambda d: d.map_masks({1: 0, 2: 0}), "single_class", "they are all background"),
+    (lambda d: d.map_masks({1: 0}), "never_seen", "1 classes occur in no mask.*: 1"),
+    (lambda d: d.map_masks({2: 0}, ["train"]), "only_in_validation", "validation only.*: 2"),
+    (_dominate, "dominant_class", "class 1 covers 98.6 % of the training pixels"),
+    (_copy("train/t2.jpg", "validation/v1.jpg"), "duplicate", "byte for byte: train/t2.jpg and validation/v1.jpg"),
+    (lambda data: _turn(data, 3), "orientation", "1 images have an EXIF orientation: train/t0.jpg. It"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "kind", "words"), [case[1:] for case in WARNINGS], ids=[case[0] for case in WARNINGS]
-)
+@pytest.mark.parametrize(("change", "kind", "words"), WARNINGS)
 def test_warnings(data: SmallData, change: Callable[[SmallData], object], kind: str, words: str) -> None:
     change(data)
     report = data.check()
@@ -237,25 +201,23 @@ def test_small_images_are_a_warning_only_when_the_crop_is_known(data: SmallData)
     assert "3 training images have a side shorter than crop_size=7" in _only(data.check(crop_size=7).warnings, "small")
 
 
-MISTAKES: list[tuple[str, list[int], int | None, str, str]] = [
-    ("black and white", [0, 255], 2, "black_and_white", '{"map": {"0": 0, "1": 255}}'),
-    ("shifted", [1, 2, 3], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
-    ("shifted, with a hole", [1, 2, 3, 255], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
-    ("shifted, one class more", [1, 2, 3], 4, "off_by_one", "and set num_classes to 3"),
-    ("steps of 3", [0, 3, 6], 3, "scaled", '{"scale": 3}'),
-    ("steps of 3, one missing", [0, 6, 9], 4, "scaled", '{"scale": 3}'),
-    ("half grey and a hole", [0, 127, 255], 2, "scaled", '{"scale": 127}'),
-    ("half grey and white", [0, 127, 255], 3, "scaled", '{"map": {"0": 0, "1": 127, "2": 255}}'),
-    ("unknown scale", [0, 100, 200], None, "scaled", '{"scale": 100}'),
-    ("gaps", [0, 4, 9], 3, "gaps", '{"map": {"0": 0, "1": 4, "2": 9}}'),
-    ("too few", [0, 1, 2, 3], 3, "too_few_classes", "Set num_classes to 4, or correct the masks"),
-    ("smeared", list(range(0, 256, 5)), 3, "smeared", "nearest-neighbour resizing"),
+MISTAKES: list[tuple[list[int], int | None, str, str]] = [
+    ([0, 255], 2, "black_and_white", '{"map": {"0": 0, "1": 255}}'),
+    ([1, 2, 3], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
+    ([1, 2, 3, 255], 3, "off_by_one", '{"map": {"0": 1, "1": 2, "2": 3}}'),
+    ([1, 2, 3], 4, "off_by_one", "and set num_classes to 3"),
+    ([0, 3, 6], 3, "scaled", '{"scale": 3}'),
+    ([0, 6, 9], 4, "scaled", '{"scale": 3}'),
+    ([0, 127, 255], 2, "scaled", '{"scale": 127}'),
+    ([0, 127, 255], 3, "scaled", '{"map": {"0": 0, "1": 127, "2": 255}}'),
+    ([0, 100, 200], None, "scaled", '{"scale": 100}'),
+    ([0, 4, 9], 3, "gaps", '{"map": {"0": 0, "1": 4, "2": 9}}'),
+    ([0, 1, 2, 3], 3, "too_few_classes", "Set num_classes to 4, or correct the masks"),
+    (list(range(0, 256, 5)), 3, "smeared", "nearest-neighbour resizing"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("labels", "classes", "kind", "fix"), [case[1:] for case in MISTAKES], ids=[c[0] for c in MISTAKES]
-)
+@pytest.mark.parametrize(("labels", "classes", "kind", "fix"), MISTAKES)
 def test_likely_mistakes(labels: list[int], classes: int | None, kind: str, fix: str) -> None:
     finding = diagnose_labels(labels, classes)
     assert finding is not None
@@ -305,14 +267,6 @@ def test_a_label_map_past_num_classes(data: SmallData) -> None:
     label_map = mapped_label_map({0: 0, 1: 1, 2: 2, 6: 9})
     text = _only(data.check(label_maps=LabelMaps(label_map, default_label_map())).errors, "label_map_range")
     assert "train_label_map.json gives the class 6. Classes are 0 to 2" in text
-
-
-def test_a_label_map_that_ignores_everything(data: SmallData) -> None:
-    data.map_masks({1: 0, 2: 0})
-    label_map = mapped_label_map({255: 0})
-    report = data.check(label_maps=LabelMaps(label_map, label_map))
-    assert "gives no class at all, everything is ignored" in _only(report.errors, "label_map_range")
-    assert "all_ignored" in _kinds(report.errors)
 
 
 def test_different_label_maps_are_worth_a_warning(data: SmallData) -> None:
@@ -395,12 +349,6 @@ def test_fingerprint_follows_names_and_bytes_of_the_training_data(data: SmallDat
     assert len({first, renamed, data.check().fingerprints["train"]}) == 3
 
 
-def test_progress_is_told(data: SmallData) -> None:
-    calls: list[tuple[int, int]] = []
-    data.check(progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(n, 5) for n in range(1, 6)]
-
-
 def _label_folder(tmp_path: Path, files: dict[str, bytes]) -> Path:
     folder = tmp_path / "label_map"
     folder.mkdir()
@@ -442,7 +390,6 @@ def test_no_label_channel(tmp_path: Path) -> None:
         ("class_names.json", b"\xff", "class_names.json is not JSON"),
         ("class_names.json", b'{"0": "a"}', "expected a list of 1 to 254 names"),
         ("class_names.json", b'["a", "a "]', "'a' is empty, there twice, or not printable text"),
-        ("class_names.json", b'["a", "b\\nc"]', r"'b\\nc' is empty, there twice, or not printable text"),
     ],
 )
 def test_unusable_label_channels(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -50,9 +50,8 @@ def own_channels(channels: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def restored_process() -> Iterator[None]:
     """The command sets up logging for a process of its own; put back what it finds here."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -70,19 +69,10 @@ def _list(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def _run_process(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gluonseg", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False
-    )
-
-
-def test_help_lists_every_command() -> None:
-    done = _run_process("--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    for name in COMMANDS:
-        assert re.search(rf"^    {name}\s", done.stdout, re.MULTILINE)
+def test_help_lists_every_command(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert set(COMMANDS) <= set(re.findall(r"^    (\w+)\s", capsys.readouterr().out, re.MULTILINE))
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "prepare oxford-pets", "prepare synthetic"])
@@ -102,9 +92,10 @@ def test_version(capsys: Capture) -> None:
 def test_a_closed_pipe_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = _run_process("hyperparameters", stdout=writer)
+    command = [sys.executable, "-m", "gluonseg", "hyperparameters"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=120, check=False)
     os.close(writer)
-    assert done.stderr == ""
+    assert done.stderr == b""
 
 
 def test_prepare_synthetic(tmp_path: Path, capsys: Capture) -> None:
@@ -145,13 +136,6 @@ def test_check_of_bad_data(own_channels: Path, capsys: Capture) -> None:
     assert "is empty (0 bytes)" in captured.out
     assert "label 3 on " in captured.out
     assert captured.out.endswith("the data cannot be used until the errors are corrected\n")
-
-
-def test_check_refuses_numbers_out_of_range(channels: Path, capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(["check", str(channels), "--num_classes", "0"])
-    assert end.value.code == 2
-    assert "num_classes must be a whole number, at least 2 and at most 254; got '0'" in capsys.readouterr().err
 
 
 def test_train_makes_a_model_that_predicts(channels: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -330,9 +314,6 @@ def test_convert_refuses_what_is_not_safetensors(tmp_path: Path, capsys: Capture
     assert main(["convert", *arguments, "--backbone", "resnet-18"]) == 2
     check_one_line(capsys, str(tmp_path / "weights.safetensors"))
     assert not out.exists()
-    with pytest.raises(SystemExit):
-        main(["convert", *arguments, "--backbone", "resnet-19"])
-    assert "resnet-18" in capsys.readouterr().err
 
 
 def test_doctor_prints_versions_cores_and_devices(capsys: Capture) -> None:
@@ -359,8 +340,10 @@ def test_hyperparameters_prints_every_name_and_default(capsys: Capture) -> None:
         ([], "the following arguments are required: COMMAND"),
         (["chekc"], "invalid choice: 'chekc'"),
         (["check", "x", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["check", "x", "--num_classes", "0"], "a whole number, at least 2 and at most 254; got '0'"),
+        (["convert", "x", "--output", "y", "--backbone", "resnet-19"], "resnet-18"),
     ],
-    ids=["none", "unknown-command", "foreign-option"],
+    ids=["none", "unknown-command", "foreign-option", "out-of-range", "unknown-backbone"],
 )
 def test_wrong_usage(arguments: list[str], words: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:

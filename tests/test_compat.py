@@ -80,9 +80,8 @@ def test_constants_have_their_old_values() -> None:
     assert np.signbit(found[-1])
 
 
-@pytest.mark.parametrize("library", ["mxnet", "gluoncv"])
-def test_user_script_can_import(library: str) -> None:
-    source = f"import {library}, mxnet; print(float(mxnet.nd.ones((2, 3)).sum().asscalar()))"
+def test_user_script_can_import_gluoncv_and_mxnet() -> None:
+    source = "import gluoncv, mxnet; print(float(mxnet.nd.ones((2, 3)).sum().asscalar()))"
     assert run_python(source, USER_SITE, PYTHONWARNINGS="ignore") == "6.0"
 
 

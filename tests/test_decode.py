@@ -24,51 +24,42 @@ from gluonseg.data.decode import (
 )
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from hostile_picture import build_png
-from picture import draw_noise, encode_picture
+from picture import UInt8Array, draw_noise, encode_picture
 
 COLOUR = draw_noise(13, 17)
 GREY = COLOUR[..., 0]
+GREY_COLOUR = np.dstack([GREY] * 3)
 LABELS = (np.arange(13 * 17).reshape(13, 17) % 5).astype(np.uint8)
 
 
-def _palette(labels: np.ndarray[Any, np.dtype[np.uint8]] = LABELS) -> Image.Image:
-    picture = Image.fromarray(labels)
+def _palette() -> Image.Image:
+    picture = Image.fromarray(LABELS)
     # Neither in order nor grey: a reader that takes colours for labels gets other numbers.
     picture.putpalette([255 - value // 3 for value in range(768)])
     return picture
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF"])
-def test_colour_is_kept(file_format: str) -> None:
-    decoded = decode_image(encode_picture(COLOUR, file_format))
-    assert np.array_equal(decoded, COLOUR)
-    assert decoded.flags.writeable
-
-
 @pytest.mark.parametrize(
-    "picture",
+    ("data", "expected"),
     [
-        Image.fromarray(GREY),
-        Image.fromarray(GREY).convert("LA"),
-        Image.fromarray(GREY.astype(np.uint16) * 256 + 77),
-        Image.merge("RGBA", [Image.fromarray(GREY)] * 4),
+        *((encode_picture(COLOUR, file_format), COLOUR) for file_format in ("PNG", "BMP", "TIFF")),
+        (encode_picture(GREY), GREY_COLOUR),
+        (encode_picture(Image.fromarray(GREY).convert("LA")), GREY_COLOUR),
+        (encode_picture(Image.fromarray(GREY.astype(np.uint16) * 256 + 77)), GREY_COLOUR),
+        (encode_picture(Image.merge("RGBA", [Image.fromarray(GREY)] * 4)), GREY_COLOUR),
+        (encode_picture(_palette()), np.array(_palette().convert("RGB"))),
+        (encode_picture(_palette(), transparency=bytes([0, 128, 255])), np.array(_palette().convert("RGB"))),
     ],
-    ids=["grey", "grey with alpha", "16-bit grey", "colour with alpha"],
+    ids=["PNG", "BMP", "TIFF", "grey", "grey with alpha", "16-bit grey", "with alpha", "palette", "clear palette"],
 )
-def test_every_kind_becomes_rgb(picture: Image.Image) -> None:
-    assert np.array_equal(decode_image(encode_picture(picture)), np.dstack([GREY] * 3))
+def test_every_kind_becomes_rgb(data: bytes, expected: UInt8Array) -> None:
+    assert np.array_equal(decode_image(data), expected)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_pictures_of_32_bits_a_value_are_refused(kind: type[np.number[Any]]) -> None:
     with pytest.raises(ImageError, match="32 bits a value; save it with 8 bits, or 16"):
         decode_image(encode_picture(Image.fromarray(GREY.astype(kind)), "TIFF"))
-
-
-def test_palettes_are_resolved_in_photos() -> None:
-    expected = np.array(_palette().convert("RGB"))
-    assert np.array_equal(decode_image(encode_picture(_palette())), expected)
-    assert np.array_equal(decode_image(encode_picture(_palette(), "PNG", transparency=bytes([0, 128, 255]))), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -138,24 +129,15 @@ def test_masks_that_hold_no_labels(data: bytes, words: str) -> None:
 
 
 def test_formats_outside_the_list_are_unsupported() -> None:
-    picture = Image.fromarray(COLOUR)
-    for file_format in ("ICO", "PPM", "TGA", "JPEG2000"):
-        with pytest.raises(UnsupportedImageError):
-            decode_image(encode_picture(picture, file_format))
-    with pytest.raises(UnsupportedImageError, match="JPEG, PNG"):
-        decode_image(encode_picture(picture, "BMP"), formats=REQUEST_FORMATS)
-
-
-def test_nothing_is_empty() -> None:
-    with pytest.raises(ImageError, match=r"a.jpg is empty \(0 bytes\)"):
-        decode_image(b"", "a.jpg")
+    for file_format, formats in (("ICO", FORMATS), ("PPM", FORMATS), ("BMP", REQUEST_FORMATS)):
+        with pytest.raises(UnsupportedImageError, match=f"formats {', '.join(formats)}"):
+            decode_image(encode_picture(COLOUR, file_format), formats=formats)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_cut_off_files_are_refused(file_format: str, share: float) -> None:
-    picture = Image.fromarray(draw_noise(64, 64, seed=1))
-    data = encode_picture(picture, file_format)
+    data = encode_picture(draw_noise(64, 64), file_format)
     with pytest.raises(ImageError):
         decode_image(data[: int(len(data) * share)])
 
@@ -214,7 +196,7 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.jpg cannot be read: No such file"):
         read_image(tmp_path / "gone.jpg")
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"a\.png is empty"):
+    with pytest.raises(ImageError, match=r"a\.png is empty \(0 bytes\)"):
         read_label(tmp_path / "a.png")
 
 

@@ -82,14 +82,6 @@ def test_a_model_without_card_and_symbol_is_converted_once_and_mxnet_agrees(
     np.testing.assert_allclose(converted.predict_probabilities(picture), wanted, atol=1e-4)
 
 
-def test_a_folder_with_the_file_and_the_card_is_enough(trained_model: Path, tmp_path: Path) -> None:
-    written = export_model(trained_model, tmp_path / "alone")
-    picture = draw_noise(33, 31)
-    assert sorted(path.name for path in written.parent.iterdir()) == [ONNX_FILE, "model_card.json", MANIFEST_FILE]
-    mask = load_predictor(written.parent).predict_mask(picture)
-    np.testing.assert_array_equal(mask, load_predictor(trained_model).predict_mask(picture))
-
-
 def _copy_without_manifest(model: Path, folder: Path) -> Path:
     """A copy of a model in which files may be changed."""
     return Path(shutil.copytree(model, folder, ignore=shutil.ignore_patterns(MANIFEST_FILE)))
@@ -122,8 +114,12 @@ def test_an_archive_needs_a_folder_for_the_file(trained_model: Path, tmp_path: P
 
 
 def test_a_second_export_leaves_nothing_of_the_first(trained_model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    """The exported file and its card are a model; files of another export are not left beside them."""
+    out, picture = tmp_path / "out", draw_noise(33, 31)
     export_model(trained_model, out)
+    assert {path.name for path in out.iterdir()} == {ONNX_FILE, "model_card.json", MANIFEST_FILE}
+    mask = load_predictor(out).predict_mask(picture)
+    np.testing.assert_array_equal(mask, load_predictor(trained_model).predict_mask(picture))
     (out / "model_int8.onnx").write_bytes(b"of the first")
     other = _copy_without_manifest(trained_model, tmp_path / "other")
     card = dataclasses.replace(read_card(other / "model_card.json"), class_names=("a", "b", "c", "d"))

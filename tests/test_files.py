@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +47,6 @@ def test_a_refusal_of_the_disk_leaves_the_earlier_file(
         write_bytes(path, bytes(1234))
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("break_it", [lambda path: path.mkdir(), lambda path: path.parent.rmdir()])
-def test_other_errors_stay_as_they_are(tmp_path: Path, break_it: Callable[[Path], None]) -> None:
-    path = tmp_path / "folder" / "file"
-    path.parent.mkdir()
-    break_it(path)
-    with pytest.raises(OSError, match=r"Is a directory|No such file"):
-        write_bytes(path, b"new")
-    assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
 
 
 def test_pieces_that_fail_leave_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from conftest import TINY, RunJob, build_listeners
+from conftest import TINY, build_listeners
 from gluonseg.errors import HyperparameterError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.registry import find_network
 from gluonseg.report.comparison import ModelSummary
 from gluonseg.report.curves import find_stages
@@ -23,7 +23,6 @@ from gluonseg.report.record import FINISHED, RunRecord
 from gluonseg.train.freeze import Freeze
 from gluonseg.train.job import JobSettings, run_job
 from gluonseg.train.listener import EpochResult, Listener
-from gluonseg.train.schedule import build_schedule
 from gluonseg.train.start import build_start_network
 from gluonseg.train.writer import ModelWriter
 
@@ -53,23 +52,17 @@ def _find_changed(before: Parameters, after: Parameters) -> set[str]:
     return {name for name in before if not np.array_equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize(
-    ("changes", "devices"),
-    [
-        ({"optimizer": "adam", "algorithm": "psp", "learning_rate": "0.001"}, 1),
-        ({"_kvstore": "local"}, 2),
-    ],
-)
 def test_the_backbone_stays_bit_for_bit_then_everything_is_trained(
-    changes: Mapping[str, str], devices: int, drawn_channels: Mapping[str, Path], tmp_path: Path
+    drawn_channels: Mapping[str, Path], tmp_path: Path
 ) -> None:
+    """Over two devices, with an optimizer that keeps momentum of its own."""
     found = _Snapshots()
-    given = {**TINY, "epochs": "3", "freeze_backbone_epochs": "2", **changes}
-    contexts = [mx.cpu(number) for number in range(devices)]
-    run_job(JobSettings(given, drawn_channels, tmp_path / "model", devices=contexts), found.build)
+    given = {**TINY, "epochs": "3", "freeze_backbone_epochs": "2", "_kvstore": "local"}
+    given |= {"algorithm": "psp", "optimizer": "adam", "learning_rate": "0.001"}
+    settings = JobSettings(given, drawn_channels, tmp_path / "model", devices=[mx.cpu(0), mx.cpu(1)])
+    run_job(settings, found.build)
     start, first, second, third = found.taken
-    declared = find_network(given["algorithm"]).heads
-    heads = {name for name in start if name.startswith(declared)}
+    heads = {name for name in start if name.startswith(find_network("psp").heads)}
     assert any(name.startswith("layer4.") and name.endswith("running_var") for name in start.keys() - heads)
     # Statistics of the heads move, those of the backbone do not.
     assert _find_changed(start, first) == heads
@@ -110,33 +103,12 @@ def test_the_compiled_backbone_works_as_in_prediction_while_it_is_frozen() -> No
     assert not freeze.begin_epoch(2)
 
 
-def test_a_frozen_backbone_of_random_values_is_warned_of(
-    run_tiny: RunJob, trained_model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run_tiny({"freeze_backbone_epochs": "1"})
-    assert "the backbone starts from random values" in caplog.text
-    caplog.clear()
-    run_tiny({"freeze_backbone_epochs": "1"}, extra_channels={"model": trained_model})
+def test_a_frozen_backbone_of_random_values_is_warned_of(trained_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hp = parse_hyperparameters({**TINY, "freeze_backbone_epochs": "1"})
+    build_start_network(hp, [mx.cpu()], read_artifact(trained_model))
     assert "random values" not in caplog.text
-
-
-def test_early_stopping_waits_for_the_second_stage(run_tiny: RunJob, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    early = {"early_stopping": "True", "early_stopping_min_epochs": "0", "early_stopping_patience": "1"}
-    # A tolerance of 1 means that mIOU would have to double.
-    changes = {**early, "early_stopping_tolerance": "1", "epochs": "6", "learning_rate": "1e-9"}
-    outcome = run_tiny({**changes, "freeze_backbone_epochs": "3"})
-    assert [result.phase for result in outcome.results] == ["head"] * 3 + ["all"] * 2
-
-
-@pytest.mark.parametrize("scheduler", ["poly", "step"])
-def test_the_rate_is_lower_from_the_first_update_of_the_second_stage(scheduler: str) -> None:
-    given = {**TINY, "epochs": "6", "lr_scheduler": scheduler, "lr_scheduler_step": "5"}
-    plain = build_schedule(parse_hyperparameters(given), 9, 4)
-    frozen = {**given, "freeze_backbone_epochs": "3", "unfreeze_lr_factor": "0.2"}
-    two = build_schedule(parse_hyperparameters(frozen), 9, 4)
-    # Three epochs of 9 photos in batches of 4 have 2 + 2 + 2 updates.
-    assert [two(update) / plain(update) for update in range(13)] == pytest.approx([1.0] * 6 + [0.2] * 7)
+    build_start_network(hp, [mx.cpu()])
+    assert "the backbone starts from random values" in caplog.text
 
 
 def test_a_second_stage_has_to_be_left() -> None:

@@ -124,13 +124,6 @@ def test_crop_size_is_rounded_up_to_a_multiple_of_8(given: str, used: int) -> No
     assert _parse(crop_size=given).crop_size == used
 
 
-def test_the_strings_of_a_notebook() -> None:
-    """What SDK v2 sends (str of everything), SDK v3 (JSON) and framework estimators (quoted strings)."""
-    for flag, name in (("True", "psp"), ("true", '"psp"'), ('"True"', " psp ")):
-        hp = _parse(use_pretrained_model=flag, algorithm=name, learning_rate="0.0010", mini_batch_size="16")
-        assert (hp.use_pretrained_model, hp.algorithm, hp.learning_rate, hp.mini_batch_size) == (True, "psp", 0.001, 16)
-
-
 def test_not_given_means_default() -> None:
     assert _parse(num_training_samples="None", lr_scheduler_step="", epochs=None) == _parse()
 
@@ -138,18 +131,6 @@ def test_not_given_means_default() -> None:
 @pytest.mark.parametrize("name", ["_tuning_objective_metric", "_other", "sagemaker_program", "sagemaker_region"])
 def test_names_of_sagemaker_itself_are_passed_over(name: str) -> None:
     assert _parse(**{name: "anything at all"}) == _parse()
-
-
-@pytest.mark.parametrize(
-    ("typo", "meant"),
-    [
-        ("mini_batch_siz", "mini_batch_size"),
-        ("num_class", "num_classes"),
-    ],
-)
-def test_an_unknown_name_names_its_nearest_match(typo: str, meant: str) -> None:
-    with pytest.raises(HyperparameterError, match=rf"'{typo}' is not a hyperparameter; did you mean {meant}\?"):
-        _parse(**{typo: "1"})
 
 
 def test_many_unknown_names_list_all_once_after_what_else_is_wrong() -> None:

@@ -40,6 +40,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> Path:
         ({"cpu.max": "max 100000\n"}, math.inf),
         ({"cpu.max": "150000 100000\n"}, 1.5),
         ({"cpu.max": "nonsense"}, math.inf),
+        ({"cpu.max": "150000 0"}, math.inf),
         ({QUOTA_V1: "-1", PERIOD_V1: "100000"}, math.inf),
         ({QUOTA_V1: "300000\n", PERIOD_V1: "100000\n"}, 3),
     ],

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from gluonseg.data.dataset import Dataset
@@ -62,10 +59,10 @@ def test_the_same_batches_for_any_number_of_workers(pairs: tuple[Pair, ...]) -> 
             assert (batch.class_ids == other.class_ids).all()
 
 
-def test_an_epoch_does_not_depend_on_those_before_it(pairs: tuple[Pair, ...]) -> None:
+def test_an_epoch_can_be_taken_up_in_its_middle(pairs: tuple[Pair, ...]) -> None:
     loader = Loader(_open(pairs), _draw_centre, batch_size=3, shuffle=True, seed=1)
     in_order = [[_identify(batch) for batch in loader.iter_batches(epoch)] for epoch in range(4)]
-    assert [_identify(batch) for batch in loader.iter_batches(3)] == in_order[3]
+    assert [_identify(batch) for batch in loader.iter_batches(3, done=1)] == in_order[3][1:]
 
 
 def test_seeds_and_passes_differ(pairs: tuple[Pair, ...]) -> None:
@@ -79,7 +76,7 @@ def test_seeds_and_passes_differ(pairs: tuple[Pair, ...]) -> None:
     assert (first.images != second.images).any()
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_sample_once_a_pass(pairs: tuple[Pair, ...], batch_size: int, shuffle: bool) -> None:
     loader = Loader(_open(pairs), _draw_centre, batch_size=batch_size, shuffle=shuffle)
@@ -98,37 +95,22 @@ def test_validation_counts_of_a_public_job() -> None:
     assert counted == [1856, 1872, 1872, 1872, 1856, 1872, 1872, 1872, 1856, 1872]
 
 
-@given(st.integers(1, 500), st.data())
-def test_rollover_loses_nothing(dataset_size: int, data: st.DataObject) -> None:
-    batch_size = data.draw(st.integers(1, dataset_size))
-    counts = [count_batches(epoch, dataset_size, batch_size) for epoch in range(batch_size)]
-    assert min(counts) >= 1
-    assert sum(counts) == dataset_size
-    assert max(counts) - min(counts) <= 1
-
-
 def test_a_batch_larger_than_the_data_set_is_lowered(pairs: tuple[Pair, ...]) -> None:
     loader = Loader(_open(pairs), _draw_centre, batch_size=100, shuffle=False)
     assert loader.batch_size == COUNT
     for epoch in range(2):
         batches = list(loader.iter_batches(epoch))
         assert [_identify(batch) for batch in batches] == [list(range(COUNT))]
+        assert batches[0].images.shape == (COUNT, SIZE, SIZE, 3)
+        assert batches[0].images.dtype == batches[0].class_ids.dtype == np.uint8
         assert loader.count_batches(epoch) == 1
 
 
-def test_a_batch_is_uint8(pairs: tuple[Pair, ...]) -> None:
-    batch = next(iter(Loader(_open(pairs), _draw_centre, batch_size=2, shuffle=False).iter_batches(0)))
-    assert batch.images.shape == (2, SIZE, SIZE, 3)
-    assert batch.class_ids.shape == (2, SIZE, SIZE)
-    assert batch.images.dtype == batch.class_ids.dtype == np.uint8
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_an_error_of_a_worker_reaches_the_consumer(pairs: tuple[Pair, ...], tmp_path: Path, workers: int) -> None:
+def test_an_error_of_a_worker_reaches_the_consumer(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     damaged = (*pairs[:5], Pair("broken", broken, pairs[5].label), *pairs[6:])
-    loader = Loader(_open(damaged), _draw_centre, batch_size=1, shuffle=False, workers=workers)
+    loader = Loader(_open(damaged), _draw_centre, batch_size=1, shuffle=False)
     batches = loader.iter_batches(0)
     assert [_identify(next(batches)) for _ in range(5)] == [[0], [1], [2], [3], [4]]
     with pytest.raises(ImageError, match=r"broken\.png"):
@@ -140,33 +122,19 @@ def _count_threads() -> int:
     return sum(thread.name.startswith("loader") for thread in threading.enumerate())
 
 
-def test_an_abandoned_epoch_leaves_no_thread_and_does_not_hang(pairs: tuple[Pair, ...]) -> None:
-    def draw_slowly(_rng: np.random.Generator, height: int, width: int) -> Transform:
-        time.sleep(0.02)
-        return build_validation_transform(height, width, SIZE)
-
-    loader = Loader(_open(pairs), draw_slowly, batch_size=1, shuffle=False, workers=2)
-    batches = loader.iter_batches(0)
-    next(batches)
-    assert _count_threads() > 0
-    start = time.perf_counter()
-    batches.close()  # type: ignore[attr-defined]
-    assert time.perf_counter() - start < 2
-    assert _count_threads() == 0
-
-
-def test_work_runs_no_more_than_two_batches_ahead(pairs: tuple[Pair, ...]) -> None:
+def test_an_abandoned_epoch_leaves_no_thread_and_no_more_than_two_batches_of_work(pairs: tuple[Pair, ...]) -> None:
     drawn = []
 
     def draw(_rng: np.random.Generator, height: int, width: int) -> Transform:
         drawn.append(width)
         return build_validation_transform(height, width, SIZE)
 
-    batches = Loader(_open(pairs), draw, batch_size=1, shuffle=False, workers=1).iter_batches(0)
+    batches = Loader(_open(pairs), draw, batch_size=1, shuffle=False).iter_batches(0)
     next(batches)
-    time.sleep(0.1)
-    assert len(drawn) <= 3
-    assert len(list(batches)) == COUNT - 1
+    assert _count_threads() > 0
+    batches.close()  # type: ignore[attr-defined]
+    assert _count_threads() == 0
+    assert 1 <= len(drawn) <= 3
 
 
 def test_the_cache_keeps_to_its_budget(pairs: tuple[Pair, ...], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ NUM_CLASSES = 4
 Array = npt.NDArray[Any]
 
 
-def _draw(seed: int) -> tuple[Array, Array, Array]:
+def _draw() -> tuple[Array, Array, Array]:
     """Class ids (2, 5, 6) with ignore, and the logits of two heads."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     class_ids = rng.integers(0, NUM_CLASSES, (2, 5, 6)).astype(np.uint8)
     class_ids[rng.random(class_ids.shape) < 0.3] = IGNORE
     main, aux = rng.normal(0, 3, (2, 2, NUM_CLASSES, 5, 6)).astype(np.float32)
@@ -46,7 +46,7 @@ def _expect(class_ids: Array, weights: Array, logits: Array) -> float:
 
 @pytest.mark.parametrize(("class_weights", "hybrid"), [((), False), ((1.0, 0.5, 4.0, 2.0), True)])
 def test_equal_to_numpy(class_weights: tuple[float, ...], hybrid: bool) -> None:
-    class_ids, main, aux = _draw(0)
+    class_ids, main, aux = _draw()
     weights = build_weight_table(NUM_CLASSES, class_weights)[class_ids]
     found = _compute(class_ids, weights, main, aux, aux_weight=0.3, hybrid=hybrid)
     assert found.shape == (1,)
@@ -54,18 +54,17 @@ def test_equal_to_numpy(class_weights: tuple[float, ...], hybrid: bool) -> None:
     assert found.asscalar() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("aux_weight", [0.5, 0.0])
-def test_mean_and_gradient_are_gluoncvs(aux_weight: float) -> None:
+def test_mean_and_gradient_are_gluoncvs() -> None:
     """GluonCV divides its sum over scored pixels by all pixels; its gradient, by the scored ones, as here."""
-    class_ids, *outputs = _draw(1)
+    class_ids, *outputs = _draw()
     weights = build_weight_table(NUM_CLASSES)[class_ids]
     ours, theirs = ([mx.nd.array(output) for output in outputs] for _ in range(2))
     for output in (*ours, *theirs):
         output.attach_grad()
     label = mx.nd.array(np.where(class_ids == IGNORE, -1, class_ids.astype(np.int32)))
-    reference = MixSoftmaxCrossEntropyLoss(aux=True, aux_weight=aux_weight)
+    reference = MixSoftmaxCrossEntropyLoss(aux=True, aux_weight=0.5)
     with mx.autograd.record():
-        loss = _compute(class_ids, weights, *ours, aux_weight=aux_weight) / weights.sum()
+        loss = _compute(class_ids, weights, *ours) / weights.sum()
         reference_loss = reference(*theirs, label)
     loss.backward()
     reference_loss.backward()
@@ -73,19 +72,8 @@ def test_mean_and_gradient_are_gluoncvs(aux_weight: float) -> None:
     assert loss.asscalar() * scored == pytest.approx(float(reference_loss.mean().asscalar()), rel=1e-5)
     # SoftmaxOutput, GluonCV's operator, writes its gradient regardless of aux_weight.
     np.testing.assert_allclose(ours[0].grad.asnumpy(), theirs[0].grad.asnumpy(), atol=1e-7)
-    np.testing.assert_allclose(ours[1].grad.asnumpy(), aux_weight * theirs[1].grad.asnumpy(), atol=1e-7)
-
-
-def test_ignored_pixels_get_no_gradient() -> None:
-    class_ids, main, _ = _draw(2)
-    logits = mx.nd.array(main)
-    logits.attach_grad()
-    with mx.autograd.record():
-        loss = _compute(class_ids, build_weight_table(NUM_CLASSES)[class_ids], logits)
-    loss.backward()
-    gradient = np.abs(logits.grad.asnumpy()).sum(axis=1)
-    assert (gradient[class_ids == IGNORE] == 0).all()
-    assert (gradient[class_ids != IGNORE] > 0).all()
+    np.testing.assert_allclose(ours[1].grad.asnumpy(), 0.5 * theirs[1].grad.asnumpy(), atol=1e-7)
+    assert not np.abs(ours[0].grad.asnumpy()).sum(axis=1)[class_ids == IGNORE].any()
 
 
 def test_float16_logits_are_summed_in_float32() -> None:
@@ -105,8 +93,7 @@ def test_logits_of_any_size_give_a_finite_loss() -> None:
 def test_weight_table() -> None:
     assert build_weight_table(3).tolist() == [1.0] * 3 + [0.0] * 253
     assert build_weight_table(3, (2.0, 0.5, 1.0))[:4].tolist() == [2.0, 0.5, 1.0, 0.0]
-    full = build_weight_table(254)
-    assert (full[253], full[254], full[IGNORE]) == (1, 0, 0)
+    assert build_weight_table(256)[IGNORE - 1 :].tolist() == [1, 0]
 
 
 def test_balanced_weights() -> None:
@@ -117,5 +104,4 @@ def test_balanced_weights() -> None:
     assert weights[3] / weights[0] == pytest.approx(4)
     assert weights[1] == 1
     assert sum(w * n for w, n in zip(weights, histogram, strict=True)) / 1000 == pytest.approx(1)
-    assert compute_balanced_weights(np.array([10, 10], np.int64)) == pytest.approx((1, 1))
     assert compute_balanced_weights(np.zeros(3, np.int64)) == (1, 1, 1)

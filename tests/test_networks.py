@@ -149,11 +149,8 @@ def test_params_that_do_not_fit_change_nothing() -> None:
         rf"{name} is missing": {key: value for key, value in params.items() if key != name},
         "other.weight is not known": {**params, "other.weight": params[name]},
         rf"parameter {name} has shape \(2, 512, 3, 3\), not \(512, 512, 3, 3\)": {**params, name: params[name][:2]},
-        rf"parameter {name} has shape \(512, 512, 9\)": {**params, name: params[name].reshape((512, 512, 9))},
     }
     for message, given in wrong.items():
         with pytest.raises(ModelError, match=message):
             load_params(network, given, mx.cpu())
     assert_close(network.predict(draw_batch(16, 16)), before, 0)
-    load_params(network, params, mx.cpu())
-    assert not network.predict(draw_batch(16, 16)).asnumpy().any()

@@ -112,7 +112,6 @@ CASES: dict[str, tuple[Compute, Callable[[], Any] | None]] = {
     "max pooling, full": _pool(kernel=(3, 3), stride=(2, 2), pad=(1, 1), pooling_convention="full"),
     "mean pooling": _pool(kernel=(3, 2), stride=(2, 2), pad=(1, 1), pool_type="avg"),
     "mean pooling of what is there": _pool(kernel=(3, 3), pad=(1, 1), pool_type="avg", count_include_pad=False),
-    "mean pooling, full": _pool(kernel=(2, 2), stride=(2, 2), pool_type="avg", pooling_convention="full"),
     "mean of all": _pool(global_pool=True, pool_type="avg", kernel=(1, 1)),
     "greatest of all": _pool(global_pool=True, kernel=(1, 1)),
     **{f"mean over {bins} bins": _pool_bins(bins) for bins in (1, 3, (2, 3), (3, 1))},
@@ -151,9 +150,7 @@ REFUSED: dict[str, tuple[tuple[Compute, Any], str]] = {
     "no translation": (_operate("topk"), r"the operator topk \(\S*topk0\) has no translation to ONNX; docs"),
     "padding alone": (_pool(kernel=(2, 2), stride=(3, 3), pooling_convention="full"), "windows that begin in the pad"),
     "always dropping": (_operate("Dropout", mode="always"), "Dropout .* has mode 'always', which is not translated"),
-    "another axis": ((_layer, lambda: nn.BatchNorm(axis=-1)), "BatchNorm .* has axis -1, which is not translated"),
     "another slope": (_operate("LeakyReLU", act_type="elu"), "LeakyReLU .* has act_type 'elu', which is not"),
-    "sums": (_pool(kernel=(2, 2), pool_type="sum"), "Pooling .* has pool_type 'sum', which is not translated"),
 }  # fmt: skip
 
 

@@ -75,22 +75,13 @@ def test_smaller_lock_is_part_of_test_lock(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_line_is_exact_and_hashed(lock: str) -> None:
+def test_every_line_is_exact_and_hashed_names_no_place_and_builds_little(lock: str) -> None:
     for requirement, hashes in read_lock(lock):
         assert [specifier.operator for specifier in requirement.specifier] == ["=="], requirement
         assert hashes, requirement
         assert all(re.fullmatch("sha256:[0-9a-f]{64}", value) for value in hashes), requirement
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-def test_lock_names_no_place(lock: str) -> None:
     text = (ROOT / lock).read_text("utf-8")
     assert re.findall(r"://|index-url|find-links|@ ", text) == []
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-def test_only_source_packages_are_built(lock: str) -> None:
-    text = (ROOT / lock).read_text("utf-8")
     assert "--only-binary :all:" in text
     assert set(re.findall(r"^--no-binary (\S+)$", text, flags=re.M)) == SOURCE_ONLY & read_names(lock)
 

@@ -48,12 +48,6 @@ def test_not_given(one: Spec, value: Any) -> None:
     assert parse_value("anything", value, one) is None
 
 
-@pytest.mark.parametrize("value", [None, "None", "null"])
-def test_a_required_one_must_be_given(value: Any) -> None:
-    with pytest.raises(HyperparameterError, match=r"^num_classes is required$"):
-        parse_value("num_classes", value, Spec(int, None, "help", required=True))
-
-
 REFUSED: list[tuple[Spec, tuple[Any, ...]]] = [
     (WHOLE, ("1.5", "sixteen", "0x10", "1_6", "१६", "nan", "inf", True, [16], "16,", {"a": 1})),
     (RATE, ("nan", "-inf", "1e999", "0,1", True, "half", "0.1f", [0.1], 10**400)),

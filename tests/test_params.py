@@ -53,11 +53,10 @@ def write(folder: Path, content: bytes) -> Path:
     return path
 
 
-def check_refused(folder: Path, content: bytes, match: str = "no usable MXNet parameter file") -> None:
+def check_refused(folder: Path, content: bytes, match: str = "") -> None:
     path = write(folder, content)
-    with pytest.raises(ModelError, match=match) as caught:
+    with pytest.raises(ModelError, match=f"^{path} is no usable MXNet parameter file: .*{match}"):
         read_arrays(path)
-    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,20 +71,7 @@ def test_reads_what_mxnet_writes(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(arrays["a.weight"], values)
 
 
-def test_mxnet_reads_what_is_written_and_both_agree(tmp_path: Path) -> None:
-    import mxnet as mx
-
-    path = tmp_path / "new" / "x.params"
-    write_params({"a.weight": MATRIX, "b": VECTOR}, path)
-    theirs, ours = mx.nd.load(str(path)), read_params(path)
-    assert list(theirs) == list(ours) == ["a.weight", "b"]
-    for name in ours:
-        assert ours[name].dtype == theirs[name].dtype
-        np.testing.assert_array_equal(ours[name].asnumpy(), theirs[name].asnumpy())
-    assert [entry.name for entry in path.parent.iterdir()] == ["x.params"]
-
-
-def test_hand_packed_file_is_the_one_mxnet_writes(tmp_path: Path) -> None:
+def test_mxnet_writes_what_is_written_and_read_here(tmp_path: Path) -> None:
     import mxnet as mx
 
     arrays: dict[str, npt.NDArray[Any]] = {"layer.weight": MATRIX, "layer.count": VECTOR}
@@ -93,6 +79,9 @@ def test_hand_packed_file_is_the_one_mxnet_writes(tmp_path: Path) -> None:
     write_params(arrays, tmp_path / "our.params")
     for name in ("mxnet.params", "our.params"):
         assert (tmp_path / name).read_bytes() == b"".join(PIECES)
+        for read, wanted in zip(read_params(tmp_path / name).values(), arrays.values(), strict=True):
+            assert read.dtype == wanted.dtype
+            np.testing.assert_array_equal(read.asnumpy(), wanted)
     assert compute_size(arrays) == len(b"".join(PIECES))
 
 
@@ -105,12 +94,6 @@ def test_every_version_and_a_file_saved_from_a_gpu(tmp_path: Path, magic: int) -
 def test_old_prefixes_are_taken_off(tmp_path: Path) -> None:
     path = write(tmp_path, b"".join(pack_file({"arg:w": pack_tensor(MATRIX), "aux:mean": pack_tensor(VECTOR)})))
     assert list(read_arrays(path)) == ["w", "mean"]
-
-
-def test_arrays_can_be_changed(tmp_path: Path) -> None:
-    array = read_arrays(write(tmp_path, b"".join(PIECES)))["layer.weight"]
-    array += 1
-    np.testing.assert_array_equal(array, MATRIX + 1)
 
 
 def test_cut_at_and_inside_every_field(tmp_path: Path) -> None:
@@ -126,13 +109,9 @@ def test_cut_at_and_inside_every_field(tmp_path: Path) -> None:
         (0, struct.pack("<Q", 0x113), "does not start like one"),
         (2, struct.pack("<Q", 2**63), "speaks of 9223372036854775808 tensors, at most 20000"),
         (3, struct.pack("<I", 2), "no tensor of MXNet"),
-        (4, struct.pack("<i", 1), "sparse"),
-        (5, struct.pack("<i", 0), "0 dimensions"),
         (5, struct.pack("<i", 2**31 - 1), "2147483647 dimensions"),
-        (6, struct.pack("<q", 0), "shape"),
         (6, struct.pack("<q", 2**62), "ends inside tensor 0 of 2"),
         (10, struct.pack("<i", 12), "data type number 12"),
-        (20, struct.pack("<Q", 0), "2 tensors and 0 names"),
         (21, struct.pack("<Q", 2**64 - 1), "has 18446744073709551615 bytes, at most 1024"),
         (22, b"\xff" * 12, "not UTF-8"),
         (24, b"layer.count" + b"more", "4 bytes follow"),
@@ -140,11 +119,6 @@ def test_cut_at_and_inside_every_field(tmp_path: Path) -> None:
 )
 def test_wrong_field(tmp_path: Path, piece: int, value: bytes, match: str) -> None:
     check_refused(tmp_path, b"".join([*PIECES[:piece], value, *PIECES[piece + 1 :]]), match)
-
-
-def test_product_of_sizes_cannot_wrap_around(tmp_path: Path) -> None:
-    shape = [struct.pack("<q", 2**32), struct.pack("<q", 2**32)]
-    check_refused(tmp_path, b"".join([*PIECES[:6], *shape, *PIECES[8:]]), "ends inside tensor 0")
 
 
 def test_same_name_twice(tmp_path: Path) -> None:
@@ -155,13 +129,6 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.params", tmp_path):
         with pytest.raises(ModelError, match=f"{path} cannot be read"):
             read_params(path)
-
-
-def test_nothing_is_left_behind_when_writing_fails(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ModelError, match="cannot be written"):
-        write_params({"a": MATRIX}, tmp_path / "file" / "x.params")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file"]
 
 
 def test_what_is_claimed_is_not_allocated() -> None:

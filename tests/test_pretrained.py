@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ from backbone_array import Arrays, draw_arrays
 from gluonseg.errors import FAILURE_LIMIT, ModelError
 from gluonseg.models import pretrained
 from gluonseg.models.convert import build_backbone, compute_torch_name
-from gluonseg.models.params import read_arrays, write_params
+from gluonseg.models.params import write_params
 from gluonseg.models.pretrained import find_backbone_weights, load_backbone
 from local_server import find_free_port
 
@@ -61,7 +61,6 @@ def put(folder: Path, *names: str) -> Path:
     [
         ("resnet-50", "resnet50_v1s-25a187fa.params"),
         ("resnet-50", "resnet-50.params"),
-        ("resnet-152", "resnet152s.gluon_in1k-1a2b.safetensors"),
         ("resnet-34", "resnet34-b627a593.safetensors"),
         ("resnet-50", "model.safetensors"),
     ],
@@ -71,19 +70,11 @@ def test_file_names_that_are_taken(tmp_path: Path, backbone: str, name: str) -> 
     assert find_backbone_weights(backbone, channel=channel) == channel / name
 
 
-@pytest.mark.parametrize(
-    ("backbone", "name"),
-    [
-        ("resnet-18", "resnet18_v1b_kinetics400-46d5a985.params"),
-        ("resnet-18", "resnet18d.ra2_in1k.safetensors"),
-        ("resnet-50", "resnet50.tv_in1k.safetensors"),
-        ("resnet-18", "resnet18-f37072fd.pth"),
-    ],
-)
-def test_files_of_other_networks_are_left_alone(tmp_path: Path, backbone: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["resnet18d.ra2_in1k.safetensors", "resnet18-f37072fd.pth"])
+def test_files_of_other_networks_are_left_alone(tmp_path: Path, name: str) -> None:
     channel = put(tmp_path / "channel", name)
     with pytest.raises(ModelError, match=f"only {name}"):
-        find_backbone_weights(backbone, channel=channel, root=tmp_path)
+        find_backbone_weights("resnet-18", channel=channel, root=tmp_path)
 
 
 def test_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,18 +132,14 @@ def store(tmp_path: Path, weights18: Path, monkeypatch: pytest.MonkeyPatch) -> I
         thread.join()
 
 
-def set_published_sha1(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
-    """Keep the published short name; the hash of the drawn weights takes the place of the real file's."""
-    from gluoncv.model_zoo import model_store
-
-    monkeypatch.setitem(model_store._model_sha1, "resnet18_v1b", hashlib.sha1(weights.read_bytes()).hexdigest())
-    monkeypatch.setattr(model_store, "short_hash", lambda _name: PUBLISHED_18.partition("-")[2].partition(".")[0])
-
-
 def test_store_is_downloaded_once(
     tmp_path: Path, store: Path, weights18: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_published_sha1(monkeypatch, weights18)
+    # The published short name is kept; the hash of the drawn weights takes the place of the real file's.
+    from gluoncv.model_zoo import model_store
+
+    monkeypatch.setitem(model_store._model_sha1, "resnet18_v1b", hashlib.sha1(weights18.read_bytes()).hexdigest())
+    monkeypatch.setattr(model_store, "short_hash", lambda _name: PUBLISHED_18.partition("-")[2].partition(".")[0])
     root = tmp_path / "models"
     found = find_backbone_weights("resnet-18", channel=None, root=root)
     assert found == root / PUBLISHED_18
@@ -162,18 +149,12 @@ def test_store_is_downloaded_once(
     assert find_backbone_weights("resnet-18", channel=None, root=root) == found
 
 
-def test_store_file_with_another_sha1_is_not_kept(tmp_path: Path, store: Path) -> None:
-    with pytest.raises(ModelError, match="another sha1"):
-        find_backbone_weights("resnet-18", channel=None, root=tmp_path / "models")
+def test_store_with_another_file_none_and_a_broken_one(tmp_path: Path, store: Path) -> None:
+    for backbone, words in (("resnet-18", "another sha1"), ("resnet-34", "404"), ("resnet-18", "BadZipFile")):
+        with pytest.raises(ModelError, match=words):
+            find_backbone_weights(backbone, channel=None, root=tmp_path / "models")
+        (store / PUBLISHED_18).with_suffix(".zip").write_bytes(b"<html>please log in</html>")
     assert list((tmp_path / "models").iterdir()) == []
-
-
-def test_store_without_the_file_and_with_a_broken_one(tmp_path: Path, store: Path) -> None:
-    with pytest.raises(ModelError, match="404"):
-        find_backbone_weights("resnet-34", channel=None, root=tmp_path / "models")
-    (store / PUBLISHED_18).with_suffix(".zip").write_bytes(b"<html>please log in</html>")
-    with pytest.raises(ModelError, match="BadZipFile"):
-        find_backbone_weights("resnet-18", channel=None, root=tmp_path / "models")
 
 
 # Loading
@@ -189,19 +170,49 @@ def build_network(backbone: str = "resnet18") -> Any:
     return net
 
 
-def check_loaded(net: Any, arrays: Arrays) -> None:
-    parameters = net._collect_params_with_prefix()
-    for name, array in arrays.items():
-        if not name.startswith("fc."):
-            np.testing.assert_array_equal(parameters[name].data().asnumpy(), array, err_msg=name)
+def save_published(arrays: Arrays, folder: Path) -> Path:
+    write_params(arrays, folder / PUBLISHED_18)
+    return folder / PUBLISHED_18
 
 
-def test_every_backbone_parameter_is_set_and_the_head_is_not(weights18: Path, arrays18: Arrays) -> None:
+def save_old_names(arrays: Arrays, folder: Path, strip: bool = True) -> Path:
+    """``conv0_weight``, or with GluonCV's prefix ``resnetv1b_conv0_weight``."""
+    net = build_backbone("resnet-18")
+    names = {name: p.name for name, p in net._collect_params_with_prefix().items()}
+    old = {names[name].removeprefix(net.prefix if strip else ""): array for name, array in arrays.items()}
+    write_params(old, folder / "old.params")
+    return folder / "old.params"
+
+
+def save_whole_network(arrays: Arrays, folder: Path) -> Path:
+    head = {"head.weight": np.ones((3, 512, 1, 1), np.float32), "head.bias": np.zeros(3, np.float32)}
+    body = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
+    write_params({**body, **head}, folder / "fcn.params")
+    return folder / "fcn.params"
+
+
+def save_torch_names(arrays: Arrays, folder: Path) -> Path:
+    tensors = {compute_torch_name(name): array for name, array in arrays.items()}
+    save_file(tensors, str(folder / "model.safetensors"))
+    return folder / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    "save",
+    [save_published, save_old_names, partial(save_old_names, strip=False), save_whole_network, save_torch_names],
+    ids=["published", "old names", "old names with prefix", "whole network", "safetensors"],
+)
+def test_every_backbone_parameter_is_set_and_the_head_is_not(
+    tmp_path: Path, arrays18: Arrays, save: Callable[[Arrays, Path], Path]
+) -> None:
     net = build_network()
     net.head.initialize()
     head = net.head.weight.data().asnumpy()
-    load_backbone(net, weights18, "resnet-18")
-    check_loaded(net, arrays18)
+    load_backbone(net, save(arrays18, tmp_path), "resnet-18")
+    parameters = net._collect_params_with_prefix()
+    for name, array in arrays18.items():
+        if not name.startswith("fc."):
+            np.testing.assert_array_equal(parameters[name].data().asnumpy(), array, err_msg=name)
     np.testing.assert_array_equal(net.head.weight.data().asnumpy(), head)
 
 
@@ -216,38 +227,6 @@ def test_several_devices_and_half_precision(weights18: Path, arrays18: Arrays) -
     for device in (mx.cpu(0), mx.cpu(1)):
         values = parameter.data(device).asnumpy()
         np.testing.assert_array_equal(values, arrays18["layer1.0.conv1.weight"].astype(np.float16))
-
-
-def rename_to_old_style(arrays: Arrays, backbone: str, strip: bool) -> Arrays:
-    net = build_backbone(backbone)
-    names = {name: p.name for name, p in net._collect_params_with_prefix().items()}
-    return {names[name].removeprefix(net.prefix if strip else ""): array for name, array in arrays.items()}
-
-
-@pytest.mark.parametrize("strip", [True, False])
-def test_old_parameter_names(tmp_path: Path, arrays18: Arrays, strip: bool) -> None:
-    write_params(rename_to_old_style(arrays18, "resnet-18", strip), tmp_path / "old.params")
-    net = build_network()
-    load_backbone(net, tmp_path / "old.params", "resnet-18")
-    check_loaded(net, arrays18)
-
-
-def test_file_of_a_whole_segmentation_network(tmp_path: Path, weights18: Path, arrays18: Arrays) -> None:
-    first, second = build_network(), build_network()
-    first.initialize()
-    load_backbone(first, weights18, "resnet-18")
-    first.save_parameters(str(tmp_path / "fcn.params"))
-    assert "head.weight" in read_arrays(tmp_path / "fcn.params")
-    load_backbone(second, tmp_path / "fcn.params", "resnet-18")
-    check_loaded(second, arrays18)
-
-
-def test_safetensors_file_is_converted_on_the_fly(tmp_path: Path, arrays18: Arrays) -> None:
-    path = tmp_path / "model.safetensors"
-    save_file({compute_torch_name(name): array for name, array in arrays18.items()}, str(path))
-    net = build_network()
-    load_backbone(net, path, "resnet-18")
-    check_loaded(net, arrays18)
 
 
 def test_file_that_does_not_fit_changes_nothing(tmp_path: Path, arrays18: Arrays) -> None:

@@ -94,24 +94,21 @@ def test_a_manifest_that_sagemaker_refuses_is_named(docker: DockerStandIn) -> No
 
 
 @pytest.mark.parametrize(
-    ("fails", "told"),
-    [("image", "docker image failed: the daemon says no"), ("docker", "docker is not installed, or not on the PATH")],
+    ("arguments", "state", "told", "calls"),
+    [
+        ([], {"fails": "image"}, "docker image failed: the daemon says no", 1),
+        ([], {"fails": "docker"}, "docker is not installed, or not on the PATH", 1),
+        ([], {"platform": "linux/arm64"}, "is for linux/arm64, SageMaker runs linux/amd64", 1),
+        (["--repository", "Gluonseg"], {}, "is no name in ECR", 0),
+        (["--tag", "a/b"], {}, "is no name in ECR", 0),
+    ],
 )
-def test_what_docker_says_is_passed_on(docker: DockerStandIn, fails: str, told: str) -> None:
-    docker.fails = fails
-    assert docker.fail() == told
-
-
-def test_an_image_for_another_processor_is_not_pushed(docker: DockerStandIn) -> None:
-    docker.platform = "linux/arm64"
-    assert "is for linux/arm64, SageMaker runs linux/amd64" in docker.fail()
-    assert len(docker.calls) == 1
-
-
-@pytest.mark.parametrize("arguments", [("--repository", "Gluonseg"), ("--tag", "a/b")])
-def test_wrong_names_call_nothing(docker: DockerStandIn, arguments: tuple[str, str]) -> None:
-    assert "is no name in ECR" in docker.fail(*arguments)
-    assert docker.calls == []
+def test_what_stops_before_anything_is_sent(
+    docker: DockerStandIn, arguments: list[str], state: dict[str, str], told: str, calls: int
+) -> None:
+    vars(docker).update(state)
+    assert told in docker.fail(*arguments)
+    assert len(docker.calls) == calls
 
 
 # --- stop.py

@@ -90,7 +90,7 @@ def test_a_network_that_is_not_as_declared(elsewhere: ModuleType, changes: dict[
 
 @pytest.mark.parametrize(
     "changes",
-    [{"heads": "h."}, {"heads": ("head",)}, {"class_heads": ("other.",)}, {"output_strides": (3,)}, {"encoders": ()}],
+    [{"heads": "h."}, {"class_heads": ("other.",)}, {"output_strides": (3,)}],
 )
 def test_a_declaration_that_cannot_be(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):

@@ -7,7 +7,7 @@ import pytest
 
 from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.train.job import build_trainer
-from gluonseg.train.schedule import add_warmup, build_cosine, build_poly, build_schedule, build_step
+from gluonseg.train.schedule import Schedule, add_warmup, build_cosine, build_poly, build_schedule, build_step
 
 PRINTED = (
     "98 96 94 92 89 87 85 83 80 78 76 74 70 68 66 64 61 59 57 54 "
@@ -39,19 +39,17 @@ def test_a_job_stays_near_the_printed_rates() -> None:
     assert [schedule(update) for update in (915, 10**6)] == [0, 0]
 
 
-def test_cosine_falls_along_half_a_cosine_to_nothing() -> None:
-    schedule = build_cosine(0.4, 90)
-    assert [schedule(update) for update in (0, 30, 45, 90, 1000)] == pytest.approx([0.4, 0.3, 0.2, 0, 0])
-
-
-def test_step_multiplies_at_each_step() -> None:
-    schedule = build_step(0.8, [3, 5, 5], 0.5)
-    assert [schedule(update) for update in range(7)] == [0.8, 0.8, 0.8, 0.4, 0.4, 0.1, 0.1]
-
-
-def test_warmup_rises_to_the_schedule() -> None:
-    schedule = add_warmup(lambda update: 1.0 - update / 100, 4)
-    assert [schedule(update) for update in range(6)] == pytest.approx([0.25, 0.495, 0.735, 0.97, 0.96, 0.95])
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (build_cosine(0.4, 6), [0.4, 0.3732051, 0.3, 0.2, 0.1, 0.0267949, 0, 0]),
+        (build_step(0.8, [3, 5, 5], 0.5), [0.8, 0.8, 0.8, 0.4, 0.4, 0.1, 0.1]),
+        (add_warmup(lambda update: 1.0 - update / 100, 4), [0.25, 0.495, 0.735, 0.97, 0.96, 0.95]),
+    ],
+    ids=["cosine", "step", "warmup"],
+)
+def test_formulas(schedule: Schedule, rates: list[float]) -> None:
+    assert [schedule(update) for update in range(len(rates))] == pytest.approx(rates)
 
 
 def test_epochs_become_updates() -> None:
@@ -63,6 +61,16 @@ def test_epochs_become_updates() -> None:
     warm = build_schedule(parse_hyperparameters({**values, "lr_scheduler": "cosine", "warmup_epochs": "0.5"}), 100, 8)
     plain = build_schedule(parse_hyperparameters({**values, "lr_scheduler": "cosine"}), 100, 8)
     assert [warm(update) / plain(update) for update in (0, 2, 5, 6)] == pytest.approx([1 / 6, 0.5, 1, 1])
+
+
+@pytest.mark.parametrize("scheduler", ["poly", "step"])
+def test_the_rate_is_lower_from_the_first_update_of_the_second_stage(scheduler: str) -> None:
+    given = {"num_classes": "2", "epochs": "6", "lr_scheduler": scheduler, "lr_scheduler_step": "5"}
+    plain = build_schedule(parse_hyperparameters(given), 9, 4)
+    frozen = {**given, "freeze_backbone_epochs": "3", "unfreeze_lr_factor": "0.2"}
+    two = build_schedule(parse_hyperparameters(frozen), 9, 4)
+    # Three epochs of 9 photos in batches of 4 have 2 + 2 + 2 updates.
+    assert [two(update) / plain(update) for update in range(13)] == pytest.approx([1.0] * 6 + [0.2] * 7)
 
 
 @pytest.mark.parametrize(

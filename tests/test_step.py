@@ -1,8 +1,9 @@
-"""One update beside the same one made of whole parts: gradients; class ids as the network is now."""
+"""One update: gradients as at full size, class ids as the network is now, several devices, learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -14,8 +15,10 @@ from conftest import TINY
 from gluonseg.data.loader import Batch
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.labels import IGNORE
+from gluonseg.models.network import build_network
 from gluonseg.predict.mxnet_engine import normalise_images
 from gluonseg.train.freeze import Freeze
+from gluonseg.train.job import build_trainer
 from gluonseg.train.losses import MixedLoss, build_weight_table
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
@@ -28,10 +31,10 @@ def _parse(**changes: str) -> Hyperparameters:
     return parse_hyperparameters({**TINY, **changes})
 
 
-def _draw_batch(count: int = 3, size: int = 56) -> Batch:
-    rng = np.random.default_rng(count)
+def _draw_batch(count: int = 3, size: int = 56, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
     class_ids = rng.integers(0, 4, (count, size, size)).astype(np.uint8)
-    class_ids[0, : size // 2] = IGNORE
+    class_ids[0, : size // 2] = IGNORE  # the parts of a batch have different numbers of scored pixels
     return Batch(rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), class_ids)
 
 
@@ -59,7 +62,7 @@ def _differentiate_at_full_size(network: Any, batch: Batch, aux_weight: float) -
     return float(loss.asscalar())
 
 
-@pytest.mark.parametrize("changes", [{}, {"algorithm": "deeplab"}, {"_aux_loss": "False"}])
+@pytest.mark.parametrize("changes", [{}, {"algorithm": "deeplab", "_aux_loss": "False"}])
 def test_gradients_are_those_of_the_outputs_at_full_size(changes: Mapping[str, str]) -> None:
     hp, batch = _parse(**changes), _draw_batch()
     network, _ = _build(hp)
@@ -107,3 +110,68 @@ def test_a_backbone_frozen_after_the_first_update_works_as_in_prediction() -> No
     expected = _differentiate_at_full_size(network, batch, hp._aux_weight)
     mx.random.seed(1)
     assert float(stepper.update(batch, RATE).asscalar()) == pytest.approx(expected, rel=1e-5)
+
+
+# Several devices, the learning rate, and nothing to learn from.
+
+
+def _build_steady(devices: list[Any], hp: Hyperparameters) -> tuple[Any, Stepper]:
+    """A network in which no picture depends on another, with fixed statistics and no dropout, and its stepper."""
+    mx.random.seed(3)
+    network = build_network("fcn", "resnet-18", 4, ctx=devices, norm_kwargs={"use_global_stats": True})
+    network.initialize(mx.init.Xavier(), ctx=devices, force_reinit=True)
+
+    def disable(block: Any) -> None:
+        if isinstance(block, mx.gluon.nn.Dropout):
+            block._rate = 0
+
+    network.apply(disable)
+    network.hybridize(static_alloc=True)
+    network(mx.nd.zeros((1, 3, 24, 24), ctx=devices[0]))
+    trainer = build_trainer(hp, network, len(devices))
+    return network, Stepper(network, MixedLoss(4, hp._aux_weight), trainer, devices, WEIGHTS)
+
+
+def _read_values(network: Any) -> Mapping[str, npt.NDArray[np.float32]]:
+    return {name: one.data(mx.cpu()).asnumpy() for name, one in network._collect_params_with_prefix().items()}
+
+
+@pytest.mark.parametrize(("kvstore", "count"), [("device", 3), ("local", 1)])
+def test_several_devices_update_as_one(kvstore: str, count: int, tmp_path: Path) -> None:
+    """An uneven cut, and more devices than pictures."""
+    saved: list[Mapping[str, Any]] = []
+    losses, file = [], str(tmp_path / "start.params")
+    for devices in ([mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]):
+        network, stepper = _build_steady(devices, _parse(_kvstore=kvstore, momentum="0.9"))
+        if saved:
+            network.load_parameters(file, ctx=devices)
+        else:
+            network.save_parameters(file)
+        start = _read_values(network)
+        losses.append([float(stepper.update(_draw_batch(count, 24, n), 0.05).asscalar()) for n in range(2)])
+        saved.append(_read_values(network))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    for name, value in saved[0].items():
+        moved = np.abs(value - start[name]).max()
+        np.testing.assert_allclose(saved[1][name], value, atol=1e-3 * moved + 1e-7, err_msg=name)
+    assert np.abs(saved[0]["head.block.4.weight"] - start["head.block.4.weight"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.02])
+def test_the_learning_rate_is_used_and_ten_times_for_heads(rate: float) -> None:
+    network, stepper = _build_steady([mx.cpu()], _parse(momentum="0", weight_decay="0"))
+    before = _read_values(network)
+    stepper.update(_draw_batch(2, 24), rate).wait_to_read()
+    after, gradients = _read_values(network), _read_gradients(network)
+    for name, factor in {"head.block.4.weight": 10, "layer4.1.conv2.weight": 1}.items():
+        ratio = np.abs(before[name] - after[name]).sum() / np.abs(gradients[name]).sum()
+        assert ratio == pytest.approx(factor * rate, rel=1e-2)
+
+
+def test_a_batch_without_a_scored_pixel_changes_nothing_but_decay() -> None:
+    network, stepper = _build_steady([mx.cpu()], _parse(weight_decay="0"))
+    batch, before = _draw_batch(2, 24), _read_values(network)
+    loss = stepper.update(Batch(batch.images, np.full_like(batch.class_ids, IGNORE)), 0.1)
+    assert loss.asscalar() == 0
+    name = "layer1.0.conv1.weight"
+    assert (_read_values(network)[name] == before[name]).all()

@@ -89,7 +89,7 @@ class Running(LoggedProcess):
         return int(children[0].pid)
 
     def stop(self, *numbers: int, pid: int | None = None) -> int:
-        """Send the signals, 0.2 s apart, and return the exit code."""
+        """Send the signals, 0.2 s apart, to the process or to ``pid``, and return the exit code."""
         for number in numbers:
             assert self.process.poll() is None, self.log
             os.kill(pid or self.process.pid, number)
@@ -99,7 +99,7 @@ class Running(LoggedProcess):
 
 @contextmanager
 def _start(command: list[str], log_file: Path, **variables: str) -> Iterator[Running]:
-    with start_logged(command, log_file, **{"OMP_NUM_THREADS": "1", **variables}) as process:
+    with start_logged(command, log_file, **variables) as process:
         yield Running(process, log_file)
 
 
@@ -123,11 +123,12 @@ def job(data: Path, tmp_path: Path) -> Job:
     return lay_out_job(tmp_path / "ml", data, link=True, epochs="2000", mini_batch_size="2", _logging_frequency="1")
 
 
-def _check_model(model: Path, epochs: int | None = None) -> Mapping[str, object]:
+def _check_model(model: Path) -> Mapping[str, object]:
     """The folder is complete, and its model predicts; returns the card's metrics."""
     metrics: Mapping[str, object] = json.loads((model / "model_card.json").read_text())["metrics"]
     curves = json.loads((model / "curves.json").read_text())
-    assert len(curves) == metrics["epochs"] == (len(curves) if epochs is None else epochs)
+    assert len(curves) == metrics["epochs"]
+    assert "whole_image" not in metrics
     names = {path.name for path in model.iterdir()}
     assert names - {"model.onnx"} == (FILES | {"curves.png"} if curves else FILES)
     assert json.loads((model / "hyperparams.json").read_text())["num_classes"] == "4"
@@ -136,16 +137,6 @@ def _check_model(model: Path, epochs: int | None = None) -> Mapping[str, object]
     assert best.keys() == last.keys()
     assert all(np.isfinite(array).all() for array in (*best.values(), *last.values()))
     return metrics
-
-
-def _check_stopped(job: Job, running: Running, code: int, words: str) -> None:
-    """Ended with 0, one line on what was done, and nothing that looks like a failure."""
-    assert code == 0, running.log
-    assert len(re.findall(r"Stopped by SIG", running.log)) == 1, running.log
-    assert re.search(words, running.log), running.log
-    assert "Traceback" not in running.log
-    assert "ERROR" not in running.log
-    assert job.read_failure() is None
 
 
 # --- at every point of a job, in this process
@@ -163,12 +154,6 @@ def _call_at(patch: pytest.MonkeyPatch, owner: type, name: str, call: int, actio
     patch.setattr(owner, name, act)
 
 
-def _stop_at(patch: pytest.MonkeyPatch, owner: type, name: str, call: int = 1) -> Stop:
-    stop = Stop()
-    _call_at(patch, owner, name, call, lambda: stop.request(signal.SIGTERM))
-    return stop
-
-
 def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(
     run_tiny: RunJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -178,9 +163,11 @@ def test_in_the_first_epoch_the_parameters_as_they_are_are_kept(
         (model / name).write_text(f"earlier {name}")
     (model / ".model_best.params.1.partial").write_bytes(b"of a job that was killed")
     caplog.set_level(logging.INFO)
-    run_tiny(stop=_stop_at(monkeypatch, Stepper, "update", 2))
+    stop = Stop()
+    _call_at(monkeypatch, Stepper, "update", 2, lambda: stop.request(signal.SIGTERM))
+    run_tiny(stop=stop)
     assert "Stopped by SIGTERM in the first epoch: model_best.params and model_algo-1 have the par" in caplog.text
-    assert _check_model(model, epochs=0) == {"epochs": 0, "stopped_by": "SIGTERM"}
+    assert _check_model(model) == {"epochs": 0, "stopped_by": "SIGTERM"}
     assert (model / "model_best.params").read_bytes() == (model / "model_algo-1").read_bytes()
 
 
@@ -197,14 +184,15 @@ def test_a_stop_after_the_last_epoch(
 ) -> None:  # fmt: skip
     """The card says what the log says."""
     caplog.set_level(logging.INFO)
-    run_tiny({"epochs": "1"}, stop=_stop_at(monkeypatch, owner, name))
+    stop = Stop()
+    _call_at(monkeypatch, owner, name, 1, lambda: stop.request(signal.SIGTERM))
+    run_tiny({"epochs": "1"}, stop=stop)
     monkeypatch.undo()
     assert len(re.findall(r"Stopped by SIG", caplog.text)) == 1
     assert re.search(words, caplog.text)
-    metrics = _check_model(tmp_path / "model", epochs=1)
+    metrics = _check_model(tmp_path / "model")
     assert ("stopped_by" in metrics) == is_in_card
-    assert metrics["best_epoch"] == 0
-    assert "whole_image" not in metrics
+    assert (metrics["epochs"], metrics["best_epoch"]) == (1, 0)
 
 
 # --- processes
@@ -212,32 +200,28 @@ def test_a_stop_after_the_last_epoch(
 
 @needs_pid_1
 def test_after_epochs_the_best_one_and_the_last_parameters_are_kept(job: Job) -> None:
-    """As the first process of a container: the kernel keeps signals that have no handler from it."""
+    """As the first process of a container: the kernel keeps signals that have no handler from it.
+
+    It ends with 0, one line on what was done, and nothing that looks like a failure.
+    """
     checkpoints = job.base / "checkpoints"
     checkpoints.mkdir()
     with _run(job, prefix=PID_1) as running:
         running.wait_for(EPOCH_END, count=2)
         code = running.stop(signal.SIGTERM, pid=running.find_first())
     words = r"Stopped by SIGTERM after epoch \d+: model_best.params is of epoch \d+, model_algo-1 has .* as they were"
-    _check_stopped(job, running, code, words)
+    assert code == 0, running.log
+    assert re.search(words, running.log), running.log
+    assert running.log.count("Stopped by SIG") == 1, running.log
+    assert not re.search("Traceback|ERROR|Evaluating", running.log)
+    assert job.read_failure() is None
     metrics = _check_model(job.model)
+    epochs = len(json.loads((job.model / "curves.json").read_text()))
+    assert epochs >= 2
     assert metrics["stopped_by"] == "SIGTERM"
-    assert isinstance(metrics["epochs"], int)
-    assert metrics["epochs"] >= 2
-    assert "whole_image" not in metrics
-    assert "Evaluating" not in running.log
     files = sorted(path.name for path in checkpoints.iterdir())
     assert len(files) == 2
-    assert files[-1].startswith(f"checkpoint-{metrics['epochs'] - 1:06}-"), "that of the last whole epoch is there"
-
-
-def test_before_training_an_earlier_model_is_left_alone(job: Job) -> None:
-    (job.model / "model_best.params").write_text("earlier")
-    with _run(job) as running:
-        running.wait_for("Merging with provided configuration")
-        code = running.stop(signal.SIGTERM)
-    _check_stopped(job, running, code, "before training had begun: the model in .* is as it was")
-    assert [path.read_text() for path in job.model.iterdir()] == ["earlier"]
+    assert files[-1].startswith(f"checkpoint-{epochs - 1:06}-"), "that of the last whole epoch is there"
 
 
 def test_a_second_signal_ends_the_job_at_once(job: Job) -> None:
@@ -281,17 +265,22 @@ def _lay_out_script(job: Job) -> Path:
     source = job.base.parent / "source"
     source.mkdir()
     (source / "train.py").write_text(SCRIPT)
+    (source / "train.sh").write_text(f"#!/bin/sh\n{sys.executable} train.py\n")
     job.write_config("hyperparameters", {"sagemaker_program": "train.py", "sagemaker_submit_directory": str(source)})
     return source
 
 
-def test_a_users_script_gets_the_signal_and_decides_the_end(job: Job) -> None:
+@pytest.mark.parametrize("program", ["train.py", "train.sh"])
+def test_a_users_script_gets_the_signal_and_decides_the_end(job: Job, program: str) -> None:
+    """The shell of a shell script dies of it, which fails the job."""
     _lay_out_script(job)
+    job.set_hyperparameters(sagemaker_program=program)
     with _run(job) as running:
         running.wait_for("RUNNING 0 0")  # the default action, and nothing blocked
-        assert running.stop(signal.SIGTERM) == 0, running.log
+        assert running.stop(signal.SIGTERM) == (program == "train.sh"), running.log
     assert json.loads((job.model / "stopped.json").read_text()) == signal.SIGTERM
-    assert job.read_failure() is None
+    failure = job.read_failure()
+    assert failure is None if program == "train.py" else "ExitCode -15" in (failure or "")
 
 
 def test_a_stop_while_the_scripts_requirements_are_installed(job: Job) -> None:
@@ -311,18 +300,6 @@ def test_a_stop_while_the_scripts_requirements_are_installed(job: Job) -> None:
     assert "before the script had begun" in running.log
     assert "RUNNING" not in running.log
     assert job.read_failure() is None
-
-
-def test_the_program_of_a_shell_script_gets_the_signal(job: Job) -> None:
-    """The shell dies of it, which fails the job."""
-    source = _lay_out_script(job)
-    (source / "train.sh").write_text(f"#!/bin/sh\n{sys.executable} train.py\n")
-    job.set_hyperparameters(sagemaker_program="train.sh")
-    with _run(job) as running:
-        running.wait_for("RUNNING 0 0")
-        assert running.stop(signal.SIGTERM) == 1, running.log
-    assert (job.model / "stopped.json").is_file()
-    assert "ExitCode -15" in (job.read_failure() or "")
 
 
 @pytest.mark.parametrize(

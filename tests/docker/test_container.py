@@ -72,7 +72,7 @@ def test_nothing_mounted(image: str) -> None:
 
 def test_threads_follow_the_limit(image: str) -> None:
     code = "from gluonseg.machine.limits import set_thread_count; print(set_thread_count())"
-    assert run_container(image, "python3", "-c", code, options=["--cpus", "0.5"]).log == "1\n"
+    assert run_container(image, "python3", "-c", code, options=["--cpus", "0.5"], OMP_NUM_THREADS="").log == "1\n"
 
 
 SCRIPT = """

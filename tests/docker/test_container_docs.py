@@ -11,7 +11,7 @@ import pytest
 from docker_engine import call_docker, name_container
 from gluonseg.data.decode import read_image, read_label
 from local_server import find_free_port
-from program import build_environment, run_program
+from program import run_program
 from repository import read_blocks
 
 pytestmark = pytest.mark.docker
@@ -26,8 +26,10 @@ def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
         (r" gluonseg (gluonseg|train|serve)\b", rf" {image} \1"),
         (r'"epochs": "16"', '"epochs": "1"'),
         (r"--epochs 16", "--epochs 1"),
+        (r"--crop_size 96 --base_size 96", "--crop_size 40 --base_size 40"),
         (r"\b8080:8080", f"{port}:8080"),
         (r"\bpets\b", name),
+        (r"\bdocker run ", r"\g<0>--env OMP_NUM_THREADS=1 "),
         (r"\bprepare synthetic job/input/data", r"\g<0> --count 32 --size 48"),
     ]
     text = "\n".join(read_blocks("docs/container.md"))
@@ -36,7 +38,7 @@ def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
         assert count, f"docs/container.md has nothing that matches {pattern}"
     text = text.replace("localhost:8080", f"localhost:{port}")
     try:
-        done = run_program(["bash", "-euxc", text], build_environment(OMP_NUM_THREADS="1"), cwd=tmp_path)
+        done = run_program(["bash", "-euxc", text], cwd=tmp_path)
     finally:
         for container in (name, f"{name}-locked", f"{name}-baked"):
             call_docker("rm", "--force", container)

@@ -21,37 +21,18 @@ from picture import encode_picture
 from small_data import HEIGHT, WIDTH, SmallData
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> SmallData:
-    (tmp_path / "data").mkdir()
-    return SmallData(tmp_path / "data")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(data: SmallData) -> None:
-    data.path("train", "t0.jpg").chmod(0)
-    (error,) = data.check().errors
-    assert "train/t0.jpg cannot be read: Permission denied" in str(error)
-
-
-def test_files_that_change_between_the_check_and_an_epoch(data: SmallData) -> None:
-    """Removed, replaced by a pipe or by a file of 1 TB, cut off, replaced by a picture of another size."""
+def test_files_that_change_between_the_check_and_an_epoch(tmp_path: Path) -> None:
+    """Removed, replaced by a file of 1 TB, and by a picture of another size."""
+    data = SmallData(tmp_path)
     pairs = match_pairs(data.path("train"), data.path("train_annotation")).pairs
     dataset, photo = Dataset(pairs, default_label_map(), cache_bytes=0), data.path("train/t0.jpg")
     photo.unlink()
     with pytest.raises(ImageError, match=r"train/t0\.jpg cannot be read: No such file"):
         dataset.read(0)
-    os.mkfifo(photo)
-    with pytest.raises(ImageError, match=r"train/t0\.jpg cannot be read: it is not a regular file"):
-        dataset.read(0)
-    photo.unlink()
     photo.touch()
     os.truncate(photo, 1 << 40)
     with pytest.raises(ImageError, match=r"train/t0\.jpg cannot be read: it has 1099511627776 bytes, the limit is"):
         dataset.read(0)
-    data.path("train_annotation/t1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(ImageError, match=r"train_annotation/t1\.png is damaged"):
-        dataset.read(1)
     data.mask("train", "t2.png", np.zeros((HEIGHT, WIDTH + 3), np.uint8))
     with pytest.raises(DataError, match=r"t2\.png is 11x6 \(width x height\), .*t2\.jpg is 8x6"):
         dataset.read(2)

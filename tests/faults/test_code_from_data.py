@@ -1,4 +1,4 @@
-"""Nothing in data is ever run, loaded or connected to: real programs, watched by Python's audit hooks, among canaries.
+"""No program runs, loads or connects to what is in data: real ones, watched by Python's audit hooks, among canaries.
 
 A canary is a file that leaves a mark when something opens it as what it pretends to be. Besides the marks, the hook
 (tests/audit_hook.py) writes down every pickle that looks up a name, every program that is started, every connection,
@@ -7,12 +7,12 @@ every library from the data, and every piece of code that is compiled or run and
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,7 @@ import pytest
 import audit_hook
 from audit_hook import CASE, STARTED
 from canary import Canaries, build_bodies, plant_around
-from hostile_archive import pack
-from job_layout import TRAIN, Job, draw_channels, lay_out_job
+from job_layout import CHANNELS, TRAIN, Job, draw_channels, lay_out_job
 from local_server import SERVE, find_free_port, started_server
 from picture import draw_noise, encode_picture
 from program import build_environment, run_program
@@ -32,12 +31,12 @@ Place = Callable[[Job, Canaries], object]
 FONTS = ("subprocess.Popen", "fc-list")
 """matplotlib asks the system for its fonts, where it has not done so before."""
 LISTENS = ("socket.getaddrinfo", "0.0.0.0")
-TOLD = ("multiprocessing.", "concurrent.futures.process", "gluonseg.", "pathlib")
-"""Modules of what the server's two processes tell each other; of what a client has sent, bytes alone are among it."""
+SERVER_MODULES = ("multiprocessing.", "concurrent.futures.process", "gluonseg.", "pathlib")
+"""The server's two processes send each other pickles with names of these modules, and a client's request as bytes."""
 
 
 def _is_of_server(line: list[str]) -> bool:
-    return line[:2] == list(LISTENS) or (line[0] == "pickle.find_class" and line[1].startswith(TOLD))
+    return line[:2] == list(LISTENS) or (line[0] == "pickle.find_class" and line[1].startswith(SERVER_MODULES))
 
 
 class Cage(NamedTuple):
@@ -73,32 +72,23 @@ def cage(tmp_path: Path) -> Cage:
     return Cage(data, canaries, log, variables, plant_around(canaries, data / "around", "around"))
 
 
-CODE_IN_TEXT = (
-    "$(touch INJECTED)",
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "__import__('os').system('touch INJECTED')",
-    "!!python/object/apply:os.system [touch INJECTED]",
-)
+CODE_IN_TEXT = ("$(touch INJECTED)", "{{ ''.__class__ }}", "__import__('os').system('touch INJECTED')")
 
 
 def test_training_among_canaries(cage: Cage, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In channels known and unknown, model, output, configuration, checkpoints, home, temporary folder, and cwd."""
-    names = [name.replace(",", ";") for name in CODE_IN_TEXT]
     data = draw_channels(tmp_path_factory.getbasetemp())
-    job = lay_out_job(cage.data / "ml", data, class_names=", ".join(names), _note=CODE_IN_TEXT[0])
-    for folder in ("train", "train_annotation", "validation", "validation_annotation", "label_map", "code", "test"):
-        cage.canaries.plant_scripts(job.channel(folder), folder)
-    for folder in ("model", "output", "output/data", "input/config", "input", "checkpoints", "code"):
-        cage.canaries.plant_scripts(job.base / folder, folder.replace("/", "-"))
-    for folder in ("home", "tmp"):
-        cage.canaries.plant_scripts(cage.data / folder, folder)
+    job = lay_out_job(cage.data / "ml", data, class_names=", ".join((*CODE_IN_TEXT, "other")), _note=CODE_IN_TEXT[0])
+    job.list_channels(*CHANNELS, "code")
+    folders = [job.base / name for name in ("model", "output/data", "input/config", "checkpoints", "code")]
+    folders += [*map(job.channel, (*CHANNELS, "code")), cage.data / "home", cage.data / "tmp"]
+    for number, folder in enumerate(folders):
+        cage.canaries.plant_scripts(folder, f"folder-{number}")
     (job.model / "model_best.params").write_bytes(cage.canaries.build_pickle("earlier-model"))
-    (job.base / "checkpoints" / "checkpoint.states").write_bytes(cage.canaries.build_pickle("states", 0))
     photo = min(job.channel("train").glob("*.jpg"))
     photo.write_bytes(cage.canaries.build_picture("photo"))
     mask = job.channel("train_annotation") / f"{photo.stem}.png"
     mask.write_bytes(encode_picture(draw_noise(40, 40)[..., 0] % 4))
-    job.list_channels("train", "train_annotation", "validation", "validation_annotation", "label_map", "code", "test")
     places = {"SAGEMAKER_BASE_DIR": str(job.base), "HOME": str(cage.data / "home"), "TMPDIR": str(cage.data / "tmp")}
     code, output = cage.run(TRAIN, **places)
     assert code == 0, output
@@ -116,57 +106,34 @@ def _write(path: Path, content: bytes) -> None:
 def _put_in_channel(channel: str, name: str, build: Callable[[Canaries], bytes]) -> Place:
     def place(job: Job, canaries: Canaries) -> None:
         _write(job.channel(channel) / name, build(canaries))
-        known = ("train", "train_annotation", "validation", "validation_annotation", "label_map")
-        job.list_channels(*dict.fromkeys([*known, channel]))
+        job.list_channels(*dict.fromkeys([*CHANNELS, channel]))
         if channel == "pretrained":
             job.set_hyperparameters(use_pretrained_model="True")
 
     return place
 
 
-def _replace_first(channel: str, build: Callable[[Canaries], bytes]) -> Place:
-    return lambda job, canaries: _write(min(job.channel(channel).glob("*.*")), build(canaries))
+def _replace_photo(job: Job, canaries: Canaries) -> None:
+    min(job.channel("train").glob("*.jpg")).write_bytes(canaries.build_pickle("refused"))
 
 
 def _put_checkpoint(job: Job, canaries: Canaries) -> None:
     """A checkpoint whose checksum is right."""
-    content = canaries.build_pickle("checkpoint", 2)
+    content = canaries.build_pickle("checkpoint")
     digest = hashlib.sha256(content).hexdigest()
     _write(job.base / "checkpoints" / f"checkpoint-000001-{digest}.params", content)
 
 
-def _put_config(name: str) -> Place:
-    return lambda job, canaries: job.config(name).write_bytes(canaries.build_pickle(name, 0))
-
-
-def _set(name: str, value: str) -> Place:
-    return lambda job, canaries: job.set_hyperparameters(**{name: value})
-
-
-def _pickle(protocol: int = 2) -> Callable[[Canaries], bytes]:
-    return lambda canaries: canaries.build_pickle("refused", protocol)
-
-
-def _archive(member: str, build: Callable[[Canaries], bytes]) -> Callable[[Canaries], bytes]:
-    return lambda canaries: pack((member, build(canaries), {}), ("code/inference.py", b"", {}))
-
-
-def _build_npz(canaries: Canaries) -> bytes:
-    return canaries.build_npz("refused")
-
-
 REFUSED_JOBS: dict[str, Place] = {
-    "model: pickle for parameters": _put_in_channel("model", "model_best.params", _pickle()),
-    "model: scripts in an archive": _put_in_channel("model", "model.tar.gz", lambda c: c.build_script_archive("x")),
-    "model: ONNX in Python": _put_in_channel("model", "model.onnx", lambda c: c.build_onnx("refused")),
-    "pretrained: pickle": _put_in_channel("pretrained", "resnet-18.params", _pickle()),
-    "pretrained: PyTorch": _put_in_channel("pretrained", "resnet18.safetensors", lambda c: c.build_torch("refused")),
-    "label map: YAML": _put_in_channel("label_map", "validation_label_map.json", lambda c: c.build_yaml("refused")),
-    "photo: pickle": _replace_first("train", _pickle()),
-    "mask: npz": _replace_first("validation_annotation", _build_npz),
-    "checkpoint: pickle of the right checksum": _put_checkpoint,
-    "configuration: pickle": _put_config("hyperparameters"),
-    "hyperparameter: Python": _set("epochs", CODE_IN_TEXT[2]),
+    "model": _put_in_channel("model", "model_best.params", lambda c: c.build_pickle("refused")),
+    "model: archive": _put_in_channel("model", "model.tar.gz", lambda c: c.build_script_archive("refused")),
+    "weights": _put_in_channel("pretrained", "resnet-18.params", lambda c: c.build_pickle("refused")),
+    "weights: PyTorch": _put_in_channel("pretrained", "resnet18.safetensors", lambda c: c.build_torch("refused")),
+    "label map": _put_in_channel("label_map", "validation_label_map.json", lambda c: c.build_yaml("refused")),
+    "photo": _replace_photo,
+    "checkpoint": _put_checkpoint,
+    "configuration": lambda job, c: _write(job.config("hyperparameters"), c.build_pickle("refused")),
+    "hyperparameter": lambda job, _: job.set_hyperparameters(epochs=CODE_IN_TEXT[2]),
 }
 
 
@@ -188,31 +155,17 @@ def test_jobs_that_are_refused(cage: Cage, tmp_path_factory: pytest.TempPathFact
         place(job, cage.canaries)
         calls.append([name, "train", str(job.base), []])
     codes, output = _run_calls(cage, calls)
-    assert {name: code for name, code in codes.items() if code != 2} == {}, output
-    assert codes.keys() == REFUSED_JOBS.keys()
+    assert codes == dict.fromkeys(REFUSED_JOBS, 2), output
     assert list(cage.data.rglob("INJECTED")) == []
     cage.check_silent()
 
 
 BAD_MODELS: dict[str, tuple[str, Callable[[Canaries], bytes]]] = {
-    "ONNX with a library": ("model.onnx", lambda canaries: canaries.build_onnx("library")),
-    "card": ("model_card.json", _pickle(0)),
-    "archive of scripts": ("model.tar.gz", lambda canaries: canaries.build_script_archive("archive")),
+    "ONNX": ("model.onnx", lambda canaries: canaries.build_onnx("library")),
+    "card": ("model_card.json", lambda canaries: canaries.build_pickle("card")),
+    "archive": ("model.tar.gz", lambda canaries: canaries.build_script_archive("archive")),
 }
-"""What a model folder holds alone, but for the card, which is in the place of a good one."""
-
-
-def _lay_out_bad_models(cage: Cage, trained_model: Path) -> dict[str, Path]:
-    folders = {}
-    for number, (name, (file, build)) in enumerate(BAD_MODELS.items()):
-        folder = folders[name] = cage.data / f"model-{number}"
-        cage.canaries.plant_scripts(folder, f"model-{number}")
-        if file in ("model_card.json", "model.onnx"):
-            shutil.copy(trained_model / "model_card.json", folder)
-        if file == "model_card.json":
-            shutil.copy(trained_model / "model_best.params", folder)
-        _write(folder / file, build(cage.canaries))
-    return folders
+"""What replaces a file of a good model, or is the only one in its folder."""
 
 
 def test_commands_among_canaries(cage: Cage, trained_model: Path, drawn_channels: Mapping[str, Path]) -> None:
@@ -223,28 +176,32 @@ def test_commands_among_canaries(cage: Cage, trained_model: Path, drawn_channels
     for folder in (channels, channels / "train", channels / "label_map", photos, model):
         cage.canaries.plant_scripts(folder, folder.name)
     archive = shutil.make_archive(str(cage.data / "good"), "gztar", model)
-    out = [str(cage.data / "out")]
-    _write(cage.data / "backbone.safetensors", cage.canaries.build_torch("backbone"))
-    _write(cage.data / "bad" / "b.jpg", cage.canaries.build_pickle("photo"))
+    output = ["--output", str(cage.data / "out")]
+    backbone, bad_photos = cage.data / "backbone.safetensors", cage.data / "bad"
+    _write(backbone, cage.canaries.build_torch("backbone"))
+    _write(bad_photos / "b.jpg", cage.canaries.build_pickle("photo"))
     good: dict[str, list[str]] = {
         "check": ["check", str(channels)],
-        "predict": ["predict", str(photos), "--model", str(model), "--output", *out, "--overlay"],
+        "predict": ["predict", str(photos), "--model", str(model), *output, "--overlay"],
         "evaluate": ["evaluate", *map(str, sorted(channels.glob("validation*"))), "--model", archive],
         "export": ["export", str(model)],
-        "report": ["report", str(model), "--out", *out],
-    }  # fmt: skip
-    bad: dict[str, list[str]] = {
-        "predict, pickle": ["predict", str(cage.data / "bad"), "--model", str(model), "--output", *out],
-        "convert": ["convert", str(cage.data / "backbone.safetensors"), "--backbone", "resnet-18", "--output", *out],
-        "prepare": ["prepare", "oxford-pets", str(channels), *out],
+        "report": ["report", str(model), "--out", str(cage.data / "out")],
     }
-    for name, folder in _lay_out_bad_models(cage, trained_model).items():
-        bad[f"predict with {name}"] = ["predict", str(photos), "--model", str(folder), "--output", *out]
-        bad[f"report on {name}"] = ["report", str(folder), "--channels", str(channels), "--out", *out]
+    bad: dict[str, list[str]] = {
+        "predict, pickle": ["predict", str(bad_photos), "--model", str(model), *output],
+        "convert": ["convert", str(backbone), "--backbone", "resnet-18", *output],
+    }
+    for name, (file, build) in BAD_MODELS.items():
+        folder = cage.data / f"bad-{name}"
+        cage.canaries.plant_scripts(folder, f"bad-{name}")
+        if name != "archive":
+            for kept in ("model_card.json", "model_best.params"):
+                shutil.copy(trained_model / kept, folder)
+        _write(folder / file, build(cage.canaries))
+        bad[f"predict with {name}"] = ["predict", str(photos), "--model", str(folder), *output]
     calls = [[name, "gluonseg", str(cage.data), arguments] for name, arguments in {**good, **bad}.items()]
-    codes, output = _run_calls(cage, calls)
-    assert {name: codes[name] for name in good if codes[name]} == {}, output
-    assert {name: codes[name] for name in bad if codes[name] != 2} == {}, output
+    codes, log = _run_calls(cage, calls)
+    assert codes == {**dict.fromkeys(good, 0), **dict.fromkeys(bad, 2)}, log
     cage.check_silent()
 
 
@@ -256,73 +213,31 @@ def test_serving_among_canaries(cage: Cage, trained_model: Path) -> None:
     cage.canaries.plant_scripts(cage.data / "home", "home")
     port = find_free_port()
     variables = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port), "HOME": str(cage.data / "home")}
-    # What other servers take a handler, or code, from.
-    variables |= {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": str(model / "code")}
+    variables["SAGEMAKER_PROGRAM"] = "inference.py"  # other servers take a handler from it
     environment = build_environment("PYTHON", **cage.variables, OMP_NUM_THREADS="1", **variables)
     with started_server([sys.executable, str(SERVE)], port, cage.data / "log", environment, cage.around) as server:
         server.wait_until_served()
-        for headers in ({}, {"X-Amzn-SageMaker-Target-Model": "../../sitecustomize.py", "Accept": "application/x-npy"}):
-            for name, (body, kind) in build_bodies(cage.canaries).items():
-                answer = server.request("/invocations", body, {**headers, "Content-Type": kind})
-                assert answer.status == 200 if name == "picture with code" else 400 <= answer.status < 500, name
-                inside = (b"Traceback", b"site-packages", str(cage.data).encode())
-                assert not any(word in answer.body for word in inside)
+        for name, (body, kind) in build_bodies(cage.canaries).items():
+            answer = server.request("/invocations", body, {"Content-Type": kind})
+            assert answer.status == 200 if name == "picture with code" else 400 <= answer.status < 500, name
         log = server.read_log()
         assert server.stop() == 0, log
     cage.check_silent(of_server=True)
 
 
-MODULES = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "torch", "xml", "imp", "code")
-"""What runs, or can be made to run, what it reads."""
-CALLS = ("eval", "exec", "compile", "__import__")
-METHODS = (
-    "load_states",
-    "save_states",
-    "set_optimizer",
-    "extractall",
-    "unpack_archive",
-    "exec_module",
-    "run_path",
-    "find_loader",
+RUNS_DATA = re.compile(
+    r"\b(import|from) (pickle|dill|marshal|shelve|joblib|yaml|torch|xml)\b|(?<![.\w])(eval|exec|compile|__import__)\("
+    r"|\b(np|numpy|nd)\.load\(|\bos\.(system|popen)\b|\bload_states\b|shutil\.unpack_archive|shell=True"
+    r"|extractall\((?!.*filter=.data)"  # the filter keeps members in the folder
 )
-FUNCTIONS = ("os.system", "os.popen", "np.load", "numpy.load", "nd.load", "mx.nd.load", "mxnet.nd.load")
-ALLOWED = {("sitecustomize.py", "exec_module")}
-"""It runs the next module of its own name, as Python would have without it, for a job's own script."""
+"""Source that runs, or can be made to run, what it reads."""
 
 
-def _find_unsafe(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            yield from (name for name in names if name.partition(".")[0] in MODULES)
-        elif isinstance(node, ast.Call):
-            called = node.func
-            if isinstance(called, ast.Name) and called.id in CALLS:
-                yield called.id
-            elif isinstance(called, ast.Attribute) and called.attr in METHODS:
-                words = {ast.unparse(word) for word in node.keywords}
-                if called.attr != "extractall" or "filter='data'" not in words:  # which keeps members in the folder
-                    yield called.attr
-            elif ast.unparse(called) in FUNCTIONS:
-                yield ast.unparse(called)
-            yield from (word.arg or "" for word in node.keywords if word.arg == "shell")
-
-
-def test_no_module_of_ours_could_run_data() -> None:
-    files = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "container").glob("*"))
-    found = {
-        (path.name, name)
-        for path in files
-        if path.is_file() and path.name not in ("entrypoint", "demo.py")
-        for name in _find_unsafe(ast.parse(path.read_text(encoding="utf-8")))
-    }
-    assert found == ALLOWED
-
-
-def test_what_is_looked_for_is_found() -> None:
-    calls = ("eval(text)", "one.load_states(x)", "mx.nd.load(x)", "one.extractall(x)", "run(x, shell=True)")
-    for source in ("from yaml import load", *calls):
-        assert list(_find_unsafe(ast.parse(source))), source
+def test_no_module_could_run_data() -> None:
+    files = [path for path in (ROOT / "src").rglob("*.py") if path.name != "demo.py"]
+    files += [ROOT / "container" / "train", ROOT / "container" / "serve"]
+    assert [path.name for path in files if RUNS_DATA.search(path.read_text(encoding="utf-8"))] == []
+    assert all(map(RUNS_DATA.search, ("import pickle", "eval(x)", "mx.nd.load(x)", "archive.extractall(x)")))
 
 
 UNSAFE = """

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from gluonseg.errors import ModelError
 from gluonseg.models.folder.manifest import ONNX_FILE, SYMBOL_FILE
@@ -63,56 +61,30 @@ def test_a_file_of_more_than_two_gigabytes(folder: Path) -> None:
     _check_refused(folder, "it has 2147483648 bytes, the limit is 2147483647")
 
 
-def _build(*nodes: onnx.NodeProto) -> bytes:
-    """A small graph with the names of ours, behind a cast to float."""
-    picture = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4, "h", "w"])
-    weight = numpy_helper.from_array(np.zeros((4, 7, 1, 1), np.float32), "weight")
-    cast = helper.make_node("Cast", ["image"], ["float"], to=1)
-    graph = helper.make_graph([cast, *nodes], "g", [picture], [logits], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
-GRAPHS = {
-    "output that nothing makes": _build(),
-    "cycle": _build(helper.make_node("Add", ["b", "float"], ["b"]), helper.make_node("Relu", ["b"], ["logits"])),
-    "wrong shape": _build(helper.make_node("Conv", ["float", "weight"], ["logits"])),
-}
-
-
-@pytest.mark.parametrize("content", GRAPHS.values(), ids=GRAPHS)
-def test_graphs_that_cannot_run(folder: Path, content: bytes) -> None:
-    (folder / ONNX_FILE).write_bytes(content)
+def test_a_graph_that_cannot_run(folder: Path, good: bytes) -> None:
+    model = onnx.load_model_from_string(good)
+    model.graph.node[-1].input[0] = model.graph.node[-1].output[0]
+    (folder / ONNX_FILE).write_bytes(model.SerializeToString())
     _check_refused(folder, ONNX_FILE)
-
-
-def _change_symbol(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
-    def apply(data: bytes) -> bytes:
-        content = json.loads(data)
-        change(content)
-        return json.dumps(content).encode()
-
-    return apply
 
 
 def _set(kind: str, **fields: Any) -> Callable[[bytes], bytes]:
     """Replace fields, or with a dict a part of them, of the first operator of a kind."""
 
-    def change(content: dict[str, Any]) -> None:
+    def change(data: bytes) -> bytes:
+        content = json.loads(data)
         node = next(node for node in content["nodes"] if node["op"] == kind)
         for name, value in fields.items():
             node[name] = {**node[name], **value} if isinstance(value, dict) else value
+        return json.dumps(content).encode()
 
-    return _change_symbol(change)
+    return change
 
 
 SYMBOLS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut": (lambda data: data[:-100], "damaged"),
     "too large": (lambda _: b" " * (MAX_BYTES + 1), f"the limit is {MAX_BYTES}"),
     "cycle": (_set("Convolution", inputs=[[9000, 0, 0]]), "takes node 9000, which does not come before it"),
-    "two heads": (_change_symbol(lambda content: content["heads"].append([3, 0, 0])), "one output"),
-    "a parameter that is not there": (_set("null", name="other"), "must begin with the node 'data'"),
     "code for a number": (_set("Convolution", attrs={"num_filter": "__import__('os')"}), "conv1.weight has shape"),
     "negative stride": (_set("Convolution", attrs={"stride": "(-2, -2)"}), "cannot be used"),
     "operator that is not known": (_set("Pooling", op="TopK"), r"the operator TopK \(\S+pool0_fwd\) has no trans"),

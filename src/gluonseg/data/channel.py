@@ -1,7 +1,6 @@
 """Writing a dataset in the channel layout: photos, masks, label maps and class names.
 
-Shared by every ``gluonseg prepare`` command, so that all of them write the same thing and none leaves a
-half-written folder behind.
+Shared by every ``gluonseg prepare`` command, so that all of them write one layout and no half-written folder.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from gluonseg.text import join_names
 
 SPLITS = ("train", "validation")
 MARKER = ".gluonseg-prepared"
-"""The file that tells a folder this program wrote, and may replace, from any other."""
+"""A folder with this file was written by this program, which may replace it."""
 NEEDED_CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
 OPTIONAL_CHANNELS = ("label_map", "model", "pretrained", "test", "test_annotation", "code", "sm_drivers")
 CLASS_NAMES_FILE = "class_names.json"
@@ -79,7 +78,7 @@ def encode_jpeg(image_hwc: UInt8Array) -> bytes:
 
 
 def encode_palette_png(mask_hw: UInt8Array) -> bytes:
-    """Encode class ids (H, W) uint8 as a palette PNG: the index is the class id, the colour is for the eye."""
+    """Encode class ids (H, W) uint8 as a palette PNG: the index is the class id, the colour helps the eye."""
     picture = Image.fromarray(mask_hw)
     picture.putpalette([value for colour in voc_colours(256) for value in colour])
     buffer = io.BytesIO()
@@ -98,7 +97,7 @@ class ChannelWriter:
         for split in SPLITS:
             (folder / split).mkdir()
             (folder / f"{split}_annotation").mkdir()
-            # The masks hold class ids already; the file says so to readers that insist on one.
+            # The masks hold class ids already; some readers need a file that says so.
             (label_map / f"{split}_label_map.json").write_text('{"scale": 1}\n', encoding="utf-8")
         text = json.dumps(list(class_names), ensure_ascii=False, indent=1)
         (label_map / CLASS_NAMES_FILE).write_text(text + "\n", encoding="utf-8")

@@ -42,7 +42,7 @@ _PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
 _MAX_COLOURS = 256
 _PLAIN_WORDS = re.compile(r"[\w ,.;:()'-]{1,100}")
-"""Words of a decoder that can be shown: no address, path or object of this process is among them."""
+"""The form of a decoder's message that is shown: it has no room for an address or a path of this process."""
 
 
 @contextmanager

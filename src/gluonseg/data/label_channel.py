@@ -18,8 +18,8 @@ VALIDATION_FILE = "validation_label_map.json"
 class LabelMaps(NamedTuple):
     """What the label_map channel says.
 
-    ``class_names`` is None when nobody named them; ``missing`` lists the label map files that were not
-    there (their map is the default one), ``unused`` the other JSON files of the channel.
+    ``class_names`` is None without class_names.json; ``missing`` names the label map files that are not there
+    (the default map is used), ``unused`` the other JSON files of the channel.
     """
 
     train: LabelMap

@@ -26,9 +26,9 @@ IndexArray = npt.NDArray[np.intp]
 BLUR_REACH = 2
 """Pixels to each side that the blur of training looks at; the third has a weight below 1/200 at sigma 1."""
 NO_BLUR = 0.28
-"""Below this sigma a neighbour's weight is less than half of 1/256, and 8-bit pixels stay what they are."""
+"""Below this sigma (pixels) a neighbour's weight is less than half of 1/256: 8-bit pixels do not change."""
 LEAST_BLUR = 0.01
-"""Weight of a neighbour below which blurring before shrinking is not worth its time."""
+"""Blurring before shrinking is left out when a neighbour would weigh less."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Transform:
         crop[:height, :width] = cv2.flip(part, 1) if self.mirror else part
         crop[height:] = 0
         crop[:height, width:] = 0
-        # What is further than the blur reaches from the picture is black and stays so.
+        # Pixels further from the picture than the blur reaches stay black.
         _blur(crop[: height + BLUR_REACH, : width + BLUR_REACH], self.blur_sigma)
         return self._adjust_colour(crop)
 
@@ -94,7 +94,7 @@ class Transform:
 
 
 def _blur(crop: UInt8Array, sigma: float) -> None:
-    """Gaussian blur in place, ``sigma`` in pixels; equal to OpenCV's own choice of kernel up to a level."""
+    """Blur in place, ``sigma`` in pixels; within two grey levels of the kernel that OpenCV would choose."""
     if sigma < NO_BLUR:
         return
     taps = 2 * min(BLUR_REACH, round(2.5 * sigma)) + 1
@@ -135,13 +135,13 @@ def resize_smoothly(image_hwc: UInt8Array, height: int, width: int) -> UInt8Arra
 def _find_power_of_two(scale: float) -> int:
     """How many pixels of a picture that shrinks by ``scale`` become one beforehand; 1 for none.
 
-    What is left is 1.12 to 2.24: below, the mean would blur more than it should; above, three taps too little.
+    The rest of the scale is 1.12 to 2.24: the mean would blur too much below, the three taps too little above.
     """
     return 1 << max(0, math.floor(math.log2(scale / 1.12)))
 
 
 def _compute_blur(scale: float, factor: int) -> float:
-    """Weight of each outer one of three taps; their variance, in reduced pixels, is twice that."""
+    """Weight of each outer one of three taps; the variance of the taps, in reduced pixels, is twice this weight."""
     remainder = scale / factor
     of_triangles = (remainder * remainder - 1) / 6
     of_mean = (1 - 1 / (factor * factor)) / 12

@@ -64,12 +64,9 @@ def preload_libraries(stub: Path = STUB) -> list[str]:
 
 
 def _find_wheel_libraries() -> list[Path]:
-    try:
-        spec = importlib.util.find_spec("nvidia")
-    except ValueError:  # somebody put a module without a spec in its place
-        spec = None
-    folders = spec.submodule_search_locations if spec is not None else None
-    paths = [Path(folder, name) for name in _WHEEL_LIBRARIES for folder in folders or ()]
+    spec = importlib.util.find_spec("nvidia")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    paths = [Path(folder, name) for name in _WHEEL_LIBRARIES for folder in folders]
     return [path for path in paths if path.is_file()]
 
 

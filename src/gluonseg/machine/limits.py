@@ -44,7 +44,7 @@ def compute_quota_cores(cgroup: Path = _CGROUP) -> float:
     quota, period = _read_number(cgroup / "cpu.max"), _read_number(cgroup / "cpu.max", 1)
     if math.isinf(period):
         quota, period = (_read_number(cgroup / f"cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
-    return quota / period if not math.isinf(period) else math.inf
+    return quota / period if 0 < period < math.inf else math.inf
 
 
 def count_usable_cores(cgroup: Path = _CGROUP) -> int:

@@ -33,8 +33,8 @@ class Cost:
     macs: int
 
 
-def _infer(run: Callable[[Any], Any], height: int, width: int) -> tuple[Any, list[Any], list[tuple[int, ...]]]:
-    """The graph of ``run`` for one picture (1, 3, height, width), its nodes, and the shape that each node gives."""
+def _trace_shapes(run: Callable[[Any], Any], height: int, width: int) -> tuple[Any, list[Any], list[tuple[int, ...]]]:
+    """The symbol of ``run`` for one picture (1, 3, height, width), its nodes, and the output shape of each node."""
     import mxnet as mx
 
     graph = run(mx.sym.var(_INPUT))
@@ -45,7 +45,7 @@ def _infer(run: Callable[[Any], Any], height: int, width: int) -> tuple[Any, lis
 
 def compute_cost(run: Callable[[Any], Any], height: int, width: int) -> Cost:
     """Cost of ``run``, a hybrid block or one of its methods, for one picture (1, 3, height, width)."""
-    graph, nodes, shapes = _infer(run, height, width)
+    graph, nodes, shapes = _trace_shapes(run, height, width)
     parameters = set(graph.list_arguments()) - {_INPUT}
     sizes, macs = 0, 0
     # Each node has one visible output here, in the order of the nodes.
@@ -71,7 +71,7 @@ def compute_graph_cost(outline: bytes, height: int, width: int) -> Cost:
     model = onnx.load_model_from_string(outline)
     for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, (1, height, width, 3), strict=True):
         dimension.dim_value = size
-    shapes = _infer_shapes(model)
+    shapes = _infer_onnx_shapes(model)
     parameters, macs = set(), 0
     for node in model.graph.node:
         if node.op_type in (*_ONNX_COUNTED, "BatchNormalization"):
@@ -84,22 +84,23 @@ def compute_graph_cost(outline: bytes, height: int, width: int) -> Cost:
     return Cost(sum(math.prod(shapes[name]) for name in parameters), macs)
 
 
-def _infer_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+def _infer_onnx_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """The shapes of all arrays in an ONNX model of fixed input size, by name; 0 for a side that is not known."""
     from onnx import numpy_helper, shape_inference
 
     graph = model.graph
     while True:
         found = shape_inference.infer_shapes(model, data_prop=True).graph
-        shapes = {one.name: tuple(one.dims) for one in graph.initializer}
-        for one in (*found.input, *found.value_info, *found.output):
-            shapes[one.name] = tuple(side.dim_value for side in one.type.tensor_type.shape.dim)
+        shapes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
+        for array in (*found.input, *found.value_info, *found.output):
+            shapes[array.name] = tuple(side.dim_value for side in array.type.tensor_type.shape.dim)
         known = [node for node in graph.node if node.op_type == "Shape" and all(shapes.get(node.input[0], (0,)))]
         if not known:
             return shapes
-        # ONNX does not follow every size that is measured inside the graph: a known one becomes a constant.
+        # ONNX does not follow every size that the graph computes; so each Shape operator of a known size is replaced
+        # by a constant, and the inference is repeated.
         for node in known:
-            limits = {one.name: one.i for one in node.attribute}
+            limits = {attribute.name: attribute.i for attribute in node.attribute}
             sides = shapes[node.input[0]][limits.get("start") : limits.get("end")]
             graph.initializer.append(numpy_helper.from_array(np.array(sides, dtype=np.int64), node.output[0]))
             graph.node.remove(node)
@@ -111,5 +112,5 @@ def compute_kept_bytes(run: Callable[[Any], Any], height: int, width: int) -> in
     The backward pass needs the inputs of each batch norm, which are outputs of convolutions, and the inputs of each
     convolution, which are outputs of activations; float32. Parameters are not counted.
     """
-    _, nodes, shapes = _infer(run, height, width)
+    _, nodes, shapes = _trace_shapes(run, height, width)
     return 4 * sum(math.prod(shape) for node, shape in zip(nodes, shapes, strict=True) if node["op"] in _KEPT)

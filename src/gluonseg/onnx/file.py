@@ -74,7 +74,7 @@ def _build_outline(model: onnx.ModelProto) -> bytes:
 
 
 def _find_problem(model: onnx.ModelProto) -> str:
-    """What a file has that ONNX Runtime would run or read and no exporter of gluonseg writes; "" if nothing."""
+    """Say what ``model`` has that ONNX Runtime would run or read, and that gluonseg never writes; "" if nothing."""
     graph = model.graph
     if model.functions:
         return "has functions, which are not read"
@@ -95,8 +95,8 @@ def _find_problem(model: onnx.ModelProto) -> str:
 def check_structure(content: bytes, source: str) -> onnx.ModelProto:
     """Parse an ONNX file; ModelError, naming ``source``, when it is not one that gluonseg could have written.
 
-    ONNX Runtime opens more: tensors that lie in any other file or at an address of the process, functions, loops,
-    operators of other domains.
+    ONNX Runtime itself would also read tensors from any file of the machine or from an address in memory, and would
+    run functions, loops and operators of other domains.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -114,7 +114,7 @@ def check_structure(content: bytes, source: str) -> onnx.ModelProto:
 def find_onnx(folder: Path, precision: str = FLOAT32) -> OnnxFile | None:
     """The ONNX file of a precision in a model folder; None when there is none.
 
-    Raises ModelError when it cannot be read, or is not one that gluonseg writes: it could name any file of the machine.
+    Raises ModelError when it cannot be read, or has what gluonseg never writes, see :func:`check_structure`.
     """
     path = folder / ONNX_FILES[precision]
     if not path.is_file():

@@ -1,17 +1,15 @@
-"""Any network as ONNX: the symbol of a Gluon network, operator by operator.
+"""Translate the symbol of any Gluon network to ONNX, operator by operator.
 
-``network(mx.sym.var("data"))`` gives a network's symbol. Its JSON is a list of operators, each with its attributes and
-the nodes that it takes; for each kind of operator one small function adds the same to an ONNX graph. A model keeps the
-JSON beside its parameters, so a server converts it without MXNet. The graph takes pictures of any number and size.
+A symbol, ``network(mx.sym.var("data"))``, is a list of operators as JSON. For each kind of operator in it one function
+below adds the ONNX operators that compute the same. A model folder keeps the JSON beside the parameters, so a server
+translates it without MXNet. ``mx.onnx`` cannot be used: it writes an opset that ONNX Runtime refuses, and translates
+neither adaptive pooling over several bins nor a resize to the size of another array.
 
-The graph, for opset 17:
+The ONNX model has opset 17, and takes pictures of any number N and size H x W:
 
-* input ``image``: RGB pictures (N, H, W, 3) uint8; scaling, mean and deviation are inside,
-* output ``logits``: float32 (N, num_classes, ceil(H/s), ceil(W/s)), s being the network's output stride,
-* output ``mask``: class ids (N, H, W) uint8, the logits enlarged bilinearly and the greatest.
-
-``mx.onnx`` cannot do it: it states an opset that ONNX Runtime refuses, and knows neither adaptive pooling over several
-bins nor a resize to the size of another array.
+* input ``image``: RGB pictures (N, H, W, 3) uint8; the model divides by 255 and normalises them,
+* output ``logits``: float32 (N, num_classes, ceil(H/s), ceil(W/s)), where s is the network's output stride,
+* output ``mask``: class ids (N, H, W) uint8: the class of the greatest logit, after bilinear enlargement.
 """
 
 from __future__ import annotations
@@ -38,15 +36,15 @@ from gluonseg.text import join_names
 OPSET = 17
 _AUXILIARY = "auxlayer."
 _IR_VERSION = 8
-"""The oldest that knows the opset: readers refuse what is newer than they are."""
+"""The oldest version with opset 17. A program refuses files of a later version than its own."""
 Arrays = Mapping[str, npt.NDArray[Any]]
 Translation = Callable[["Operator"], str]
-"""Adds an operator to the graph; returns the name of its output."""
+"""Adds the ONNX operators for one of MXNet's, and returns the name of their output."""
 
 
 @dataclass
 class Graph:
-    """An ONNX graph to which operators and constants are added; each method that adds one returns its name."""
+    """The ONNX graph that is built. Methods that add an operator or a constant return the name of its output."""
 
     arrays: Arrays
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -72,7 +70,7 @@ class Graph:
         return self.keep(name, self.arrays[name], np.float32)
 
     def check_shape(self, name: str, shape: tuple[int, ...]) -> str:
-        """The parameter ``name``; ModelError when it has another shape. -1 in ``shape`` is any size."""
+        """Return ``name``, a parameter; ModelError when its shape is not ``shape``, in which -1 is any size."""
         found = self.arrays[name].shape
         if len(found) != len(shape) or any(size not in (-1, given) for size, given in zip(shape, found, strict=True)):
             raise ModelError(f"the parameter {name} has shape {found}, not {shape} (-1 is any)")
@@ -86,23 +84,23 @@ class Graph:
         """Add a bilinear resize of x (N, C, h, w) to ``size``, int64 (2,)."""
         front = self.measure(x, 0, 2, f"{name}.front")
         sizes = self.add("Concat", [front, size], f"{name}.sizes", axis=0)
-        law = "align_corners" if align_corners else "pytorch_half_pixel"
-        return self.add("Resize", [x, "", "", sizes], name, mode="linear", coordinate_transformation_mode=law)
+        coordinates = "align_corners" if align_corners else "pytorch_half_pixel"
+        return self.add("Resize", [x, "", "", sizes], name, mode="linear", coordinate_transformation_mode=coordinates)
 
 
 class Operator:
-    """One operator of a symbol, to be added to ``graph``; ``inputs`` are names in the graph."""
+    """One of MXNet's operators, which a translation adds to ``graph``; ``inputs`` are names in the graph."""
 
     def __init__(self, graph: Graph, node: SymbolNode, number: int, inputs: Sequence[str]) -> None:
         self.graph = graph
-        # A block that is called twice has one name in MXNet.
+        # The number makes the name unique: the operators of a block that is called twice have the same name.
         self.name = f"{node.name}.{number}"
         self.kind = node.kind
         self.inputs = list(inputs)
         self._attributes = node.attributes
 
     def read(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute (a number, a tuple, a truth value), or its text when that is none of these."""
+        """Return an attribute as a number, tuple or bool, or else as its text; ``default`` when it is not set."""
         text = self._attributes.get(name)
         if text is None:
             return default
@@ -112,11 +110,9 @@ class Operator:
             return text
 
     def read_pair(self, name: str, default: int) -> list[int]:
-        """An attribute of two whole numbers, for height and width."""
-        found = self.read(name) or (default, default)
-        if not isinstance(found, tuple) or len(found) != 2 or not all(type(one) is int for one in found):
-            raise ModelError(f"{self.kind} {self.name} has {name} {found!r}, which is not translated")
-        return list(found)
+        """Return an attribute as two whole numbers, for height and width."""
+        height, width = self.read(name) or (default, default)
+        return [int(height), int(width)]
 
     def expect(self, name: str, *allowed: Any) -> None:
         """Raise ModelError when an attribute is none of ``allowed``, the first of which is its default."""
@@ -125,12 +121,12 @@ class Operator:
             raise ModelError(f"{self.kind} {self.name} has {name} {found!r}, which is not translated")
 
     def add(self, kind: str, *inputs: str, suffix: str = "", **attributes: Any) -> str:
-        """Add an ONNX operator; without ``inputs`` it takes those of this operator."""
+        """Add an ONNX operator. Without ``inputs`` it has the inputs of this operator."""
         name = f"{self.name}.{suffix}" if suffix else self.name
         return self.graph.add(kind, inputs or self.inputs, name, **attributes)
 
     def keep(self, suffix: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
-        """Add a constant of this operator's own."""
+        """Add a constant whose name begins with that of this operator."""
         return self.graph.keep(f"{self.name}.{suffix}", value, dtype)
 
 
@@ -144,14 +140,14 @@ def _convolve(op: Operator) -> str:
     if len(op.inputs) > 2:
         inputs.append(op.graph.check_shape(op.inputs[2], (filters,)))
     op.expect("target_shape", None)
-    transposed: dict[str, Any] = {"output_padding": op.read_pair("adj", 0)} if is_transposed else {}
-    return op.add(
-        "ConvTranspose" if is_transposed else "Conv", *inputs, kernel_shape=kernel, strides=op.read_pair("stride", 1),
-        pads=pads + pads, dilations=op.read_pair("dilate", 1), group=groups, **transposed,
-    )  # fmt: skip
+    options: dict[str, Any] = {"strides": op.read_pair("stride", 1), "dilations": op.read_pair("dilate", 1)}
+    if is_transposed:
+        options["output_padding"] = op.read_pair("adj", 0)
+    kind = "ConvTranspose" if is_transposed else "Conv"
+    return op.add(kind, *inputs, kernel_shape=kernel, pads=pads + pads, group=groups, **options)
 
 
-def _normalise(op: Operator) -> str:
+def _normalise_batch(op: Operator) -> str:
     op.expect("axis", 1)
     op.expect("output_mean_var", False)
     names = op.inputs[1:]
@@ -169,7 +165,7 @@ def _activate(op: Operator) -> str:
     return op.add(_ACTIVATIONS[op.read("act_type")])
 
 
-def _leak(op: Operator) -> str:
+def _activate_leaky(op: Operator) -> str:
     op.expect("act_type", "leaky")
     return op.add("LeakyRelu", alpha=float(op.read("slope", 0.25)))
 
@@ -180,17 +176,17 @@ def _pool(op: Operator) -> str:
     if op.read("global_pool", False):
         return op.add(f"Global{kind}")
     op.expect("pooling_convention", "valid", "full")
-    pads, sides = op.read_pair("pad", 0), zip(*(op.read_pair(name, 1) for name in ("stride", "kernel")), strict=True)
-    if op.read("pooling_convention") == "full" and any(s > k - pad for (s, k), pad in zip(sides, pads, strict=True)):
+    is_full = op.read("pooling_convention", "valid") == "full"
+    kernel, strides, pads = op.read_pair("kernel", 1), op.read_pair("stride", 1), op.read_pair("pad", 0)
+    if is_full and any(stride > side - pad for side, stride, pad in zip(kernel, strides, pads, strict=True)):
         raise ModelError(f"Pooling {op.name} has windows that begin in the padding, which are not translated")
-    options: dict[str, Any] = {"ceil_mode": int(op.read("pooling_convention", "valid") == "full")}
-    if kind == "AveragePool":
-        options["count_include_pad"] = int(op.read("count_include_pad", True))
-    options |= {"kernel_shape": op.read_pair("kernel", 1), "strides": op.read_pair("stride", 1), "pads": pads + pads}
-    return op.add(kind, **options)
+    options: dict[str, Any] = (
+        {} if kind == "MaxPool" else {"count_include_pad": int(op.read("count_include_pad", True))}
+    )
+    return op.add(kind, kernel_shape=kernel, strides=strides, pads=pads + pads, ceil_mode=int(is_full), **options)
 
 
-def _enlarge(op: Operator) -> str:
+def _enlarge_bilinear(op: Operator) -> str:
     align_corners = bool(op.read("align_corners", True))
     if op.read("mode", "size") == "like":
         size = op.graph.measure(op.inputs[1], 2, 4, f"{op.name}.size")
@@ -201,7 +197,7 @@ def _enlarge(op: Operator) -> str:
     return op.graph.resize(op.inputs[0], size, op.name, align_corners)
 
 
-def _repeat(op: Operator) -> str:
+def _enlarge_nearest(op: Operator) -> str:
     op.expect("sample_type", "nearest")
     op.expect("num_args", 1)
     scales = op.keep("scales", [1, 1, op.read("scale"), op.read("scale")], np.float32)
@@ -217,7 +213,7 @@ def _crop_like(op: Operator) -> str:
     return op.add("Slice", op.inputs[0], op.keep("starts", [0, 0]), ends, op.keep("axes", axes))
 
 
-def _spread_like(op: Operator) -> str:
+def _expand_like(op: Operator) -> str:
     if op.read("lhs_axes") != (2, 3) or op.read("rhs_axes") != (2, 3):
         raise ModelError(f"broadcast_like {op.name} is translated for height and width only, axes (2, 3)")
     size = op.graph.measure(op.inputs[1], 2, 4, f"{op.name}.size")
@@ -244,8 +240,8 @@ def _build_pooling_matrix(op: Operator, x: str, axis: int, bins: int) -> str:
     return add("Div", marks, width, suffix="matrix")
 
 
-def _pool_bins(op: Operator) -> str:
-    """Means over bins. Which places a bin has depends on the input's size: so there are matrices, made of the size."""
+def _pool_over_bins(op: Operator) -> str:
+    """Multiply by two matrices that average over bins; the graph computes them from the size of its input."""
     bins = op.read("output_size", 1)
     rows, columns = (bins, bins) if isinstance(bins, int) else bins if len(bins) == 2 else (bins[0], bins[0])
     x = op.inputs[0]
@@ -255,7 +251,7 @@ def _pool_bins(op: Operator) -> str:
     return op.add("MatMul", _build_pooling_matrix(op, x, 2, rows), op.add("MatMul", x, across, suffix="across"))
 
 
-def _pass_on(op: Operator) -> str:
+def _pass_through(op: Operator) -> str:
     op.expect("mode", "training")
     return op.inputs[0]
 
@@ -265,66 +261,66 @@ def _clip(op: Operator) -> str:
     return op.add("Clip", op.inputs[0], *limits)
 
 
-def _average(op: Operator) -> str:
+def _compute_mean(op: Operator) -> str:
     op.expect("exclude", False)
     axes, keepdims = op.read("axis"), int(op.read("keepdims", False))
     return op.add("ReduceMean", axes=[axes] if isinstance(axes, int) else list(axes), keepdims=keepdims)
 
 
-def _as_is(kind: str) -> Translation:
+def _rename(kind: str) -> Translation:
     return lambda op: op.add(kind)
 
 
-def _with_scalar(kind: str) -> Translation:
+def _combine_with_scalar(kind: str) -> Translation:
     return lambda op: op.add(kind, op.inputs[0], op.keep("scalar", float(op.read("scalar")), np.float32))
 
 
 TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
     {
         **dict.fromkeys(("Convolution", "Deconvolution"), _convolve),
-        **dict.fromkeys(("BatchNorm", "_contrib_SyncBatchNorm"), _normalise),
-        "_copy": _pass_on,
-        "Dropout": _pass_on,
-        **dict.fromkeys(("elemwise_add", "broadcast_add"), _as_is("Add")),
-        **dict.fromkeys(("elemwise_sub", "broadcast_sub"), _as_is("Sub")),
-        **dict.fromkeys(("elemwise_mul", "broadcast_mul"), _as_is("Mul")),
-        **dict.fromkeys(("elemwise_div", "broadcast_div"), _as_is("Div")),
+        **dict.fromkeys(("BatchNorm", "_contrib_SyncBatchNorm"), _normalise_batch),
+        "_copy": _pass_through,
+        "Dropout": _pass_through,
+        **dict.fromkeys(("elemwise_add", "broadcast_add"), _rename("Add")),
+        **dict.fromkeys(("elemwise_sub", "broadcast_sub"), _rename("Sub")),
+        **dict.fromkeys(("elemwise_mul", "broadcast_mul"), _rename("Mul")),
+        **dict.fromkeys(("elemwise_div", "broadcast_div"), _rename("Div")),
         "Activation": _activate,
         "Concat": lambda op: op.add("Concat", axis=op.read("dim", 1)),
-        "LeakyReLU": _leak,
+        "LeakyReLU": _activate_leaky,
         "Pooling": _pool,
-        "UpSampling": _repeat,
-        "_contrib_AdaptiveAvgPooling2D": _pool_bins,
-        "_contrib_BilinearResize2D": _enlarge,
-        "_div_scalar": _with_scalar("Div"),
-        "_minus_scalar": _with_scalar("Sub"),
-        "_mul_scalar": _with_scalar("Mul"),
-        "_plus_scalar": _with_scalar("Add"),
-        "add_n": _as_is("Sum"),
-        "broadcast_like": _spread_like,
+        "UpSampling": _enlarge_nearest,
+        "_contrib_AdaptiveAvgPooling2D": _pool_over_bins,
+        "_contrib_BilinearResize2D": _enlarge_bilinear,
+        "_div_scalar": _combine_with_scalar("Div"),
+        "_minus_scalar": _combine_with_scalar("Sub"),
+        "_mul_scalar": _combine_with_scalar("Mul"),
+        "_plus_scalar": _combine_with_scalar("Add"),
+        "add_n": _rename("Sum"),
+        "broadcast_like": _expand_like,
         "clip": _clip,
-        "mean": _average,
-        "relu": _as_is("Relu"),
-        "sigmoid": _as_is("Sigmoid"),
+        "mean": _compute_mean,
+        "relu": _rename("Relu"),
+        "sigmoid": _rename("Sigmoid"),
         "slice_like": _crop_like,
-        "tanh": _as_is("Tanh"),
+        "tanh": _rename("Tanh"),
     }
 )
-"""MXNet's operators that have a translation."""
+"""The translations by MXNet's name of the operator."""
 
 
 def _add_input(graph: Graph, card: ModelCard) -> str:
-    """Add the steps from pixels 0..255, channels last, to the input that the network was trained on."""
-    values = graph.add("Cast", [INPUT], "input.float", to=TensorProto.FLOAT)
+    """Add what turns pixels 0..255, channels last, into the normalised input of the network, channels first."""
+    pixels = graph.add("Cast", [INPUT], "input.float", to=TensorProto.FLOAT)
     mean = graph.keep("input.mean", 255 * np.asarray(card.mean, dtype=np.float32), np.float32)
     scale = graph.keep("input.scale", 1 / (255 * np.asarray(card.std, dtype=np.float64)), np.float32)
-    values = graph.add("Sub", [values, mean], "input.centred")
-    values = graph.add("Mul", [values, scale], "input.scaled")
-    return graph.add("Transpose", [values], "input.nchw", perm=[0, 3, 1, 2])
+    centred = graph.add("Sub", [pixels, mean], "input.centred")
+    scaled = graph.add("Mul", [centred, scale], "input.scaled")
+    return graph.add("Transpose", [scaled], "input.nchw", perm=[0, 3, 1, 2])
 
 
 def _add_network(graph: Graph, nodes: Sequence[SymbolNode], data: str) -> str:
-    """Add the operators of a symbol, whose input is ``data``; returns its output."""
+    """Add all operators of a symbol, whose input is ``data``, and return the name of its output."""
     names: list[str] = []
     for number, node in enumerate(nodes):
         if node.kind == "null":
@@ -353,10 +349,10 @@ def _add_outputs(graph: Graph, x: str, align_corners: bool) -> None:
 def build_graph(
     card: ModelCard, arrays: Arrays, nodes: Sequence[SymbolNode], weights_sha256: str = ""
 ) -> onnx.ModelProto:
-    """The network of ``card`` with the parameters ``arrays`` (structural name -> array) as an ONNX model.
+    """Build the ONNX model of the network of ``card`` with the parameters ``arrays`` (structural name -> array).
 
-    ``nodes`` are the network's symbol, see :func:`gluonseg.onnx.symbol.parse_symbol`; ``weights_sha256`` is the
-    digest of the file that the parameters are from, and the model keeps it.
+    ``nodes`` are the network's symbol, see :func:`gluonseg.onnx.symbol.parse_symbol`. ``weights_sha256`` is the digest
+    of the file of the parameters, and is kept in the model's metadata.
 
     Raises:
         ModelError: an operator has no translation, or a parameter is missing or has another shape than its operator.

@@ -64,7 +64,7 @@ def build_identity(
     }
 
 
-def describe_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def _describe_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """The differences between two identities, in words."""
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     if len(names) > 1:  # then the starting values differ because of the others
@@ -153,7 +153,8 @@ class Checkpoint:
         Without a checkpoint there are no results, and nothing is changed.
 
         Raises:
-            UserError: all checkpoints are damaged, one cannot be read, or they are of another job.
+            UserError: all checkpoints are damaged, or they are of another job.
+            OSError: one cannot be read; it may be whole all the same.
         """
         files = self._folder.find_files()
         for file in files:
@@ -183,7 +184,7 @@ class Checkpoint:
     def _check_identity(self, content: Mapping[str, Any]) -> None:
         words = [f"their format is {content['format']}, this program reads {_FORMAT}"]
         if content["format"] == _FORMAT:
-            words = describe_differences(content["identity"], self._identity)
+            words = _describe_differences(content["identity"], self._identity)
         if words:
             raise UserError(
                 f"the checkpoints in {self._folder.folder} are of another job: {'; '.join(words)}. Give the same "
@@ -215,6 +216,4 @@ class Checkpoint:
 
 def _is_best(results: Sequence[EpochResult], part: EpochPart) -> bool:
     """Whether the parameters are those of the best epoch: the first one of the highest mIOU."""
-    if not results or part.updates:
-        return False
-    return max(range(len(results)), key=lambda number: results[number].miou) == len(results) - 1
+    return bool(results) and not part.updates and all(results[-1].miou > earlier.miou for earlier in results[:-1])

@@ -42,18 +42,8 @@ class CheckpointFile(NamedTuple):
     sha256: str
 
     def is_whole(self) -> bool:
-        """Whether the bytes are those that were written.
-
-        Raises:
-            UserError: they cannot be read; they may be whole all the same.
-        """
-        try:
-            return hash_file(self.path) == self.sha256
-        except OSError as error:
-            raise UserError(
-                f"the checkpoint {self.path} cannot be read: {error.strerror} (errno {error.errno}); mend that, or "
-                "move it away to go on from the one before"
-            ) from None
+        """Whether the bytes are those that were written; raises OSError when they cannot be read."""
+        return hash_file(self.path) == self.sha256
 
     def read(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON of a file that is whole."""
@@ -71,8 +61,11 @@ class CheckpointFolder:
 
     def find_files(self) -> list[CheckpointFile]:
         """Checkpoints by name, the furthest one first."""
-        found = [_parse_name(path) for path in self.folder.iterdir() if path.is_file()]
-        files = [file for file in found if file]
+        files = []
+        for path in self.folder.iterdir():
+            if (match := _NAME.fullmatch(path.name)) and path.is_file():
+                epoch, updates = int(match[1]), int(match[2] or 0)
+                files.append(CheckpointFile(path, epoch if updates else epoch + 1, updates, match[3]))
         return sorted(files, key=lambda file: (file.epochs, file.updates, file.sha256), reverse=True)
 
     def note_good(self, file: CheckpointFile) -> None:
@@ -100,14 +93,6 @@ class CheckpointFolder:
             if file.path not in self._good:
                 file.path.unlink()
         return path
-
-
-def _parse_name(path: Path) -> CheckpointFile | None:
-    match = _NAME.fullmatch(path.name)
-    if match is None:
-        return None
-    epoch, updates, sha256 = int(match[1]), int(match[2] or 0), match[3]
-    return CheckpointFile(path, epoch if updates else epoch + 1, updates, sha256)
 
 
 def describe_position(epochs: int, updates: int) -> str:

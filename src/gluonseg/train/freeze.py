@@ -38,27 +38,17 @@ class Freeze:
         mx.nd.waitall()
         if is_wanted:
             _log.info("Backbone frozen: the heads are trained until the end of epoch %d", self.epochs - 1)
-            self._freeze()
         else:
             _log.info("Backbone no longer frozen: everything is trained from epoch %d on", epoch)
-            self._thaw()
+        for name, parameter in self._network._collect_params_with_prefix().items():
+            if not name.startswith(self._heads):
+                if is_wanted:
+                    self._grad_reqs[name] = parameter.grad_req
+                parameter.grad_req = "null" if is_wanted else self._grad_reqs.pop(name)
+        self._fix_statistics(is_wanted)
         # This drops the compiled graph: the kind of batch norm and the gradients are built into it.
         self._network.hybridize(static_alloc=True)
         return True
-
-    def _freeze(self) -> None:
-        for name, parameter in self._network._collect_params_with_prefix().items():
-            if not name.startswith(self._heads):
-                self._grad_reqs[name] = parameter.grad_req
-                parameter.grad_req = "null"
-        self._fix_statistics(True)
-
-    def _thaw(self) -> None:
-        parameters = self._network._collect_params_with_prefix()
-        for name, grad_req in self._grad_reqs.items():
-            parameters[name].grad_req = grad_req
-        self._grad_reqs = {}
-        self._fix_statistics(False)
 
     def _fix_statistics(self, is_fixed: bool) -> None:
         def fix(block: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Examined:
-    """Facts of all pairs beside how their labels are read.
+    """The facts of all pairs, and how their labels are read.
 
     ``given_classes`` is what the user says num_classes is, None when unknown; ``num_classes`` is that or a guess.
     """
@@ -40,7 +41,7 @@ class Examined:
 
     @cached_property
     def totals(self) -> dict[str, Int64Array]:
-        """split -> pixels of each of the 256 class ids, those that are not scored or unknown included."""
+        """split -> pixels of each of 256 class ids; IGNORE and UNKNOWN are counted too."""
         totals = {split: np.zeros(256, dtype=np.int64) for split in self.splits}
         for item in self.facts:
             for label, count in item.label_counts.items():
@@ -49,7 +50,7 @@ class Examined:
 
     @property
     def histogram(self) -> dict[str, Int64Array]:
-        """split -> pixels of every class; those of labels out of range are in no count."""
+        """split -> pixels of every class; pixels of labels out of range are not counted."""
         return {split: counts[: self.num_classes] for split, counts in self.totals.items()}
 
     def of(self, split: str) -> Iterable[PairFacts]:
@@ -60,14 +61,16 @@ class Examined:
         """The class id of each of the 256 labels, in the split of ``item``."""
         return self.maps.choose(item.split).table
 
-    def bad_labels(self, item: PairFacts) -> dict[int, int]:
-        """Pixels of each label of a mask that is neither a class nor ignored."""
-        table = self.table(item)
-        return {
-            label: count
-            for label, count in item.label_counts.items()
-            if table[label] != IGNORE and (table[label] >= self.num_classes or table[label] == UNKNOWN)
-        }
+    @cached_property
+    def bad_labels(self) -> list[tuple[PairFacts, dict[int, int]]]:
+        """Each mask with labels that are neither a class nor ignored, and the pixels of each of these labels."""
+        found = []
+        for item in self.facts:
+            table = self.table(item)
+            is_bad = (table != IGNORE) & ((table >= self.num_classes) | (table == UNKNOWN))
+            bad = {label: count for label, count in item.label_counts.items() if is_bad[label]}
+            found += [(item, bad)] if bad else []
+        return found
 
     def is_ignored(self, item: PairFacts) -> bool:
         """Whether the mask was read, and every pixel of it is ignored."""
@@ -146,21 +149,16 @@ def _find_map_out_of_range(examined: Examined) -> list[Finding]:
             high = [str(class_id) for class_id in sorted(class_ids) if class_id >= examined.num_classes]
             if high:
                 lines.append(f"{name}_label_map.json gives the class {join_names(high, 12)}")
-            elif not class_ids:
-                lines.append(f"{name}_label_map.json gives no class at all, everything is ignored")
     fix = f"Classes are 0 to {examined.num_classes - 1} (num_classes={examined.num_classes})"
     return build_findings("label_map_range", "a label map does not fit num_classes", lines, fix)
 
 
 def _find_out_of_range(examined: Examined) -> list[Finding]:
-    lines, totals = [], dict[int, int]()
-    for item in examined.facts:
-        bad = examined.bad_labels(item)
-        for label, count in bad.items():
-            totals[label] = totals.get(label, 0) + count
-        if bad:
-            listed = [f"label {label} on {count} pixels" for label, count in bad.items()]
-            lines.append(f"{item.label_name} has {join_names(listed, 3)}")
+    lines, totals = [], Counter[int]()
+    for item, bad in examined.bad_labels:
+        totals.update(bad)
+        listed = [f"label {label} on {count} pixels" for label, count in bad.items()]
+        lines.append(f"{item.label_name} has {join_names(listed, 3)}")
     valid = f"0 to {examined.num_classes - 1} and {IGNORE}" if examined.has_default_maps else "those of the label map"
     text = (
         f"{{n}} masks hold labels out of range (label {join_names(map(str, sorted(totals)), 12)}; "
@@ -189,9 +187,9 @@ def _find_all_ignored(examined: Examined) -> list[Finding]:
 
 
 def _find_mistake(examined: Examined, *, fatal: bool) -> list[Finding]:
-    """The likeliest mistake behind the labels; fatal is one that leaves a single class to learn."""
-    if not examined.has_default_maps or any(examined.bad_labels(item) for item in examined.facts):
-        return []  # with labels out of range it is the fix of that error
+    """The likeliest mistake behind the labels; it is fatal when a single class is left to learn."""
+    if not examined.has_default_maps or examined.bad_labels:
+        return []  # when labels are out of range, that error gives the mistake as its fix
     found = examined.diagnose()
     return [found] if found and (found.kind == BLACK_AND_WHITE) == fatal else []
 

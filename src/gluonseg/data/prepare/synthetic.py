@@ -80,7 +80,7 @@ def draw_oxford_layout(out: Path, *, count: int = 96, size: int = 96, seed: int 
         seed: the same seed, count and size give the same pictures.
 
     Raises:
-        DataError: count or size is out of range, or ``out`` is not empty.
+        DataError: count, size or seed is out of range.
     """
     least = 2 * len(SHAPES)
     if seed < 0 or not least <= count <= MAX_COUNT or not MIN_SIZE <= size <= MAX_SIZE:
@@ -88,8 +88,6 @@ def draw_oxford_layout(out: Path, *, count: int = 96, size: int = 96, seed: int 
             f"count must be {least} to {MAX_COUNT}, size {MIN_SIZE} to {MAX_SIZE}, and seed 0 or more; "
             f"got {count}, {size} and {seed}"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty folder")
     images, trimaps = out / "images", out / "annotations" / "trimaps"
     for folder in (images, trimaps):
         folder.mkdir(parents=True)
