@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drills import drain, memory, model_death, overload, slow_clients
+from drills import drain, memory, overload
 from drills.verdict import Verdict, judge, judge_none
 
 
@@ -31,17 +31,6 @@ def test_overload(tmp_path: Path) -> None:
         verdicts = asyncio.run(overload.run_overload(server, seconds=1.5, peak_s=0.5))
     check(verdicts, "neither right nor 503", "/ping does not say 200")
     assert [one for one in verdicts if " x 200, " in one.seen and " x 503" in one.seen]
-
-
-def test_slow_clients(tmp_path: Path) -> None:
-    with overload.open_server(tmp_path, stand_in=0.002) as server:
-        for kind in slow_clients.STARTS:
-            verdicts = asyncio.run(slow_clients.run_siege(server, kind, seconds=0.3, rounds=1))
-            check(verdicts, "requests that failed", "until the end")
-
-
-def test_model_death(tmp_path: Path) -> None:
-    check(model_death.drill(tmp_path, count=1, stand_in=0.05), "wrong answers", "lost in one death")
 
 
 def test_memory_notices_a_leak_and_wrong_answers(tmp_path: Path) -> None:
