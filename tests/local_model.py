@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gluonseg.serve.codec import MaskPredictor, decode_request, encode_answer
+from gluonseg.serve.codec import MaskPredictor, compute_answer, decode_request
 from gluonseg.serve.model import Model
 from gluonseg.serve.settings import Settings
 
@@ -22,4 +22,4 @@ class LocalModel(Model):
 
     def predict(self, read_body: Callable[[], bytes], media_type: str) -> bytes:
         image_hwc = decode_request(read_body(), self._given.max_pixels)
-        return encode_answer(media_type, self._predictor, image_hwc, self._given.max_response_mb)
+        return compute_answer(media_type, self._predictor, image_hwc, self._given.max_response_mb)

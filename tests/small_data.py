@@ -11,8 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from gluonseg.data.check.doctor import CheckReport, check_channels
-
-UInt8Array = npt.NDArray[np.uint8]
+from gluonseg.labels import UInt8Array
 
 HEIGHT, WIDTH = 6, 8
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import build_card
 from gluonseg.predict.formats import encode_png
 from gluonseg.predict.recordio import Float32Array
-from gluonseg.serve.codec import UInt8Array
 from gluonseg.serve.server import run_server
 from gluonseg.serve.settings import Settings, read_settings
 

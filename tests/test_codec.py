@@ -164,7 +164,7 @@ def test_bodies_that_cannot_be_used(body: bytes, error: type[Exception], status:
 
 def test_the_mask_png_is_grey_with_class_ids_for_both_readers() -> None:
     predictor, picture = FakePredictor(), draw_noise(11, 17)
-    body = codec.encode_answer(media.PNG, predictor, picture, MAX_MB)
+    body = codec.compute_answer(media.PNG, predictor, picture, MAX_MB)
     opened = Image.open(io.BytesIO(body))
     assert opened.mode == "L"
     np.testing.assert_array_equal(np.array(opened), predictor.predict_mask(picture))
@@ -175,19 +175,19 @@ def test_the_mask_png_is_grey_with_class_ids_for_both_readers() -> None:
 @pytest.mark.parametrize("media_type", [media.RECORDIO, media.PROTOBUF])
 def test_protobuf_has_the_mask_of_the_png(media_type: str) -> None:
     predictor, picture = FakePredictor(), draw_noise(11, 17)
-    mask = parse_mask(codec.encode_answer(media_type, predictor, picture, MAX_MB))
+    mask = parse_mask(codec.compute_answer(media_type, predictor, picture, MAX_MB))
     np.testing.assert_array_equal(mask, predictor.predict_mask(picture))
 
 
 def test_npy_loads_without_pickle() -> None:
     predictor, picture = FakePredictor(), draw_noise(11, 17)
-    mask = np.load(io.BytesIO(codec.encode_answer(media.NPY, predictor, picture, MAX_MB)), allow_pickle=False)
+    mask = np.load(io.BytesIO(codec.compute_answer(media.NPY, predictor, picture, MAX_MB)), allow_pickle=False)
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, predictor.predict_mask(picture))
 
 
 def test_the_overlay_is_an_rgb_png_of_the_same_size() -> None:
-    opened = Image.open(io.BytesIO(codec.encode_answer(media.OVERLAY, FakePredictor(), draw_noise(11, 17), MAX_MB)))
+    opened = Image.open(io.BytesIO(codec.compute_answer(media.OVERLAY, FakePredictor(), draw_noise(11, 17), MAX_MB)))
     assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (17, 11))
 
 
@@ -195,7 +195,7 @@ def test_the_overlay_is_an_rgb_png_of_the_same_size() -> None:
 def test_json_has_sizes_shares_and_a_mask_that_can_be_drawn(media_type: str) -> None:
     predictor, picture = FakePredictor(), draw_noise(11, 17)
     mask = predictor.predict_mask(picture)
-    body = codec.encode_answer(media_type, predictor, picture, MAX_MB)
+    body = codec.compute_answer(media_type, predictor, picture, MAX_MB)
     assert body.count(b"\n") == 1
     answer = json.loads(body)
     assert (answer["width"], answer["height"]) == (17, 11)
@@ -221,7 +221,7 @@ def test_a_mask_of_single_pixels_is_not_written_as_json() -> None:
 
 def test_probabilities_beyond_the_limit_are_refused_and_a_mask_is_not() -> None:
     picture = np.zeros((1000, 1000, 3), np.uint8)
-    assert codec.encode_answer(media.RECORDIO, FakePredictor(), picture, 12)
-    assert codec.encode_answer(media.PNG, FakePredictor(), picture, 11)
+    assert codec.compute_answer(media.RECORDIO, FakePredictor(), picture, 12)
+    assert codec.compute_answer(media.PNG, FakePredictor(), picture, 11)
     with pytest.raises(PayloadTooLargeError, match=r"11 MB, the limit is 11 MB.*image/png"):
-        codec.encode_answer(media.PROTOBUF, FakePredictor(), picture, 11)
+        codec.compute_answer(media.PROTOBUF, FakePredictor(), picture, 11)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError
-from gluonseg.labels import default_label_map
+from gluonseg.labels import UInt8Array, default_label_map
 from gluonseg.predict.evaluation import evaluate_dataset, iter_predictions
 
-UInt8Array = npt.NDArray[np.uint8]
 MASKS = {"a": [[0, 1, 1]], "b": [[2, 2], [1, 255]], "c": [[255]]}
 """Labels of each photo; its red channel, which is what is predicted, has 1 everywhere."""
 

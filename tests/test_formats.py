@@ -6,13 +6,10 @@ import io
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from gluonseg.predict.formats import encode_png
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 40), (1, 1, 3), (5, 40, 3)])

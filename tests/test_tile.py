@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gluonseg.errors import ModelError, UserError
+from gluonseg.labels import UInt8Array
 from gluonseg.models.cost import Cost
-from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.predict.engine import Float32Array
 from gluonseg.predict.enlarge import compute_mask, compute_mask_of_bands
 from gluonseg.predict.predictor import Predictor, load_predictor
 from gluonseg.predict.tile import MAX_BAND_BYTES, TILE, compute_tile_height, find_spans, is_whole, iter_bands

@@ -22,10 +22,9 @@ from gluonseg.data.transforms import (
     resize_image,
     resize_smoothly,
 )
-from gluonseg.labels import IGNORE
+from gluonseg.labels import IGNORE, UInt8Array
 from real_photo import find_pet_photos
 
-UInt8Array = npt.NDArray[np.uint8]
 sizes = st.integers(1, 60)
 odd_sizes = st.integers(4, 60).map(lambda half: 2 * half + 1)
 """No pixel's centre lies between two others, where Pillow's choice of the nearest depends on rounding."""

@@ -76,14 +76,17 @@ class SegmentationNetwork(nn.HybridBlock):  # type: ignore[misc]
     def build_heads(self, channels: tuple[int, ...], num_classes: int, **norm: Any) -> None:
         """Set the blocks behind the encoder as attributes, named as the declaration's ``heads``.
 
-        ``channels`` are those of the features, ``norm`` is GluonCV's ``norm_layer`` and ``norm_kwargs``. Here: the
-        auxiliary head that all networks of GluonCV have, for a subclass to call.
+        ``channels`` are those of the features, ``norm`` is GluonCV's ``norm_layer`` and ``norm_kwargs``. The
+        default adds only the auxiliary head; a subclass that has one calls it through ``super()``.
         """
         if self.aux:
             self.auxlayer = _FCNHead(channels[-2], num_classes, **norm)
 
     def decode(self, features: list[Any]) -> Any:
-        """Logits (N, num_classes, ceil(H / output_stride), ceil(W / output_stride)) from the encoder's features."""
+        """Logits (N, num_classes, ceil(H / output_stride), ceil(W / output_stride)) from the encoder's features.
+
+        Without an override: ``self.head``, which ``build_heads`` sets, of the last features.
+        """
         return self.head(features[-1])
 
     def hybrid_forward(self, F: Any, x: Any) -> tuple[Any, ...]:

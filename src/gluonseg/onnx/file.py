@@ -20,10 +20,11 @@ WEIGHTS_KEY = "params_sha256"
 """Metadata of the graph: sha256 (hex) of the ``.params`` file that it was made of."""
 OPERATORS = frozenset(
     (
-        "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
-        "DequantizeLinear", "Div", "Expand", "GlobalAveragePool", "GlobalMaxPool", "GreaterOrEqual", "Identity",
-        "LeakyRelu", "Less", "MatMul", "MaxPool", "Mul", "QuantizeLinear", "Range", "ReduceMean", "Relu",
-        "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub", "Sum", "Tanh", "Transpose",
+        "Abs", "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv",
+        "ConvTranspose", "DequantizeLinear", "Div", "Expand", "GlobalAveragePool", "GlobalMaxPool",
+        "GreaterOrEqual", "Identity", "LeakyRelu", "Less", "MatMul", "MaxPool", "Mul", "QuantizeLinear",
+        "Range", "ReduceMean", "Relu", "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub",
+        "Sum", "Tanh", "Transpose",
     )
 )  # fmt: skip
 """The operators that :mod:`gluonseg.onnx.trace` and :mod:`gluonseg.export.int8` write."""

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from gluonseg import __version__
 from gluonseg.errors import ModelError
 from gluonseg.models.folder.card import ModelCard
-from gluonseg.onnx.file import INPUT, LOGITS, MASK, WEIGHTS_KEY
+from gluonseg.onnx.file import INPUT, LOGITS, MASK, OPERATORS, WEIGHTS_KEY
 from gluonseg.onnx.symbol import SymbolNode
 from gluonseg.text import join_names
 
@@ -52,7 +52,9 @@ class Graph:
     used: set[str] = field(default_factory=set)
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Add an operator with one output, which has the operator's name."""
+        """Add an operator with one output, which has the operator's name; ModelError when ``OPERATORS`` lacks it."""
+        if kind not in OPERATORS:
+            raise ModelError(f"gluonseg.onnx.file.OPERATORS must list {kind}; a model with it could not be loaded")
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 

@@ -6,19 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
 from gluonseg.errors import DataError, ImageError
 from gluonseg.files import write_bytes
+from gluonseg.labels import UInt8Array
 from gluonseg.predict.formats import encode_png
 from gluonseg.predict.overlay import choose_colours, draw_overlay
 from gluonseg.predict.predictor import Predictor
 from gluonseg.text import join_names
 
-UInt8Array = npt.NDArray[np.uint8]
 _MASK_SUFFIX, _OVERLAY_SUFFIX = ".png", "_overlay.png"
 
 

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gluonseg.data.dataset import Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.errors import DataError
 from gluonseg.hyperparameters import read_integer
-from gluonseg.labels import IGNORE
+from gluonseg.labels import IGNORE, UInt8Array
 from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.models.folder.card import ModelCard
 
-UInt8Array = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with the number of photos that are done, and of all."""
 

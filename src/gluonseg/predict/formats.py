@@ -6,12 +6,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from gluonseg.errors import PayloadTooLargeError
+from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import ModelCard
-
-UInt8Array = npt.NDArray[np.uint8]
 
 MAX_RUNS = 2_000_000
 """Longest run-length mask that is written as JSON; a longer one has no advantage over a PNG."""

@@ -10,11 +10,12 @@ import mxnet as mx
 import numpy as np
 
 from gluonseg.errors import ModelError
+from gluonseg.labels import UInt8Array
 from gluonseg.models.cost import Cost, compute_cost
 from gluonseg.models.folder.artifact import ModelArtifact
 from gluonseg.models.folder.card import CARD_FILE, IMAGENET_MEAN, IMAGENET_STD, ModelCard
 from gluonseg.models.network import build_network, load_params
-from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.predict.engine import Float32Array
 
 
 def normalise_images(

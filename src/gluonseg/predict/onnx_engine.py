@@ -6,12 +6,13 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from gluonseg.errors import ModelError
+from gluonseg.labels import UInt8Array
 from gluonseg.machine.limits import count_usable_cores, read_thread_count
 from gluonseg.models.cost import Cost, compute_graph_cost
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.models.folder.manifest import FLOAT32
 from gluonseg.onnx.file import INPUT, LOGITS, OnnxFile
-from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.predict.engine import Float32Array
 
 _ONLY_ERRORS = 3
 _FAILURES = (

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from gluonseg.labels import default_class_names, voc_colours
+from gluonseg.labels import UInt8Array, default_class_names, voc_colours
 
-UInt8Array = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 UNTINTED: Colour = (0, 0, 0)
 """A class of this colour leaves the picture as it is: black would only darken it."""

@@ -17,13 +17,14 @@ import numpy as np
 from gluonseg.data.transforms import compute_long_side_size, resize_image
 from gluonseg.errors import ModelError, StorageError
 from gluonseg.files import write_bytes
+from gluonseg.labels import UInt8Array
 from gluonseg.machine.gpu import NO_CUDA, GpuReport, find_gpus, is_cuda_build, log_report
 from gluonseg.models.folder.artifact import find_weights, open_model, read_folder
 from gluonseg.models.folder.card import CARD_FILE, ModelCard, read_card
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILE, ONNX_FILES, find_digest
 from gluonseg.onnx.file import WEIGHTS_KEY, build_onnx_file, find_onnx
 from gluonseg.onnx.symbol import find_symbol
-from gluonseg.predict.engine import Engine, Float32Array, UInt8Array
+from gluonseg.predict.engine import Engine, Float32Array
 from gluonseg.predict.enlarge import Band, compute_mask, compute_mask_of_bands, compute_probabilities
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS, is_whole, iter_bands
 from gluonseg.predict.view import Views, build_views, compute_view_logits, compute_view_sizes, fit_size
@@ -68,7 +69,10 @@ class Predictor:
         return compute_view_sizes(size, self._views, MIN_SIDE, self._max_network_pixels)
 
     def compute_logits(self, image_hwc: UInt8Array) -> Float32Array:
-        """Logits (C, ceil(h/s), ceil(w/s)) float32: (h, w) is the size in the network, s its output stride."""
+        """Logits (C, ceil(h/s), ceil(w/s)) float32: (h, w) is the size in the network, s its output stride.
+
+        With several views they are the logarithms of the mean probabilities.
+        """
         sizes = self._compute_view_sizes(*image_hwc.shape[:2])
         if self._views.is_single:
             return self._compute_one_view(resize_image(image_hwc, *sizes[0]))
@@ -85,7 +89,7 @@ class Predictor:
         return logits
 
     def _count_places(self, pixels: int) -> int:
-        """Logits along a side of the network's input."""
+        """How many logits lie along a side of that many pixels."""
         return -(-pixels // self.card.output_stride)
 
     def _iter_bands(self, resized_hwc: UInt8Array) -> Iterator[Band]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.labels import UInt8Array
+from gluonseg.predict.engine import Float32Array
 from gluonseg.predict.enlarge import Band
 
 MAX_NETWORK_PIXELS = 4_000_000

@@ -14,8 +14,9 @@ import numpy as np
 
 from gluonseg.data.transforms import resize_image
 from gluonseg.errors import UserError
+from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE, ModelCard
-from gluonseg.predict.engine import Float32Array, UInt8Array
+from gluonseg.predict.engine import Float32Array
 from gluonseg.predict.enlarge import compute_softmax, enlarge
 from gluonseg.predict.tile import ComputeLogits
 

@@ -53,14 +53,14 @@ def find_base() -> Path:
     return base
 
 
-def find_temporary_folder() -> str:
-    """The folder for temporary files, which libraries look for as soon as they are loaded.
+def check_temporary_folder() -> None:
+    """Check that there is a folder for temporary files; libraries look for one as soon as they are loaded.
 
     Raises:
         UserError: no folder for them can be written to.
     """
     try:
-        return tempfile.gettempdir()
+        tempfile.gettempdir()
     except FileNotFoundError:
         raise UserError(
             "no folder for temporary files can be written to; "

@@ -1,4 +1,6 @@
-"""``container/train``: one SageMaker training job, from /opt/ml to exit code.
+"""One SageMaker training job, from /opt/ml to exit code, as ``container/train`` runs it.
+
+``gluonseg train`` calls :func:`train_channels`, too.
 
 A job without its own script trains with gluonseg. A job with one (``sagemaker_program``) is handed to the
 sagemaker-training toolkit, which runs it in the same environment with gluonseg importable.
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.files import find_storage_error, write_text
 from gluonseg.machine.limits import set_thread_count
-from gluonseg.sagemaker.contract import find_base, find_temporary_folder, prepare_folders, read_contract
+from gluonseg.sagemaker.contract import check_temporary_folder, find_base, prepare_folders, read_contract
 from gluonseg.sagemaker.log import (
     LogLines,
     ProgressBar,
@@ -167,7 +169,7 @@ def run_training(base: Path) -> int:
     stop = Stop()
     try:
         prepare_folders(base)
-        find_temporary_folder()
+        check_temporary_folder()
         contract = read_contract(base)
         if contract.has_user_script:
             return _run_user_script(base)

@@ -114,9 +114,10 @@ class LogLines(Listener):
 
     def on_epoch(self, result: EpochResult, is_best: bool) -> None:
         host, epoch, confusion = self._host, result.epoch, result.confusion
-        quality = "#quality_metric. host: %s, epoch: %d, validation %s: %s ."
-        _log.info(quality, host, epoch, "pixel_accuracy", confusion.compute_pixel_accuracy())
-        _log.info(quality, host, epoch, "mIOU", result.miou)
+        accuracy = confusion.compute_pixel_accuracy()
+        # gluonseg.sagemaker.metric_definitions has the patterns that find these lines.
+        _log.info("#quality_metric. host: %s, epoch: %d, validation pixel_accuracy: %s .", host, epoch, accuracy)
+        _log.info("#quality_metric. host: %s, epoch: %d, validation mIOU: %s .", host, epoch, result.miou)
         template = "#throughput_metric. host: %s, epoch: %d, validation throughput: %s samples/sec."
         _log.info(template, host, epoch, result.validation_throughput)
 

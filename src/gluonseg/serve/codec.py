@@ -1,4 +1,4 @@
-"""Bytes of a request to a picture, and a picture with its prediction to the bytes of an answer."""
+"""From the bytes of a request to a picture, and from a picture to the bytes of the answer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import json
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gluonseg.data.decode import REQUEST_FORMATS, decode_image
 from gluonseg.errors import BadRequestError, PayloadTooLargeError, UnsupportedImageError
+from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.formats import describe_mask, encode_png
 from gluonseg.predict.overlay import choose_colours, draw_overlay
 from gluonseg.predict.recordio import Float32Array, encode_probabilities
 from gluonseg.serve import media
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 class MaskPredictor(Protocol):
@@ -44,8 +42,8 @@ def decode_request(body: bytes, max_pixels: int) -> UInt8Array:
         raise UnsupportedImageError("the body is no JPEG or PNG picture: send the bytes of one such file") from None
 
 
-def encode_answer(media_type: str, predictor: MaskPredictor, image_hwc: UInt8Array, max_response_mb: int) -> bytes:
-    """Predict, and encode the answer as ``media_type``, one of ``media.RESPONSE_TYPES``.
+def compute_answer(media_type: str, predictor: MaskPredictor, image_hwc: UInt8Array, max_response_mb: int) -> bytes:
+    """Predict, and encode the mask or the probabilities as ``media_type``, one of ``media.RESPONSE_TYPES``.
 
     Raises:
         PayloadTooLargeError: probabilities would take more than ``max_response_mb`` MiB, told before they are computed.

@@ -56,7 +56,7 @@ def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import numpy as np
 
-    from gluonseg.serve.codec import decode_request, encode_answer
+    from gluonseg.serve.codec import compute_answer, decode_request
 
     start = time.monotonic()
     try:
@@ -78,7 +78,7 @@ def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
             answer: bytes | Exception
             try:
                 image_hwc = decode_request(body, settings.max_pixels)
-                answer = encode_answer(media_type, predictor, image_hwc, settings.max_response_mb)
+                answer = compute_answer(media_type, predictor, image_hwc, settings.max_response_mb)
             except UserError as error:
                 answer = error
             except Exception:

@@ -24,7 +24,7 @@ from waitress.task import ErrorTask, WSGITask
 
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.machine.limits import count_usable_cores, set_thread_count
-from gluonseg.sagemaker.contract import find_temporary_folder
+from gluonseg.sagemaker.contract import check_temporary_folder
 from gluonseg.serve.answer import LOGGER, configure_log, encode_error, log_request
 from gluonseg.serve.app import create_app, describe_http_error
 from gluonseg.serve.model import Load, Model, load_model
@@ -180,7 +180,7 @@ def run_server(settings: Settings, load: Load = load_model) -> int:
     when the port is taken or something else failed. Raises UserError without a folder for temporary files.
     """
     configure_log()
-    find_temporary_folder()
+    check_temporary_folder()
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: signals.append(number))

@@ -124,8 +124,8 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     network = build_start_network(hp, devices, start)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
     card, symbol = _build_card(hp, check), describe_symbol(network)
-    folder = ResultFolder(settings.model_folder, settings.output_folder, card, symbol, writer, settings.stop)
-    listeners = [*build_listeners(hp, writer), *curves, folder]
+    result = ResultFolder(settings.model_folder, settings.output_folder, card, symbol, writer, settings.stop)
+    listeners = [*build_listeners(hp, writer), *curves, result]
     loaders, stepper = build_loaders(hp, check), _build_stepper(hp, check, devices, network)
     loop = Loop(hp, network, stepper, loaders, listeners, devices[0], settings.stop)
     best: Mapping[str, Any] = {}
@@ -134,27 +134,27 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         identity = build_identity(hp, check, devices, writer.last)
         loop.resume(checkpoint := Checkpoint(checkpoints, identity, network, stepper.trainer, writer))
         best, earlier = checkpoint.best, (checkpoint.seconds, checkpoint.peak_mb)
-    if loop.is_finished and folder.holds_scored(best):
+    if loop.is_finished and result.holds_scored(best):
         _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
-        return JobOutcome(folder.card, tuple(loop.results), None, *earlier)
+        return JobOutcome(result.card, tuple(loop.results), None, *earlier)
     settings.stop.check()
     settings.model_folder.mkdir(parents=True, exist_ok=True)
     with hold_folder(settings.model_folder, "writes its model to"):
         # Only now: up to here a job can still be refused, and then nothing is lost.
-        folder.begin(best)
+        result.begin(best)
         report = JobReport(settings.model_folder, settings.output_folder, settings.channels, earlier[0])
         with suppress(Stopped):
             loop.run()
         try:
-            folder.complete()
+            result.complete()
         finally:
             # Even when there is no room for the model: the checkpoint may be on another disk.
             loop.save()
         if not settings.stop.is_requested:
             _export(settings.model_folder)
-        confusion = _score(settings, loop, folder, report)
-        report.write(folder.card, loop.results, confusion)
-    return JobOutcome(folder.card, tuple(loop.results), confusion, *earlier)
+        confusion = _score(settings, loop, result, report)
+        report.write(result.card, loop.results, confusion)
+    return JobOutcome(result.card, tuple(loop.results), confusion, *earlier)
 
 
 # What is settled before anything is computed.
@@ -255,9 +255,9 @@ def _export(folder: Path) -> None:
         write_onnx(build_checked_file(read_folder(folder)), folder / ONNX_FILE)
 
 
-def _score(settings: JobSettings, loop: Loop, folder: ResultFolder, report: JobReport) -> Confusion | None:
+def _score(settings: JobSettings, loop: Loop, result: ResultFolder, report: JobReport) -> Confusion | None:
     """Score the best epoch on whole photos, as users will run it; None when the job is stopped, or on an error."""
-    dataset, num_classes = loop.validation.dataset, folder.card.num_classes
+    dataset, num_classes = loop.validation.dataset, result.card.num_classes
     try:
         settings.stop.check()
         _log.info("Evaluating the best epoch on %d whole validation images", len(dataset))
@@ -273,8 +273,8 @@ def _score(settings: JobSettings, loop: Loop, folder: ResultFolder, report: JobR
                 report.keep(prediction)
                 if settings.evaluation_progress:
                     settings.evaluation_progress(done, len(dataset))
-            folder.add_scores(confusion)
+            result.add_scores(confusion)
             return confusion
     except Stopped:
-        folder.log_unscored()
+        result.log_unscored()
     return None

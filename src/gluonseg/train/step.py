@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gluonseg.data.loader import Batch
 from gluonseg.errors import TrainingDivergedError
+from gluonseg.labels import UInt8Array
 from gluonseg.models.network import CoarseNetwork
 from gluonseg.predict.enlarge import compute_mask
 from gluonseg.predict.mxnet_engine import normalise_images
@@ -20,7 +21,6 @@ from gluonseg.train.coarse_loss import CoarseLoss
 from gluonseg.train.losses import MixedLoss
 
 Float32Array = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
 
 _FLOAT16_SCALE = 1024.0
 """Factor of the loss in float16, in which the gradient of one pixel among many would become 0."""

@@ -1,4 +1,4 @@
-"""Parts of what a job leaves: its parameters, versions and curves; errors after the training, which fail no job."""
+"""Writes parameters, versions and curves of a job, and logs errors that come after the training."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ class ModelCard:
     none. ``prediction_scales`` and ``prediction_flip`` are the views whose probabilities are averaged, see
     :mod:`gluonseg.predict.view`.
 
-    ``metrics``, ``data``, ``versions`` and ``hyperparameters`` are for people; no program depends on them.
+    Prediction needs none of ``metrics``, ``data``, ``versions`` and ``hyperparameters``. Scoring reads ``ignore_label``
+    and ``max_pixels`` from the last; resumed jobs and reports read ``metrics`` and ``data``.
     """
 
     algorithm: str
