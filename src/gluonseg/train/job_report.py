@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from gluonseg.labels import UInt8Array
 from gluonseg.metrics import Confusion
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
@@ -29,7 +28,6 @@ from gluonseg.train.writer import describe_epochs, keeping_model
 
 _log = logging.getLogger(__name__)
 REPORT_FILES = (PAGE_FILE, JSON_FILE, CSV_FILE, MARKDOWN_FILE)
-UInt8Array = npt.NDArray[np.uint8]
 
 
 class JobReport:
