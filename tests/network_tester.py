@@ -272,7 +272,7 @@ class NetworkTester:
 
     def test_heads_learn_faster_and_a_frozen_backbone_leaves_them_to_train(self) -> None:
         network, declaration = build_stirred(self.algorithm, self.backbones[0]), find_network(self.algorithm)
-        heads, batch = declaration.heads, draw_batch(32, 32, count=2)
+        heads, batch = declaration.heads, draw_batch(32, 32, count=3)
         assert set(declaration.class_heads) <= set(heads)
         parameters = network._collect_params_with_prefix()
         assert all(any(name.startswith(head) for name in parameters) for head in heads)

@@ -85,6 +85,39 @@ class TestUNet(NetworkTester):
     backbones = ("resnet-18", "resnet-50")
 
 
+class TestDeepLabPlus(NetworkTester):
+    algorithm, parameters = "deeplabplus", 16_604_069
+
+
+class TestSegNet(NetworkTester):
+    algorithm, parameters = "segnet", 5_516_485
+    backbones = ("resnet-18", "vgg-16")
+
+
+class TestC1(NetworkTester):
+    algorithm, parameters = "c1", 2_042_677
+    backbones = ("mobilenet-v2", "resnet-18s")
+
+
+class TestPPM(NetworkTester):
+    algorithm, parameters = "ppm", 19_467_589
+    backbones = ("mobilenet", "resnet-18s")
+
+
+class TestUPerNet(NetworkTester):
+    algorithm, parameters = "upernet", 40_780_869
+
+
+class TestUPerNetLite(NetworkTester):
+    algorithm, parameters = "upernet-lite", 22_524_741
+    backbones = ("resnet-18s",)
+
+
+class TestHRNet(NetworkTester):
+    algorithm, parameters = "hrnet", 9_725_544
+    backbones = ("hrnet-w18",)
+
+
 @pytest.mark.parametrize("name", ["resnet-18", "resnet-50"])
 def test_dilated_encoders_give_what_the_plain_one_gives_and_more(name: str) -> None:
     """With dilation in place of a stride the values are those of the plain network, and there are some between them."""
@@ -129,7 +162,11 @@ def test_unet_is_written_as_its_layers_are() -> None:
     ("arguments", "message"),
     [
         (("fnc", "resnet-18"), r"unknown algorithm 'fnc' \(did you mean fcn\?\); valid ones: fcn, psp, deeplab"),
-        (("fcn", "vgg16"), r"fcn has no backbone 'vgg16'; valid ones: resnet-50, resnet-101, resnet-18"),
+        (("fcn", "vgg16"), r"fcn has no backbone 'vgg16' \(did you mean vgg-16\?\); valid ones: resnet-50, resnet-101"),
+        (
+            ("hrnet", "resnet-18"),
+            r"hrnet has no backbone 'resnet-18' \(did you mean hrnet-w18\?\); valid ones: hrnet-w18",
+        ),
         (("psp", "resnet-81"), r"psp has no backbone 'resnet-81' \(did you mean resnet-18\?\)"),
         (("fcn", "resnet-18", 4), r"output_stride of fcn must be 8 or 16 or 32; got 4"),
     ],

@@ -121,6 +121,7 @@ CASES: dict[str, tuple[Compute, Callable[[], Any] | None]] = {
     "nearest": (lambda _block, F, x: F.UpSampling(x, scale=2, sample_type="nearest"), None),
     "cut to a size": (lambda _block, F, x: F.slice_like(F.concat(x, x, dim=3), x, axes=(2, 3)), None),
     "spread": (lambda _block, F, x: F.broadcast_like(F.mean(x, axis=(2, 3), keepdims=True), x, (2, 3), (2, 3)), None),
+    "edges repeated": (lambda _block, F, x: F.pad(x, mode="edge", pad_width=(0, 0, 0, 0, 1, 2, 0, 3)), None),
     "clip": _operate("clip", a_min=0.2, a_max=0.6),
     "sum of several": _operate("add_n", "sigmoid", "tanh"),
     "concatenated": (lambda _block, F, x: F.concat(x, F.relu(x - CENTRE), dim=1), None),

@@ -11,7 +11,7 @@ from mxnet.gluon import contrib, nn
 from gluonseg.models.network import SegmentationNetwork
 from gluonseg.models.psp import build_classifier
 
-_CHANNELS = 256
+CHANNELS = 256
 _RATES = (12, 24, 36)
 """At output stride 8, as in the paper; at 16 and 32 the same distances in pixels of the photo."""
 
@@ -29,7 +29,7 @@ class _ImagePooling(nn.HybridBlock):  # type: ignore[misc]
         return F.broadcast_like(self.gap(x), x, lhs_axes=(2, 3), rhs_axes=(2, 3))
 
 
-class _ASPP(nn.HybridBlock):  # type: ignore[misc]
+class ASPP(nn.HybridBlock):  # type: ignore[misc]
     """Atrous spatial pyramid pooling: 1x1, three dilated 3x3, and the mean of the whole map, side by side."""
 
     def __init__(self, in_channels: int, output_stride: int, **norm: Any) -> None:
@@ -39,13 +39,13 @@ class _ASPP(nn.HybridBlock):  # type: ignore[misc]
         self.concurent = contrib.nn.HybridConcurrent(axis=1)
         with self.concurent.name_scope():
             self.concurent.add(
-                _PSP1x1Conv(in_channels, _CHANNELS, **norm),
-                *(_ASPPConv(in_channels, _CHANNELS, rate, **norm) for rate in rates),
-                _ImagePooling(in_channels, _CHANNELS, **norm),
+                _PSP1x1Conv(in_channels, CHANNELS, **norm),
+                *(_ASPPConv(in_channels, CHANNELS, rate, **norm) for rate in rates),
+                _ImagePooling(in_channels, CHANNELS, **norm),
             )
         self.project = nn.HybridSequential()
         with self.project.name_scope():
-            self.project.add(*_PSP1x1Conv(5 * _CHANNELS, _CHANNELS, **norm), nn.Dropout(0.5))
+            self.project.add(*_PSP1x1Conv(5 * CHANNELS, CHANNELS, **norm), nn.Dropout(0.5))
 
     def hybrid_forward(self, _F: Any, x: Any) -> Any:
         return self.project(self.concurent(x))
@@ -55,8 +55,8 @@ class _DeepLabHead(nn.HybridBlock):  # type: ignore[misc]
     def __init__(self, in_channels: int, num_classes: int, output_stride: int, **norm: Any) -> None:
         super().__init__()
         with self.name_scope():
-            self.aspp = _ASPP(in_channels, output_stride, **norm)
-            self.block = build_classifier(_CHANNELS, _CHANNELS, num_classes, **norm)
+            self.aspp = ASPP(in_channels, output_stride, **norm)
+            self.block = build_classifier(CHANNELS, CHANNELS, num_classes, **norm)
 
     def hybrid_forward(self, _F: Any, x: Any) -> Any:
         return self.block(self.aspp(x))

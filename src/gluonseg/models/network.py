@@ -36,6 +36,8 @@ class SegmentationNetwork(nn.HybridBlock):  # type: ignore[misc]
 
     encoder_stride: int | None = None
     """Output stride of the encoder where it differs from that of the logits: UNet enlarges the encoder's features."""
+    encoder_stages: int | None = None
+    """Stages of the encoder that are used, where not all are."""
 
     def __init__(
         self,
@@ -56,7 +58,8 @@ class SegmentationNetwork(nn.HybridBlock):  # type: ignore[misc]
         norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
         with self.name_scope():
             build_encoder = load_object(find_encoder(backbone).build)
-            encoder = build_encoder(backbone, self.encoder_stride or self.output_stride, **norm)
+            stages = {"stages": self.encoder_stages} if self.encoder_stages else {}
+            encoder = build_encoder(backbone, self.encoder_stride or self.output_stride, **stages, **norm)
             # The parts, and not the encoder, become children: so their parameters have GluonCV's names.
             for part in encoder.parts:
                 setattr(self, part, getattr(encoder, part))

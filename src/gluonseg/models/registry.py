@@ -112,20 +112,45 @@ RESNETS = (
 """The built-in algorithm's two first. The deep ones are v1s: their stem is three 3x3 convolutions, which is the same
 network as timm's resnet50s; resnet-18 and 34 are torchvision's."""
 
+_ENCODERS = "gluonseg.models.encoders"
+RESNET_18S = Encoder("resnet-18s", f"{_ENCODERS}:ResNetEncoder")
+"""CSAIL's ResNet-18, with the stem of the deep ones."""
+MOBILENET = Encoder("mobilenet", f"{_ENCODERS}:MobileNetEncoder", "mobilenet1.0")
+MOBILENET_V2 = Encoder("mobilenet-v2", f"{_ENCODERS}:MobileNetV2Encoder", "mobilenetv2_1.0")
+VGG_16 = Encoder("vgg-16", f"{_ENCODERS}:VGGEncoder", "vgg16_bn", "timm/vgg16_bn.tv_in1k")
+HRNETS = tuple(
+    Encoder(f"hrnet-{width}", f"{_ENCODERS}:HRNetEncoder", f"hrnet_{width}_c", f"timm/hrnet_{width}.ms_in1k")
+    for width in ("w18", "w48")
+)
+DILATED = (*RESNETS, RESNET_18S, MOBILENET, MOBILENET_V2, VGG_16)
+"""The encoders that can have an output stride of 8 and 16."""
+
+
+def _declare(name: str, title: str, build: str, encoders: tuple[Encoder, ...] = DILATED, **options: Any) -> Network:
+    return Network(name, title, f"gluonseg.models.{build}", encoders, **{"output_strides": (8, 16, 32), **options})
+
+
+_DECODER: dict[str, Any] = {
+    "has_auxiliary": False,
+    "heads": ("decoder.", "classifier."),
+    "class_heads": ("classifier.",),
+}
+_FUSED: dict[str, Any] = {
+    "output_strides": (4,), "align_corners": False, "has_auxiliary": False, "heads": ("head.",),
+    "class_heads": ("head.",),
+}  # fmt: skip
 _OWN = (
-    Network("fcn", "FCN", "gluonseg.models.fcn:FCN", RESNETS, output_strides=(8, 16, 32)),
-    Network("psp", "PSP", "gluonseg.models.psp:PSPNet", RESNETS, output_strides=(8, 16, 32)),
-    Network("deeplab", "DeepLab", "gluonseg.models.deeplab:DeepLabV3", RESNETS, output_strides=(8, 16, 32)),
-    Network(
-        "unet",
-        "UNet",
-        "gluonseg.models.unet:UNet",
-        RESNETS,
-        output_strides=(1,),
-        has_auxiliary=False,
-        heads=("decoder.", "classifier."),
-        class_heads=("classifier.",),
-    ),
+    _declare("fcn", "FCN", "fcn:FCN"),
+    _declare("psp", "PSP", "psp:PSPNet"),
+    _declare("deeplab", "DeepLab", "deeplab:DeepLabV3"),
+    _declare("unet", "UNet", "unet:UNet", (*DILATED, *HRNETS), output_strides=(1,), **_DECODER),
+    _declare("deeplabplus", "DeepLabV3+", "deeplabplus:DeepLabV3Plus", output_strides=(4,)),
+    _declare("segnet", "SegNet", "segnet:SegNet", output_strides=(2,), **_DECODER),
+    _declare("c1", "C1", "csail:C1", align_corners=False),
+    _declare("ppm", "PPM", "csail:PPM", align_corners=False),
+    _declare("upernet", "UPerNet", "csail:UPerNet", (*DILATED, *HRNETS), **_FUSED),
+    _declare("upernet-lite", "UPerNet lite", "csail:UPerNetLite", (*DILATED, *HRNETS), **_FUSED),
+    _declare("hrnet", "HRNet", "csail:HRNet", HRNETS, **_FUSED),
 )
 
 

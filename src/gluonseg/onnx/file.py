@@ -22,7 +22,7 @@ OPERATORS = frozenset(
     (
         "Abs", "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv",
         "ConvTranspose", "DequantizeLinear", "Div", "Expand", "GlobalAveragePool", "GlobalMaxPool",
-        "GreaterOrEqual", "Identity", "LeakyRelu", "Less", "MatMul", "MaxPool", "Mul", "QuantizeLinear",
+        "GreaterOrEqual", "Identity", "LeakyRelu", "Less", "MatMul", "MaxPool", "Mul", "Pad", "QuantizeLinear",
         "Range", "ReduceMean", "Relu", "Resize", "Shape", "Sigmoid", "Slice", "Softplus", "Squeeze", "Sub",
         "Sum", "Tanh", "Transpose",
     )

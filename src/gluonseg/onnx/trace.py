@@ -258,6 +258,12 @@ def _pass_through(op: Operator) -> str:
     return op.inputs[0]
 
 
+def _pad(op: Operator) -> str:
+    op.expect("mode", "edge")
+    width = op.read("pad_width")
+    return op.add("Pad", op.inputs[0], op.keep("pads", [*width[::2], *width[1::2]]), mode="edge")
+
+
 def _clip(op: Operator) -> str:
     limits = [op.keep(name, float(op.read(name)), np.float32) for name in ("a_min", "a_max")]
     return op.add("Clip", op.inputs[0], *limits)
@@ -290,6 +296,7 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
         "Activation": _activate,
         "Concat": lambda op: op.add("Concat", axis=op.read("dim", 1)),
         "LeakyReLU": _activate_leaky,
+        "Pad": _pad,
         "Pooling": _pool,
         "UpSampling": _enlarge_nearest,
         "_contrib_AdaptiveAvgPooling2D": _pool_over_bins,
