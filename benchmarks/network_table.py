@@ -1,4 +1,4 @@
-"""``python -m benchmarks.network_table [ALGORITHM ...]`` prints the table of docs/networks.md: every pair.
+"""``python -m benchmarks.network_table [ALGORITHM | ALGORITHM/BACKBONE ...]`` prints the table of docs/networks.md.
 
 Each pair is measured twice, in processes of their own: two steps of a training, then photos through the model. An MB of
 memory is 1024 * 1024 bytes, as in the reports of gluonseg.
@@ -76,11 +76,12 @@ def main(arguments: Sequence[str]) -> None:
         serve_rounds(lambda: None, _measure_training(*names) if kind == "training" else _measure_serving(*names))
         return
     print(_HEAD)
-    for algorithm in arguments or get_networks():
-        for encoder in get_networks()[algorithm].encoders:
-            model = prepare_model(ROOT / "build" / "bench", algorithm, encoder.name)
-            figures = {**_run("training", algorithm, encoder.name), **_run("serving", str(model))}
-            print(format_row(algorithm, encoder.name, figures), flush=True)
+    for argument in arguments or get_networks():
+        algorithm, _, only = argument.partition("/")
+        for backbone in [only] if only else [encoder.name for encoder in get_networks()[algorithm].encoders]:
+            model = prepare_model(ROOT / "build" / "bench", algorithm, backbone)
+            figures = {**_run("training", algorithm, backbone), **_run("serving", str(model))}
+            print(format_row(algorithm, backbone, figures), flush=True)
 
 
 if __name__ == "__main__":
