@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and the seconds until it had come whole."""
+    """An answer."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    seconds: float
 
     def read_error(self) -> str:
         """The text of an error, which has its form."""
@@ -38,7 +36,6 @@ def connect(port: int) -> socket.socket:
 
 def read_reply(connection: socket.socket, method: str = "POST") -> Reply:
     """Read one answer, interim ones skipped; ConnectionError when there is none."""
-    start = time.monotonic()
     answer = http.client.HTTPResponse(connection, method=method)
     try:
         answer.begin()
@@ -48,18 +45,7 @@ def read_reply(connection: socket.socket, method: str = "POST") -> Reply:
     finally:
         answer.close()
     headers = {name.lower(): text for name, text in answer.getheaders()}
-    return Reply(answer.status, headers, body, time.monotonic() - start)
-
-
-def read_one(connection: socket.socket) -> tuple[int, bytes]:
-    """Status and body of an answer, without a byte of the next one."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += connection.recv(1)
-    size, body = int(head.partition(b"Content-Length: ")[2].split()[0]), b""
-    while len(body) < size:
-        body += connection.recv(size - len(body))
-    return int(head.split()[1]), body
+    return Reply(answer.status, headers, body)
 
 
 def exchange(port: int, data: bytes, method: str = "POST") -> Reply:

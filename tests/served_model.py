@@ -11,19 +11,18 @@ from gluonseg.models.folder.card import CARD_FILE, build_card, encode_card
 from gluonseg.models.folder.manifest import ONNX_FILE
 from repository import ROOT
 
-_PROGRAM = (
-    "import sys, pathlib; from served_model import write_model; write_model(pathlib.Path(sys.argv[1]), with_onnx=True)"
-)
+_PROGRAM = "import sys, pathlib; from served_model import write_model; write_model(pathlib.Path(sys.argv[1]))"
 NAMES = ("pet", "background", "border")
 
 
-def write_model(folder: Path, *, with_onnx: bool = False) -> None:
-    """An untrained FCN on resnet-18, 3 classes; with its file for the engine it loads as a trained one does."""
+def write_model(folder: Path) -> None:
+    """An untrained FCN on resnet-18, 3 classes, with its file for the engine."""
     folder.mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mxnet as mx
 
+        from gluonseg.export.float32 import export_model
         from gluonseg.models.network import build_network
 
         mx.random.seed(0)
@@ -32,10 +31,7 @@ def write_model(folder: Path, *, with_onnx: bool = False) -> None:
         network.predict(mx.nd.zeros((1, 3, 32, 32)))
         network.save_parameters(str(folder / "model_best.params"))
     (folder / CARD_FILE).write_text(encode_card(build_card("fcn", "resnet-18", 3, aux=False, class_names=NAMES)))
-    if with_onnx:
-        from gluonseg.export.float32 import export_model
-
-        export_model(folder)
+    export_model(folder)
 
 
 def prepare_base(base: Path) -> Path:

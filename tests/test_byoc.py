@@ -13,11 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import botocore.session
 import pytest
 
-from aws_account import CommandRun, made_up_account, run_on_aws
+from aws_account import CommandRun, run_on_aws
 from docker_engine import FindSdk
 from gluonseg import METRIC_DEFINITIONS
 from gluonseg.errors import UserError
@@ -161,15 +160,6 @@ def test_policies_name_operations_that_exist() -> None:
         # S3's and IAM's permissions are not all named like operations.
         if service in ("ecr", "logs", "cloudwatch") and operation not in ("*", "BatchCheckLayerAvailability"):
             assert operation in session.get_service_model(service).operation_names, f"{service}:{operation}"
-
-
-def test_policies_are_taken_by_iam(monkeypatch: pytest.MonkeyPatch) -> None:
-    with made_up_account(monkeypatch):
-        iam = boto3.client("iam")
-        trust, *others = [json.dumps(policy) for policy in read_policies()]
-        iam.create_role(RoleName="gluonseg-sagemaker", AssumeRolePolicyDocument=trust)
-        for number, policy in enumerate(others):
-            iam.create_policy(PolicyName=f"p{number}", PolicyDocument=policy)
 
 
 # --- what is refused before anything is sent

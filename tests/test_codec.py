@@ -52,26 +52,13 @@ class FakePredictor:
 
 
 @pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "",
-        "image/jpeg",
-        "IMAGE/JPEG; charset=binary",
-        "image/png",
-        "image/*",
-        "application/x-image",
-        "application/octet-stream",
-        "application/x-www-form-urlencoded",
-    ],
+    "header", [None, "IMAGE/JPEG; charset=binary", "image/*", "application/x-image", "application/octet-stream"]
 )
 def test_content_types_of_pictures_are_taken(header: str | None) -> None:
     media.check_content_type(header)
 
 
-@pytest.mark.parametrize(
-    "header", ["text/csv", "application/json", "application/x-npy", "multipart/form-data; boundary=x", "jpeg"]
-)
+@pytest.mark.parametrize("header", ["text/csv", "multipart/form-data; boundary=x", "jpeg"])
 def test_other_content_types_are_refused_with_the_way_out(header: str) -> None:
     with pytest.raises(UnsupportedMediaTypeError, match="image/jpeg or image/png"):
         media.check_content_type(header)
@@ -80,25 +67,15 @@ def test_other_content_types_are_refused_with_the_way_out(header: str) -> None:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (None, media.RECORDIO),
         ("", media.RECORDIO),
-        ("*/*", media.RECORDIO),
         ("application/*", media.RECORDIO),
         ("image/*", media.PNG),
         ("image/png", media.PNG),
         ("IMAGE/PNG", media.PNG),
-        ("image/png; level=9", media.PNG),
-        ("application/x-protobuf", media.PROTOBUF),
-        ("application/x-recordio-protobuf", media.RECORDIO),
-        ("application/json", media.JSON),
-        ("application/x-npy", media.NPY),
-        ("image/x-overlay+png", media.OVERLAY),
         ("text/html, image/png;q=0.5", media.PNG),
         ("image/png;q=0.2, application/json;q=0.9", media.JSON),
         ("application/json, image/png", media.PNG),
         ("application/json; charset=utf-8", media.JSON),
-        ("image/png, application/json", media.PNG),
-        ("*/*, image/png", media.PNG),
         ("*/*;q=0.1, image/png;q=0.2", media.PNG),
         ("application/x-recordio-protobuf;q=0, application/x-protobuf;q=0.1, */*;q=0.01", media.PROTOBUF),
         # What a browser sends.
@@ -114,7 +91,7 @@ def test_the_default_answer_can_be_changed(header: str | None) -> None:
     assert media.negotiate_accept(header, media.PNG) == media.PNG
 
 
-@pytest.mark.parametrize("header", ["image/jpeg", "text/csv", "*/*;q=0", "image/png;q=0", "nonsense", "text/html;q=1"])
+@pytest.mark.parametrize("header", ["image/jpeg", "*/*;q=0", "nonsense"])
 def test_an_answer_that_cannot_be_produced(header: str) -> None:
     with pytest.raises(NotAcceptableError, match=r"ask for one of .*image/png"):
         media.negotiate_accept(header, media.RECORDIO)
@@ -149,9 +126,7 @@ def test_a_camera_file_with_two_pictures_gives_the_first() -> None:
         (b"just text", UnsupportedImageError, 415, "no JPEG or PNG"),
         (encode_picture(draw_noise(11, 17), "BMP"), UnsupportedImageError, 415, "no JPEG or PNG"),
         (encode_picture(draw_noise(64, 64), "JPEG")[:700], ImageError, 400, "damaged"),
-        (encode_picture(draw_noise(64, 64), "JPEG")[:5], ImageError, 400, "damaged"),
         (encode_picture(draw_noise(64, 64), "PNG")[:700], ImageError, 400, "damaged"),
-        (encode_picture(draw_noise(64, 64), "PNG")[:9], ImageError, 400, "damaged"),
         (encode_picture(draw_noise(101, 100), "PNG"), ImageTooLargeError, 413, "100x101"),
     ],
 )

@@ -78,12 +78,6 @@ def answer_runs(folder: Path, wrong: Mapping[str, Sequence[int]], **settings: An
     return build_verdict(read_comparison(write_comparison(folder, records, **settings)))
 
 
-@pytest.fixture(autouse=True)
-def threads_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MXNet is loaded in this process already, where the program would choose the number of its threads."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture
 def with_photos(drawn_channels: Mapping[str, Path], tmp_path: Path) -> Path:
     """Two models on the drawn photos: PSP predicts class 0 everywhere, FCN the truth but for one photo."""

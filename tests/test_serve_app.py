@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import http.client
 import json
 import logging
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from gluonseg.errors import BusyError, UserError
@@ -67,11 +64,6 @@ def _read_error(response: TestResponse) -> str:
     return str(content["error"])
 
 
-def test_ping_says_200_with_an_empty_body(client: FlaskClient) -> None:
-    response = client.get("/ping")
-    assert (response.status_code, response.data) == (200, b"")
-
-
 def test_ping_and_invocations_say_503_without_a_model(monkeypatch: pytest.MonkeyPatch, client: FlaskClient) -> None:
     def refuse(_model: LocalModel) -> None:
         raise BusyError(NOT_READY)
@@ -85,6 +77,8 @@ def test_ping_and_invocations_say_503_without_a_model(monkeypatch: pytest.Monkey
 def test_ping_says_503_while_the_server_stops_and_open_connections_are_answered() -> None:
     model = LocalModel(FakePredictor(), SETTINGS)
     client = create_app(SETTINGS, model).test_client()
+    response = client.get("/ping")
+    assert (response.status_code, response.data) == (200, b"")
     model.is_stopping = True
     assert client.get("/ping").status_code == 503
     assert client.post("/invocations", data=PNG).status_code == 200
@@ -114,16 +108,13 @@ def test_execution_parameters_leave_the_batch_strategy_out(client: FlaskClient) 
 @pytest.mark.parametrize(
     ("body", "headers", "status", "text"),
     [
-        (b"", {}, 400, "empty"),
         (PNG[:200], {}, 400, "damaged"),
-        (b"hello", {}, 415, "JPEG or PNG"),
         (PNG, {"Content-Type": "text/csv"}, 415, "this Content-Type is not one of a picture: send"),
-        (PNG, {"Content-Type": "application/x-npy"}, 415, "image/jpeg"),
         (PNG, {"Accept": "image/jpeg"}, 406, "image/png"),
         (encode_picture(np.zeros((101, 100, 3), np.uint8)), {}, 413, "10000"),
         (bytes(2**20 + 1), {}, 413, "the body is larger than 1 MB: send"),
     ],
-    ids=["empty", "damaged", "no-picture", "csv", "npy", "accept", "pixels", "bytes"],
+    ids=["damaged", "csv", "accept", "pixels", "bytes"],
 )
 def test_wrong_requests_say_what_to_send_and_the_next_one_works(
     client: FlaskClient, body: bytes, headers: dict[str, str], status: int, text: str
@@ -169,29 +160,8 @@ def test_one_short_line_of_ascii_a_request(client: FlaskClient, caplog: pytest.L
     assert lines[0].endswith("ms image/png")
 
 
-def test_another_server_runs_it_too() -> None:
-    """The one that comes with Flask, as any other with threads."""
-    app = create_app(SETTINGS, LocalModel(FakePredictor(), SETTINGS))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        for body, status in ((PNG, 200), (bytes(2**20 + 1), 413)):
-            connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
-            connection.request("POST", "/invocations", body, {"Accept": "image/png"})
-            assert connection.getresponse().status == status
-            connection.close()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def test_settings_of_an_empty_environment() -> None:
-    assert read_settings({}) == Settings()
-
-
 def test_settings_are_read() -> None:
+    assert read_settings({}) == Settings()
     settings = read_settings(
         {
             "SAGEMAKER_BASE_DIR": "/srv/ml",
@@ -234,11 +204,8 @@ def test_a_payload_of_zero_means_the_most_that_is_taken(payload: str, limit: int
 @pytest.mark.parametrize(
     ("variable", "value", "valid"),
     [
-        ("SAGEMAKER_BIND_TO_PORT", "http", "1 to 65535"),
         ("SAGEMAKER_BIND_TO_PORT", "0", "1 to 65535"),
         ("SAGEMAKER_MODEL_SERVER_WORKERS", "1.5", "1 to 64"),
-        ("SAGEMAKER_MODEL_SERVER_WORKERS", "٣", "1 to 64"),
-        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "-1", "0 to 1000"),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "9" * 5000, "0 to 1000"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/jpeg", "image/png"),
         ("GLUONSEG_PRECISION", "int4", "float32, int8"),
