@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gluoncv.model_zoo.pspnet import _PSP1x1Conv
 from mxnet.gluon import nn
 
+from gluonseg.models.csail import build_convolution
 from gluonseg.models.deeplab import ASPP, CHANNELS
 from gluonseg.models.network import SegmentationNetwork, resize_like
 
@@ -17,21 +17,18 @@ _LOW_CHANNELS = 48
 class _PlusHead(nn.HybridBlock):  # type: ignore[misc]
     """ASPP of the last features, enlarged to those of stride 4 and joined with them; two 3x3 convolutions."""
 
-    def __init__(self, low: int, last: int, num_classes: int, stride: int, norm_layer: Any, norm_kwargs: Any) -> None:
+    def __init__(self, low: int, last: int, num_classes: int, stride: int, **norm: Any) -> None:
         super().__init__()
-        norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
         with self.name_scope():
             self.aspp = ASPP(last, stride, **norm)
-            self.low = nn.HybridSequential()
-            self.low.add(*_PSP1x1Conv(low, _LOW_CHANNELS, **norm))
+            self.low = build_convolution(low, _LOW_CHANNELS, 1, **norm)
             self.block = nn.HybridSequential()
-            for in_channels in (CHANNELS + _LOW_CHANNELS, CHANNELS):
-                self.block.add(
-                    nn.Conv2D(CHANNELS, kernel_size=3, padding=1, in_channels=in_channels, use_bias=False),
-                    norm_layer(in_channels=CHANNELS, **(norm_kwargs or {})),
-                    nn.Activation("relu"),
-                )
-            self.block.add(nn.Dropout(0.1), nn.Conv2D(num_classes, kernel_size=1, in_channels=CHANNELS))
+            self.block.add(
+                build_convolution(CHANNELS + _LOW_CHANNELS, CHANNELS, 3, **norm),
+                build_convolution(CHANNELS, CHANNELS, 3, **norm),
+                nn.Dropout(0.1),
+                nn.Conv2D(num_classes, kernel_size=1, in_channels=CHANNELS),
+            )
 
     def hybrid_forward(self, F: Any, low: Any, last: Any) -> Any:
         return self.block(F.concat(self.low(low), resize_like(F, self.aspp(last), low), dim=1))
