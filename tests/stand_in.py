@@ -1,6 +1,6 @@
 """A model for tests of the server: it computes nothing and fails on demand.
 
-Each prediction sleeps ``STAND_IN_SECONDS`` (the cores are free meanwhile) and leaves ``STAND_IN_LEAK`` bytes behind.
+Each prediction sleeps ``STAND_IN_SECONDS``; the cores are free meanwhile.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ class StandIn:
 
     def __init__(self) -> None:
         self._seconds = float(os.environ.get("STAND_IN_SECONDS", "0"))
-        self._leak = int(os.environ.get("STAND_IN_LEAK", "0"))
-        self._leaked: list[bytes] = []
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         size = image_hwc.shape[:2]
@@ -53,7 +51,6 @@ class StandIn:
         if size == HANGS:
             threading.Event().wait()
         if size != _WARM_UP_SHAPE or image_hwc.any():
-            self._leaked.append(bytes(self._leak))
             time.sleep(self._seconds)
         return compute_mask(image_hwc)
 

@@ -6,12 +6,9 @@ Figures that a busy machine can spoil are judged by the long runs only.
 from __future__ import annotations
 
 import asyncio
-import random
 from pathlib import Path
 
-import pytest
-
-from drills import drain, memory, overload
+from drills import drain, overload
 from drills.verdict import Verdict, judge, judge_none
 
 
@@ -31,23 +28,6 @@ def test_overload(tmp_path: Path) -> None:
         verdicts = asyncio.run(overload.run_overload(server, seconds=1.5, peak_s=0.5))
     check(verdicts, "neither right nor 503", "/ping does not say 200")
     assert [one for one in verdicts if " x 200, " in one.seen and " x 503" in one.seen]
-
-
-def test_memory_notices_a_leak_and_wrong_answers(tmp_path: Path) -> None:
-    with overload.open_server(tmp_path, stand_in=0.005, leak=100_000) as server:
-        growth, *verdicts = asyncio.run(memory.run_soak(server, seconds=2, peak_s=0.4))
-    check(verdicts, "good requests", "bad requests", "descriptors", "threads")
-    assert not growth.holds
-
-
-def test_the_slope_of_a_line_and_of_noise() -> None:
-    times = [float(second) for second in range(600)]
-    draw = random.Random(0)
-    noise = [draw.gauss(0, 1) for _ in times]
-    rising = [5 + 0.25 * second + wobble for second, wobble in zip(times, noise, strict=True)]
-    assert memory.compute_slope(times, rising)[0] == pytest.approx(0.25, abs=0.002)
-    slope, half = memory.compute_slope(times, noise)
-    assert abs(slope) < half < 0.005
 
 
 def test_a_bar_holds_on_the_right_side() -> None:

@@ -28,10 +28,10 @@ _SIZES = ((120, 160), (140, 140), (110, 180))
 
 
 @contextmanager
-def open_server(folder: Path, stand_in: float = 0.0, leak: int = 0) -> Iterator[ServerProcess]:
-    """The server with a real network, or with a stand-in that takes ``stand_in`` seconds and leaks so many bytes."""
+def open_server(folder: Path, stand_in: float = 0.0) -> Iterator[ServerProcess]:
+    """The server with a real network, or with a stand-in that takes ``stand_in`` seconds."""
     if stand_in:
-        opened = starting(folder, STAND_IN_SECONDS=str(stand_in), STAND_IN_LEAK=str(leak))
+        opened = starting(folder, STAND_IN_SECONDS=str(stand_in))
     else:
         opened = serving(prepare_base(folder / "ml"), folder / "serve.log")
     with opened as server:
