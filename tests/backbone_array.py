@@ -13,10 +13,13 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def draw_arrays(backbone: str) -> Arrays:
-    """Draw every parameter: small enough for activations to stay finite, variances above 0."""
+    """Draw every parameter: small enough for activations to stay finite, variances above 0; a ResNet's ``fc``, too."""
     random = np.random.default_rng(5)
     arrays = {}
-    for name, shape in compute_backbone_shapes(backbone).items():
+    shapes = compute_backbone_shapes(backbone)
+    if backbone.startswith("resnet-"):
+        shapes |= {"fc.weight": (1000, shapes[next(reversed(shapes))][0]), "fc.bias": (1000,)}
+    for name, shape in shapes.items():
         values = random.standard_normal(shape, dtype=np.float32)
         scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
         arrays[name] = values * scale if len(shape) > 1 else np.abs(values) + np.float32(0.2)

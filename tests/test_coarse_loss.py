@@ -12,6 +12,7 @@ import pytest
 
 from gluonseg.labels import IGNORE
 from gluonseg.train.coarse_loss import CoarseLoss, build_enlargement
+from gluonseg.train.loss_law import LossLaw
 from gluonseg.train.losses import MixedLoss, build_weight_table
 
 Array = npt.NDArray[Any]
@@ -61,6 +62,43 @@ def test_equal_to_the_loss_of_enlarged_logits(
     _assert_same(loss.differentiate_by_rows(class_ids, weights, outputs), expected)
 
 
+@pytest.mark.parametrize(
+    "law",
+    [
+        LossLaw(("focal",), focal_gamma=0.5),
+        LossLaw(("ohem",), ohem_threshold=0.0, ohem_fraction=0.25),
+        LossLaw(("dice",)),
+        LossLaw(("cross_entropy", "dice", "focal", "ohem")),
+    ],
+)
+@pytest.mark.parametrize(
+    ("classes", "coarse", "size"), [(21, (15, 20), (120, 160)), (3, (5, 5), (5, 5)), (3, (6, 7), (4, 3))]
+)
+def test_every_law_is_that_of_autograd_at_full_size(
+    law: LossLaw, classes: int, coarse: tuple[int, int], size: tuple[int, int]
+) -> None:
+    class_ids, weights, outputs = _draw(classes, coarse, size)
+    class_ids[1], weights[1] = IGNORE, 0  # a photo without one scored pixel
+    loss = CoarseLoss(MixedLoss(classes, 0.3, law), align_corners=False)
+    expected = loss.differentiate_at_once(class_ids, weights, outputs)
+    assert all(gradient.asnumpy().any() and not gradient[1].asnumpy().any() for gradient in expected[1])
+    _assert_same(loss.differentiate_by_rows(class_ids, weights, outputs), expected)
+
+
+def test_photos_are_independent() -> None:
+    """So a batch may be divided between devices anywhere."""
+    class_ids, weights, outputs = _draw(4, (4, 4), (32, 32))
+    loss = CoarseLoss(MixedLoss(4, 0.5, LossLaw(("dice", "ohem"))))
+    total, gradients = loss.differentiate(class_ids, weights, outputs)
+    parts = [
+        loss.differentiate(class_ids[part], weights[part], [output[part] for output in outputs])
+        for part in (slice(0, 1), slice(1, 3))
+    ]
+    assert total.asscalar() == pytest.approx(sum(part[0].asscalar() for part in parts), rel=1e-6)
+    for gradient, *halves in zip(gradients, *(part[1] for part in parts), strict=True):
+        np.testing.assert_array_equal(gradient.asnumpy(), np.concatenate([half.asnumpy() for half in halves]))
+
+
 def test_the_way_is_chosen_by_the_device() -> None:
     class_ids, weights, outputs = _draw(3, (2, 2), (9, 9))
     loss = CoarseLoss(MixedLoss(3, 0.5))
@@ -84,11 +122,12 @@ def test_enlargement_is_mxnets(coarse: int, fine: int, align_corners: bool) -> N
     assert all(places <= {start, start + 1} for places, start in zip(used, first, strict=True))
 
 
+@pytest.mark.parametrize("term", ["cross_entropy", "dice", "focal", "ohem"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_logits_that_are_not_finite_give_such_a_loss(value: float) -> None:
+def test_logits_that_are_not_finite_give_such_a_loss(value: float, term: str) -> None:
     class_ids, weights, outputs = _draw(4, (3, 3), (20, 20))
     outputs[0][1, 2, 1, 1] = value
-    loss, _ = CoarseLoss(MixedLoss(4, 0.5)).differentiate(class_ids, weights, outputs)
+    loss, _ = CoarseLoss(MixedLoss(4, 0.5, LossLaw((term,)))).differentiate(class_ids, weights, outputs)
     assert not np.isfinite(loss.asscalar())
 
 
@@ -112,9 +151,10 @@ def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     _assert_same(CoarseLoss(MixedLoss(21, 0.5)).differentiate(class_ids, weights, outputs), expected, 0)
 
 
-def test_full_size_logits_are_never_held() -> None:
+@pytest.mark.parametrize("terms", [("cross_entropy",), ("cross_entropy", "dice", "focal", "ohem")])
+def test_full_size_logits_are_never_held(terms: tuple[str, ...]) -> None:
     class_ids, weights, outputs = _draw(64, (16, 16), (128, 128), count=4)
-    loss = CoarseLoss(MixedLoss(64, 0.5))
+    loss = CoarseLoss(MixedLoss(64, 0.5, LossLaw(terms)))
     loss.differentiate(class_ids, weights, outputs)  # what is imported and kept the first time is not meant
     tracemalloc.start()
     loss.differentiate(class_ids, weights, outputs)

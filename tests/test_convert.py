@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 import gluonseg.compat  # noqa: F401
 from backbone_array import Arrays, draw_arrays
 from gluonseg.errors import ModelError
-from gluonseg.models.convert import compute_backbone_shapes, compute_torch_name, convert_backbone
+from gluonseg.models.convert import convert_backbone
+from gluonseg.models.torch_names import compute_torch_name
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_names_and_shapes_are_those_of_the_torch_networks(
     backbone: str, millions: float, some: dict[str, tuple[int, ...]]
 ) -> None:
     """The numbers of parameters that torchvision and timm publish, and some of their names and shapes."""
-    shapes = {compute_torch_name(name): shape for name, shape in compute_backbone_shapes(backbone).items()}
+    shapes = {compute_torch_name(name): array.shape for name, array in draw_arrays(backbone).items()}
     trained = [np.prod(shape) for name, shape in shapes.items() if ".running_" not in name]
     assert round(float(sum(trained)) / 1e6, 2) == millions
     assert {name: shapes[name] for name in some} == some
@@ -81,7 +82,7 @@ def test_every_tensor_is_kept_and_half_precision_becomes_float32(tmp_path: Path,
 
 def test_another_network_names_the_one_that_fits(tmp_path: Path, resnet18: Arrays) -> None:
     save_file(resnet18, str(tmp_path / "x.safetensors"))
-    with pytest.raises(ModelError, match=r"weights of resnet-50: missing: .*timm/resnet50s\.gluon_in1k"):
+    with pytest.raises(ModelError, match=r"of resnet-50: missing: .* It looks like resnet-18\. .*timm/resnet50s"):
         convert_backbone(tmp_path / "x.safetensors", "resnet-50")
 
 

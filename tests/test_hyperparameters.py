@@ -180,6 +180,12 @@ def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
         ({"early_stopping": "True", "early_stopping_patience": "0"}, "early_stopping_patience must be at least 1"),
         ({"class_weights": "1, 2, 3"}, "class_weights needs one entry a class: num_classes is 2, got 3"),
         ({"prediction_scales": ", ".join(["1"] * 11)}, "prediction_scales has 11 values, at most 10"),
+        ({"loss": "dise"}, r"one of cross_entropy, dice, focal, ohem, or a sum .* got 'dise' \(did you mean dice\?\)"),
+        ({"loss": "cross_entropy+"}, "got ''$"),
+        ({"loss": "dice+dice"}, "loss has a term twice: 'dice\\+dice'; give each once"),
+        ({"loss": "dice", "focal_gamma": "3"}, "focal_gamma 3.0 is given, and loss dice .* leave it out, or add focal"),
+        ({"loss": "focal", "ohem_fraction": "0.5"}, "ohem_fraction 0.5 is given, and loss focal does not use it"),
+        ({"loss": "dice", "num_classes": "1"}, "num_classes must be a whole number, at least 2"),
         ({"class_names": "pet, pet"}, 'class_names must differ from one another, got "pet, pet"'),
         ({"class_names": "pet"}, "class_names needs one entry a class: num_classes is 2, got 1"),
     ],
@@ -191,6 +197,7 @@ def test_values_that_do_not_go_together(values: dict[str, str], message: str) ->
 
 def test_values_that_go_together() -> None:
     hp = _parse(lr_scheduler="step", lr_scheduler_step="2, 4", class_weights="1, 2", class_names="a, b", scale_min="2")
+    assert _parse(loss="focal + dice", focal_gamma="1").loss == "focal+dice"
     assert (hp.lr_scheduler_step, hp.class_weights, hp.class_names) == ((2, 4), (1.0, 2.0), ("a", "b"))
 
 

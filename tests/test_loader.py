@@ -47,7 +47,7 @@ def _identify(batch: Batch) -> list[int]:
 
 
 def test_the_same_batches_for_any_number_of_workers(pairs: tuple[Pair, ...]) -> None:
-    draw = TrainingPolicy(16, SIZE, colour_jitter=0.3).draw
+    draw = TrainingPolicy(16, SIZE, colour_jitter=0.3, rotation=30, vertical_flip=True).draw
     runs = []
     for workers, cache in ((1, 0), (2, 1 << 20), (5, 2000)):
         loader = Loader(_open(pairs, cache), draw, batch_size=3, shuffle=True, seed=4, workers=workers)

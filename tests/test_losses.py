@@ -1,4 +1,4 @@
-"""The loss against plain numpy and against GluonCV's, its edge cases, and balanced class weights."""
+"""The losses against plain numpy and GluonCV's, their edge cases, and balanced class weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from gluoncv.loss import MixSoftmaxCrossEntropyLoss
 
 from gluonseg.labels import IGNORE
+from gluonseg.train.loss_law import CROSS_ENTROPY, LossLaw
 from gluonseg.train.losses import MixedLoss, build_weight_table, compute_balanced_weights
 
 NUM_CLASSES = 4
@@ -26,8 +27,15 @@ def _draw() -> tuple[Array, Array, Array]:
     return class_ids, main, aux
 
 
-def _compute(class_ids: Array, weights: Array, *outputs: Any, aux_weight: float = 0.5, hybrid: bool = True) -> Any:
-    loss = MixedLoss(NUM_CLASSES, aux_weight)
+def _compute(
+    class_ids: Array,
+    weights: Array,
+    *outputs: Any,
+    aux_weight: float = 0.5,
+    hybrid: bool = True,
+    law: LossLaw = CROSS_ENTROPY,
+) -> Any:
+    loss = MixedLoss(NUM_CLASSES, aux_weight, law)
     if hybrid:
         loss.hybridize()
     arrays = [output if isinstance(output, mx.nd.NDArray) else mx.nd.array(output) for output in outputs]
@@ -52,6 +60,67 @@ def test_equal_to_numpy(class_weights: tuple[float, ...], hybrid: bool) -> None:
     assert found.shape == (1,)
     expected = _expect(class_ids, weights, main) + 0.3 * _expect(class_ids, weights, aux)
     assert found.asscalar() == pytest.approx(expected, rel=1e-5)
+
+
+def _softmax(logits: Array) -> Array:
+    """Of logits (C, P), in float64."""
+    z = np.exp(logits.astype(np.float64) - logits.max(axis=0))
+    return np.asarray(z / z.sum(axis=0))
+
+
+def _expect_photo(law: LossLaw, class_ids: Array, weights: Array, logits: Array) -> float:
+    """One term's loss of one photo, word by word as the law has it; class ids and weights (P,), logits (C, P)."""
+    scored = class_ids != IGNORE
+    ids, w, p_all = class_ids[scored], weights[scored].astype(np.float64), _softmax(logits[:, scored])
+    p = p_all[ids, np.arange(len(ids))]
+    if law.terms == ("focal",):
+        return float((w * (1 - p) ** law.focal_gamma * -np.log(p)).sum())
+    if law.terms == ("ohem",):
+        least = int(np.ceil(law.ohem_fraction * len(p)))
+        kept = np.zeros(len(p), bool)
+        kept[np.argsort(p)[:least]] = True
+        kept |= p < law.ohem_threshold
+        return float(w.sum() * (w[kept] * -np.log(p[kept])).sum() / w[kept].sum())
+    total, share = 0.0, 0.0
+    for class_id in np.unique(ids):
+        is_class = (ids == class_id).astype(float)
+        overlap = 2 * (p_all[class_id] * is_class).sum() / (p_all[class_id].sum() + is_class.sum())
+        weight = w[ids == class_id][0]
+        total, share = total + weight * (1 - overlap), share + weight
+    return float(w.sum() * total / share)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        LossLaw(("focal",)),
+        LossLaw(("focal",), focal_gamma=0.5),
+        LossLaw(("ohem",), ohem_threshold=0.3),
+        LossLaw(("ohem",), ohem_threshold=0.0, ohem_fraction=0.25),
+        LossLaw(("dice",)),
+    ],
+)
+def test_each_term_is_what_the_law_says(law: LossLaw) -> None:
+    class_ids, main, aux = _draw()
+    class_ids[1][class_ids[1] == 2] = 1  # a class that is in one photo only
+    weights = build_weight_table(NUM_CLASSES, (1.0, 0.5, 4.0, 2.0))[class_ids]
+    expected = sum(
+        share * _expect_photo(law, class_ids[n].ravel(), weights[n].ravel(), logits[n].reshape(NUM_CLASSES, -1))
+        for share, logits in ((1, main), (0.5, aux))
+        for n in range(2)
+    )
+    assert _compute(class_ids, weights, main, aux, law=law).asscalar() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sum_is_the_sum_of_its_terms() -> None:
+    class_ids, main, aux = _draw()
+    weights = build_weight_table(NUM_CLASSES)[class_ids]
+    terms = ("cross_entropy", "dice", "ohem", "focal")
+    found, *parts = (
+        _compute(class_ids, weights, main, aux, law=LossLaw(one)).asscalar()
+        for one in (terms, *((term,) for term in terms))
+    )
+    assert found == pytest.approx(sum(parts), rel=1e-6)
 
 
 def test_mean_and_gradient_are_gluoncvs() -> None:

@@ -20,9 +20,10 @@ import gluonseg.compat  # noqa: F401
 from backbone_array import Arrays, draw_arrays
 from gluonseg.errors import FAILURE_LIMIT, ModelError
 from gluonseg.models import pretrained
-from gluonseg.models.convert import build_backbone, compute_torch_name
+from gluonseg.models.convert import build_backbone
 from gluonseg.models.params import write_params
 from gluonseg.models.pretrained import find_backbone_weights, load_backbone
+from gluonseg.models.torch_names import compute_torch_name
 from local_server import find_free_port
 
 PUBLISHED_18 = "resnet18_v1b-2d9d980c.params"
@@ -63,11 +64,32 @@ def put(folder: Path, *names: str) -> Path:
         ("resnet-50", "resnet-50.params"),
         ("resnet-34", "resnet34-b627a593.safetensors"),
         ("resnet-50", "model.safetensors"),
+        ("resnet-18s", "resnet18-imagenet.safetensors"),
+        ("mobilenet", "mobilenet1.0-efbb2ca3.params"),
+        ("mobilenet-v2", "mobilenet_v2-7ebf99e0.safetensors"),
+        ("vgg-16", "vgg16_bn.tv_in1k.safetensors"),
+        ("hrnet-w18", "hrnet_w18_cls-5c6d6de4.params"),
     ],
 )
 def test_file_names_that_are_taken(tmp_path: Path, backbone: str, name: str) -> None:
     channel = put(tmp_path / "channel", name, "README.md")
     assert find_backbone_weights(backbone, channel=channel) == channel / name
+
+
+@pytest.mark.parametrize("backbone", ["resnet-18s", "mobilenet"])
+def test_backbones_without_a_hub_or_a_store_say_where_weights_can_be(tmp_path: Path, backbone: str) -> None:
+    with pytest.raises(ModelError, match=rf"\(1\) put {backbone}\.params or .* into a channel"):
+        find_backbone_weights(backbone, channel=None, root=tmp_path)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet", "mobilenet-v2", "vgg-16", "hrnet-w18"])
+def test_params_of_gluoncvs_classifier(tmp_path: Path, backbone: str) -> None:
+    """Its classifier is left out; the real VGG's has 120 million parameters, here it has one."""
+    arrays = draw_arrays(backbone)
+    extra = [name for name in build_backbone(backbone)._collect_params_with_prefix() if name not in arrays]
+    write_params({**arrays, **{name: np.ones(1, np.float32) for name in extra}}, tmp_path / "x.params")
+    assert extra
+    assert pretrained.read_backbone(tmp_path / "x.params", backbone).keys() == arrays.keys()
 
 
 @pytest.mark.parametrize("name", ["resnet18d.ra2_in1k.safetensors", "resnet18-f37072fd.pth"])

@@ -317,7 +317,7 @@ def test_the_number_of_samples_is_corrected_and_class_names_of_the_job_win(
     [
         {"algorithm": "deeplab", "_aux_loss": "False", "syncbn": "True", "warmup_epochs": "1"},
         {"mini_batch_size": "100", "class_weights": "1, 2, 3, 4", "ignore_label": "0"},
-        {"colour_jitter": "0.3", "prediction_size": "48", "class_weights": "balanced"},
+        {"colour_jitter": "0.3", "prediction_size": "48", "class_weights": "balanced", "loss": "ohem+focal"},
     ],
 )
 def test_other_settings_run_through(

@@ -189,6 +189,70 @@ def test_the_random_law_is_gluoncvs(
     assert np.abs(transform.apply_image(image).astype(int) - theirs).mean() <= 2
 
 
+def _draw_squares(height: int, width: int) -> UInt8Array:
+    """A mask of class ids 1 to 200 in squares of 8 pixels."""
+    rows, columns = np.mgrid[:height, :width] // 8
+    return np.asarray(1 + (rows * 17 + columns * 5) % 200, np.uint8)
+
+
+@given(sizes, sizes, st.integers(0, 10**6), st.sampled_from([8, 24, 40]))
+def test_rotated_image_and_mask_never_diverge(height: int, width: int, seed: int, crop_size: int) -> None:
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 3 :, width // 2 :] = 1
+    policy = TrainingPolicy(30, crop_size, rotation=180, vertical_flip=True)
+    transform = dataclasses.replace(policy.draw(np.random.default_rng(seed), height, width), blur_sigma=0.0)
+    # The picture is never black, so padding is what is.
+    picture = transform.apply_image(np.repeat(mask[..., None] * np.uint8(200) + np.uint8(55), 3, axis=2))[..., 0]
+    class_ids = transform.apply_label(mask)
+    assert ((picture == 0) == (class_ids == IGNORE)).all()
+    assert (class_ids[picture == 255] == 1).all()
+    assert (class_ids[picture == 55] == 0).all()
+
+
+@pytest.mark.parametrize(("angle", "turns"), [(90.0, 1), (180.0, 2), (-90.0, 3)])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
+def test_quarter_turns_are_exact(angle: float, turns: int, flips: tuple[bool, bool]) -> None:
+    """Counterclockwise, after mirroring; on both as numpy does it."""
+    mask = _draw_squares(32, 32)
+    image = np.repeat(mask[..., None], 3, axis=2)
+    mirror, flip = flips
+    flipped = mask[:: -1 if flip else 1, :: -1 if mirror else 1]
+    for degrees, quarter_turns in ((angle, turns), (0.0, 0)):
+        transform = Transform(32, 32, 0, 0, 32, mirror=mirror, flip=flip, angle=degrees)
+        expected = np.rot90(flipped, quarter_turns)
+        np.testing.assert_array_equal(transform.apply_label(mask), expected)
+        np.testing.assert_array_equal(transform.apply_image(image)[..., 0], expected)
+
+
+def test_a_small_angle_is_opencvs_rotation_of_the_whole_picture() -> None:
+    image = _draw_smooth(90, 120)
+    transform = Transform(90, 120, 20, 30, 48, angle=17.0)
+    turn = cv2.getRotationMatrix2D((30 + 23.5, 20 + 23.5), 17.0, 1.0)
+    whole = np.asarray(cv2.warpAffine(image, turn, (120, 90)))
+    assert np.abs(transform.apply_image(image) - whole[20:68, 30:78].astype(int)).max() <= 3
+
+
+@given(sizes, sizes, st.integers(0, 10**6))
+def test_a_flipped_crop_is_the_crop_of_the_flipped_picture(height: int, width: int, seed: int) -> None:
+    image = _draw_smooth(height, width)
+    mask = image[..., 0].copy()
+    transform = TrainingPolicy(40, 24).draw(np.random.default_rng(seed), height, width)
+    flipped = dataclasses.replace(transform, flip=True)
+    assert (flipped.apply_label(mask) == transform.apply_label(mask[::-1])).all()
+    difference = flipped.apply_image(image).astype(int) - transform.apply_image(image[::-1])
+    assert np.abs(difference).max() <= 3
+
+
+def test_rotation_and_flip_are_drawn_where_they_are_asked_for_and_change_nothing_else() -> None:
+    plain, policy = TrainingPolicy(64, 32), TrainingPolicy(64, 32, rotation=15, vertical_flip=True)
+    drawn = [policy.draw(np.random.default_rng(seed), 50, 50) for seed in range(200)]
+    expected = [plain.draw(np.random.default_rng(seed), 50, 50) for seed in range(200)]
+    assert [dataclasses.replace(one, flip=False, angle=0.0) for one in drawn] == expected
+    angles = np.array([one.angle for one in drawn])
+    assert (angles.min() < -13, angles.max() > 13, np.abs(angles).max() <= 15) == (True, True, True)
+    assert 80 < sum(one.flip for one in drawn) < 120
+
+
 def test_colour_jitter_is_off_by_default_and_within_bounds() -> None:
     rng = np.random.default_rng(0)
     assert all(TrainingPolicy(64, 32).draw(rng, 50, 50).contrast == 1.0 for _ in range(20))

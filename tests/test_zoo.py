@@ -19,6 +19,7 @@ from network_tester import assert_close, build_stirred, draw_batch
     [
         ("PSP_ResNet18_ADE", "PSPNet", "ade20k"),
         ("deeplab_resnet34_coco", "DeepLabV3", "coco"),
+        ("upernet-lite_mobilenetv2_ade", "UPerNetLite", "ade20k"),
     ],
 )
 def test_get_model_takes_gluoncvs_names(name: str, kind: str, dataset: str) -> None:

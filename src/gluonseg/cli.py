@@ -13,15 +13,18 @@ from typing import Any
 from gluonseg import __version__, command
 from gluonseg.compare.plan import VARIED, describe_unknown_options
 from gluonseg.data.decode import LARGEST_MAX_PIXELS
+from gluonseg.data.palettes import PALETTES
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.models.registry import get_encoders
+from gluonseg.models.torch_names import list_namings
 from gluonseg.parameter import Spec, format_value, parse_value
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.text import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
+PROTOCOLS = ("gluonseg", "csail", "keras")
 TRAINING_MODULES = ("mxnet", "gluoncv", "scipy", "sagemaker_training", "safetensors", "requests")
 """What the extra "train" brings; a model is used without."""
 
@@ -131,12 +134,18 @@ def _add_use(commands: Any) -> None:
     predict.add_argument("--model", type=Path, required=True, help="model folder or model.tar.gz")
     predict.add_argument("--output", type=Path, required=True, help="folder for <name>.png")
     predict.add_argument("--overlay", action="store_true", help="also write <name>_overlay.png")
+    predict.add_argument("--palette", choices=PALETTES, help="colours of the overlays (default: the model's)")
+    predict.add_argument("--shares", action="store_true", help="print each picture's classes with their shares")
     evaluate = _add_command(commands, "evaluate", command.run_evaluate, "Score a model on pictures and masks.")
     evaluate.add_argument("images", type=Path, help="folder of pictures")
     evaluate.add_argument("masks", type=Path, help="folder of masks with the same names")
     evaluate.add_argument("--model", type=Path, required=True, help="model folder or model.tar.gz")
     evaluate.add_argument("--label_map", type=Path, help="label map file of the masks")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+    text = "whose way to score: gluonseg's own, or that of the CSAIL or the Keras project (default %(default)s)"
+    evaluate.add_argument("--protocol", choices=PROTOCOLS, default=PROTOCOLS[0], help=text)
+    text = "csail: predict at one size, short side 450, in place of five"
+    evaluate.add_argument("--single_scale", action="store_true", help=text)
     _add_hyperparameter(evaluate, "ignore_label")
     for parser in (predict, evaluate):
         _add_prediction_options(parser)
@@ -165,12 +174,18 @@ def _add_tools(commands: Any) -> None:
     export.add_argument("--output", type=Path, help="folder for model.onnx (default: the model folder)")
     export.add_argument("--int8", action="store_true", help="also write model_int8.onnx, unless it loses too much mIoU")
     export.add_argument("--channels", type=Path, help="folder with train, validation and their masks, for --int8")
-    text = "Turn public backbone weights (safetensors) into .params."
+    text = (
+        "Turn public backbone weights (safetensors) into .params, or an encoder and a decoder of CSAIL's into a model."
+    )
     convert = _add_command(commands, "convert", command.run_convert, text)
-    convert.add_argument("source", type=Path)
-    backbones = [encoder.name for encoder in get_encoders().values() if encoder.gluoncv]
-    convert.add_argument("--backbone", required=True, choices=backbones)
-    convert.add_argument("--output", type=Path, required=True)
+    convert.add_argument("source", type=Path, help="safetensors file of a backbone or of an encoder")
+    convert.add_argument("--decoder", type=Path, help="safetensors file of the decoder that was trained with SOURCE")
+    backbones = [name for name in get_encoders() if list_namings(name)]
+    convert.add_argument("--backbone", choices=backbones, help="what SOURCE is of; with --decoder it is found out")
+    text = "stride of the logits with --decoder, where it is not the network's first (a plain encoder of C1 or PPM: 32)"
+    convert.add_argument("--output_stride", type=int, help=text)
+    text = "the .params file to write; with --decoder the model folder"
+    convert.add_argument("--output", type=Path, required=True, help=text)
     _add_command(commands, "doctor", command.run_doctor, "Print versions, cores and devices, for bug reports.")
     _add_command(commands, "hyperparameters", command.run_hyperparameters, "Print the table of all hyperparameters.")
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from gluonseg.data.channel import find_channels
@@ -170,23 +171,35 @@ def _load(arguments: argparse.Namespace) -> Any:
 def run_predict(arguments: argparse.Namespace) -> int:
     from gluonseg.predict.batch import find_images, iter_written
 
+    if arguments.palette and not arguments.overlay:
+        raise UserError("--palette colours the overlays, and none are written; add --overlay")
     images, output, max_pixels = find_images(arguments.images), arguments.output, arguments.max_pixels
     predictor, bar, problems = _load(arguments), _ProgressBar("predicting"), []
-    outcomes = iter_written(predictor, images, output, overlays=arguments.overlay, max_pixels=max_pixels)
+    options = {"overlays": arguments.overlay, "palette": arguments.palette, "max_pixels": max_pixels}
+    outcomes = iter_written(predictor, images, output, **options)
     for done, outcome in enumerate(outcomes, 1):
-        bar(done, len(images))
+        if not arguments.shares:  # the bar would stand between their lines
+            bar(done, len(images))
         if outcome.problem:
             problems.append(outcome.problem)
+        elif arguments.shares:
+            print(format_shares(outcome.image, outcome.shares))
     print(f"wrote {len(images) - len(problems)} masks to {output}")
     for problem in problems:
         print(f"gluonseg: left out: {escape_line(problem)}", file=sys.stderr)
     return 2 if problems else 0
 
 
+def format_shares(image: Path, shares: Mapping[str, float]) -> str:
+    """The classes that take more than a thousandth of a picture, as CSAIL's test script prints them."""
+    lines = [f"  {name}: {100 * share:.2f}%" for name, share in shares.items() if share > 0.001]
+    return "\n".join([escape_line(f"Predictions in [{image}]:"), *lines])
+
+
 def run_evaluate(arguments: argparse.Namespace) -> int:
     from gluonseg.data.dataset import Dataset
-    from gluonseg.predict.evaluation import evaluate_dataset
 
+    _check_protocol(arguments)
     for folder in (arguments.images, arguments.masks):
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder")
@@ -201,17 +214,46 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     for title, names in left_out.items():
         if names:
             print(f"gluonseg: left out, {title}: {escape_line(join_names(names))}", file=sys.stderr)
+    if arguments.protocol != "gluonseg":  # the views of the model's card are not those of the protocol
+        arguments.scales, arguments.flip = "1", False
     predictor = _load(arguments)
-    card: ModelCard = predictor.card
     label_map = default_label_map(arguments.ignore_label)
     if arguments.label_map:
         path = arguments.label_map
         label_map = parse_label_map(read_bytes(path), str(path), arguments.ignore_label)
     dataset = Dataset(matching.pairs, label_map, max_pixels=arguments.max_pixels, cache_bytes=0)
-    confusion = evaluate_dataset(predictor, dataset, card.num_classes, _ProgressBar("evaluating"))
-    found = {"images": len(dataset), **describe_confusion(confusion, card.class_names)}
-    print(json.dumps(found, indent=2) if arguments.json else format_scores(found))
+    found, text = _evaluate(arguments, predictor, dataset)
+    print(json.dumps(found, indent=2) if arguments.json else text)
     return 0
+
+
+def _check_protocol(arguments: argparse.Namespace) -> None:
+    """Raise UserError when an option does not go with the protocol."""
+    protocol = arguments.protocol
+    if arguments.single_scale and protocol != "csail":
+        raise UserError(f"--single_scale belongs to --protocol csail, not to {protocol}; leave it out")
+    if protocol != "gluonseg" and (arguments.scales is not None or arguments.flip):
+        option = "--flip" if arguments.scales is None else "--scales"
+        raise UserError(f"{option} does not go with --protocol {protocol}, which has its own views; leave it out")
+
+
+def _evaluate(arguments: argparse.Namespace, predictor: Any, dataset: Any) -> tuple[dict[str, Any], str]:
+    """The scores by the chosen protocol, and how they are printed."""
+    from gluonseg.predict import protocol
+    from gluonseg.predict.evaluation import evaluate_dataset
+
+    card: ModelCard = predictor.card
+    bar = _ProgressBar("evaluating")
+    if arguments.protocol == protocol.CSAIL:
+        sides = (protocol.SINGLE_SHORT_SIDE,) if arguments.single_scale else protocol.SHORT_SIDES
+        found = protocol.evaluate_csail(predictor, dataset, sides, bar)
+    elif arguments.protocol == protocol.KERAS:
+        found = protocol.evaluate_keras(predictor, dataset, bar)
+    else:
+        confusion = evaluate_dataset(predictor, dataset, card.num_classes, bar)
+        found = {"images": len(dataset), **describe_confusion(confusion, card.class_names)}
+        return found, format_scores(found)
+    return found, protocol.format_row(found)
 
 
 def format_scores(found: Mapping[str, Any]) -> str:
@@ -255,9 +297,22 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_convert(arguments: argparse.Namespace) -> int:
     from gluonseg.models.convert import convert_backbone
+    from gluonseg.models.csail_weights import read_checkpoint, write_model
     from gluonseg.models.params import write_params
 
-    write_params(convert_backbone(arguments.source, arguments.backbone), arguments.output)
+    source, backbone = arguments.source, arguments.backbone
+    if arguments.decoder:
+        card, arrays = read_checkpoint(source, arguments.decoder, backbone, arguments.output_stride)
+        write_model(card, arrays, arguments.output)
+        print(f"{card.describe()}; gluonseg export {arguments.output} writes its ONNX file")
+    elif backbone and arguments.output_stride is None:
+        write_params(convert_backbone(source, backbone), arguments.output)
+    else:
+        missing = "--decoder" if backbone else "--decoder or --backbone"
+        raise UserError(
+            f"{missing} is missing: name with --decoder the decoder that was trained with the encoder {source}, or "
+            "with --backbone (without --output_stride) what backbone it is, for its weights alone"
+        )
     print(f"wrote {arguments.output}")
     return 0
 

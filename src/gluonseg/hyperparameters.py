@@ -13,17 +13,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
+from gluonseg.data.palettes import PALETTES, find_palette_problem
 from gluonseg.errors import HyperparameterError
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
 from gluonseg.models.registry import find_network, get_encoders, get_networks
 from gluonseg.parameter import Spec, format_value, parse_value, spec
-from gluonseg.text import find_nearest, join_names
+from gluonseg.text import find_nearest, join_names, shorten
 
 CROP_MULTIPLE = 8
 LARGEST_SIDE = 16384
 """Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
+LOSSES = {"cross_entropy": (), "dice": (), "focal": ("focal_gamma",), "ohem": ("ohem_threshold", "ohem_fraction")}
+"""The losses, and the hyperparameters that each has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Hyperparameters:
     class_names: tuple[str, ...] = spec(
         tuple, (), item=str, beyond=True, help='Names by class id, as "pet, background, border".'
     )
+    palette: str | None = spec(
+        str, None, choices=PALETTES, beyond=True,
+        help="The data set whose colours the classes have in overlays and reports.",
+    )  # fmt: skip
     prediction_size: int = spec(
         int, 0, low=0, high=LARGEST_SIDE, beyond=True,
         help="Long side photos are resized to for prediction; 0 = as they are.",
@@ -83,6 +90,23 @@ class Hyperparameters:
     scale_min: float = spec(float, 0.5, above=0, high=10, beyond=True, help="Least random scale of base_size.")
     scale_max: float = spec(float, 2.0, above=0, high=10, beyond=True, help="Greatest random scale of base_size.")
     colour_jitter: float = spec(float, 0.0, low=0, below=1, beyond=True, help="Random change of colours, 0 = none.")
+    rotation: float = spec(
+        float, 0.0, low=0, high=180, beyond=True, help="Degrees that a sample is turned at most, either way."
+    )
+    vertical_flip: bool = spec(bool, False, beyond=True, help="Turn every second sample upside down.")
+    loss: str = spec(
+        str, "cross_entropy", beyond=True,
+        help='cross_entropy, dice, focal, ohem (online hard examples), or a sum, as "cross_entropy+dice".',
+    )  # fmt: skip
+    focal_gamma: float = spec(
+        float, 2.0, low=0, high=10, beyond=True, help="focal: the power of 1 - p, p a pixel's probability of its class."
+    )
+    ohem_threshold: float = spec(
+        float, 0.7, low=0, high=1, beyond=True, help="ohem: a pixel counts whose probability of its class is below."
+    )
+    ohem_fraction: float = spec(
+        float, 0.0625, above=0, high=1, beyond=True, help="ohem: share of each photo's pixels that count at least."
+    )
     head_lr_mult: float = spec(float, 10.0, above=0, high=100, beyond=True, help="Learning rate of the heads, times.")
     warmup_epochs: float = spec(
         float, 0.0, low=0, high=1_000_000, beyond=True, help="Epochs over which the rate rises to its base."
@@ -174,8 +198,38 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     problems += describe_unknown(unknown)
     if problems:
         raise HyperparameterError("; ".join(problems))
+    settings["loss"] = "+".join(split_loss(settings["loss"]))
     settings["crop_size"] = -(-settings["crop_size"] // CROP_MULTIPLE) * CROP_MULTIPLE
     return Hyperparameters(**settings)
+
+
+def split_loss(loss: str) -> tuple[str, ...]:
+    """The terms of the sum: ``("cross_entropy", "dice")`` of ``cross_entropy + dice``."""
+    return tuple(term.strip() for term in loss.split("+"))
+
+
+def _find_loss_problems(settings: Mapping[str, Any]) -> list[str]:
+    """Terms that are no losses or come twice, and options of a loss that is not a term."""
+    terms, problems = split_loss(settings["loss"]), []
+    for term in terms:
+        if term not in LOSSES:
+            nearest = find_nearest(term.lower(), LOSSES)
+            hint = f" (did you mean {nearest}?)" if nearest else ""
+            problems.append(
+                f"loss must be one of {', '.join(LOSSES)}, or a sum of them with + between; "
+                f"got {shorten(ascii(term))}{hint}"
+            )
+    if len(set(terms)) < len(terms):
+        problems.append(f"loss has a term twice: {shorten(ascii(settings['loss']))}; give each once")
+    if not problems:
+        problems += [
+            f"{name} {settings[name]} is given, and loss {settings['loss']} does not use it; "
+            f"leave it out, or add {term} to loss"
+            for term, names in LOSSES.items()
+            for name in names
+            if term not in terms and settings[name] != get_specs()[name].default
+        ]
+    return problems
 
 
 def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
@@ -204,11 +258,15 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         )
     if len(settings["prediction_scales"]) > MAX_SCALES:
         problems.append(f"prediction_scales has {len(settings['prediction_scales'])} values, at most {MAX_SCALES}")
+    problems += _find_loss_problems(settings)
     num_classes = settings["num_classes"]
     for name in ("class_weights", "class_names"):
         value = settings[name]
         if num_classes is not None and isinstance(value, tuple) and value and len(value) != num_classes:
             problems.append(f"{name} needs one entry a class: num_classes is {num_classes}, got {len(value)}")
+    if num_classes is not None and settings["palette"]:
+        problem = find_palette_problem(settings["palette"], num_classes)
+        problems += [problem] if problem else []
     if len(set(settings["class_names"])) < len(settings["class_names"]):
         problems.append(f'class_names must differ from one another, got "{format_value(settings["class_names"])}"')
     return problems

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gluonseg.data.check.doctor import CheckReport
+from gluonseg.data.palettes import choose_palette
 from gluonseg.errors import DataError, HyperparameterError, UserError
 from gluonseg.files import parse_json_object, write_text
 from gluonseg.hyperparameters import Hyperparameters, describe_unknown, get_specs, parse_hyperparameters
-from gluonseg.labels import voc_colours
 from gluonseg.parameter import parse_value
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.record import COMPARISON_FILE, RUNS_FOLDER, RunRecord
@@ -218,7 +218,7 @@ def write_comparison(plan: ComparisonPlan, check: CheckReport) -> None:
         "runs": [list(run) for run in runs],
         "data": data,
         "class_names": list(check.class_names),
-        "colours": [list(colour) for colour in voc_colours(len(check.class_names))],
+        "colours": choose_palette(plan.settings.get("palette", "voc"), len(check.class_names)),
         "hardware": describe_hardware(),
     }
     write_text(plan.folder / COMPARISON_FILE, json.dumps(content, indent=1) + "\n")

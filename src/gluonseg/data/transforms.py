@@ -7,7 +7,8 @@ The law is that of GluonCV's ``SegmentationDataset`` (which the built-in algorit
 probability 1/2; long side to a whole number drawn from ``base_size`` times 0.5 to 2; padding right and below
 up to the crop; a random crop; with probability 1/2 a Gaussian blur of sigma 0..1 pixels. It differs in two
 points: padding of a mask is :data:`~gluonseg.labels.IGNORE`, where GluonCV fills in class 0, and OpenCV resizes
-and blurs where GluonCV has Pillow do it. Pictures are the same to within a grey level or so.
+and blurs where GluonCV has Pillow do it. Pictures are the same to within a grey level or so. Rotation, vertical flip
+and a change of colours are added where they are asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy.typing as npt
 
 from gluonseg.labels import IGNORE, UInt8Array
 
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 
 BLUR_REACH = 2
@@ -33,11 +36,13 @@ LEAST_BLUR = 0.01
 
 @dataclass(frozen=True)
 class Transform:
-    """Mirror, resize to ``height`` x ``width``, cut ``crop_size`` squared at (top, left), blur, colour.
+    """Mirror, resize to ``height`` x ``width``, rotate, cut ``crop_size`` squared at (top, left), blur, colour.
 
-    Sizes and offsets are in pixels of the resized picture, ``blur_sigma`` too (0 = none). Where the
-    crop reaches past the picture it is padded: 0 in the image, ignore in the mask. ``brightness``,
-    ``contrast`` and ``saturation`` are factors (1 = unchanged), applied to the image only.
+    Sizes and offsets are in pixels of the resized picture, ``blur_sigma`` too (0 = none). ``mirror`` exchanges left
+    and right, ``flip`` top and bottom. ``angle`` is in degrees, counterclockwise, about the centre of what the crop
+    shows of the picture; what comes into the crop by it is shown. Where the crop reaches past the picture it is
+    padded: 0 in the image, ignore in the mask. ``brightness``, ``contrast`` and ``saturation`` are factors (1 =
+    unchanged), applied to the image only.
     """
 
     height: int
@@ -50,15 +55,21 @@ class Transform:
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    flip: bool = False
+    angle: float = 0.0
 
     def apply_image(self, image_hwc: UInt8Array) -> UInt8Array:
         """Transform an RGB image (H, W, 3) uint8 into (crop_size, crop_size, 3) uint8."""
         resized = resize_smoothly(np.ascontiguousarray(image_hwc), self.height, self.width)
+        if self.angle:
+            crop = self._rotate_image(resized)
+            _blur(crop, self.blur_sigma)
+            return self._adjust_colour(crop)
         rows, columns = self._find_window()
         part = resized[rows, columns]
         height, width = part.shape[:2]
         crop = np.empty((self.crop_size, self.crop_size, 3), dtype=np.uint8)
-        crop[:height, :width] = cv2.flip(part, 1) if self.mirror else part
+        crop[:height, :width] = self._flip(part)
         crop[height:] = 0
         crop[:height, width:] = 0
         # Pixels further from the picture than the blur reaches stay black.
@@ -67,21 +78,72 @@ class Transform:
 
     def apply_label(self, label_hw: UInt8Array) -> UInt8Array:
         """Transform a mask of class ids (H, W) uint8 into (crop_size, crop_size) uint8, by nearest."""
+        if self.angle:
+            return self._rotate_label(label_hw)
         rows = _nearest_indices(label_hw.shape[0], self.height)[self.top : self.top + self.crop_size]
         columns = _nearest_indices(label_hw.shape[1], self.width)[self.left : self.left + self.crop_size]
         if self.mirror:
             columns = label_hw.shape[1] - 1 - columns
+        if self.flip:
+            rows = label_hw.shape[0] - 1 - rows
         crop = np.full((self.crop_size, self.crop_size), IGNORE, dtype=np.uint8)
         crop[: rows.size, : columns.size] = _pick_pixels(label_hw, rows, columns)
         return crop
 
     def _find_window(self) -> tuple[slice, slice]:
-        """Rows and columns of the resized picture that the crop shows, before mirroring."""
-        bottom, right = (
-            min(start + self.crop_size, size) for start, size in ((self.top, self.height), (self.left, self.width))
+        """Rows and columns of the resized picture that the crop shows, before mirroring and without rotation."""
+        starts, sizes = (self.top, self.left), (self.height, self.width)
+        windows = []
+        for start, size, is_reversed in zip(starts, sizes, (self.flip, self.mirror), strict=True):
+            end = min(start + self.crop_size, size)
+            windows.append(slice(size - end, size - start) if is_reversed else slice(start, end))
+        return windows[0], windows[1]
+
+    def _flip(self, part: UInt8Array) -> UInt8Array:
+        if not self.mirror and not self.flip:
+            return part
+        code = (-1 if self.flip else 1) if self.mirror else 0  # OpenCV's: both, left and right, top and bottom
+        return np.asarray(cv2.flip(part, code), dtype=np.uint8)
+
+    def _find_sources(self) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Row and column in the resized picture of each pixel of the rotated crop, and whether it is in the picture.
+
+        All are (crop_size, crop_size); whole numbers are the centres of pixels.
+        """
+        middle_y, middle_x = (
+            (min(size - start, self.crop_size) - 1) / 2
+            for start, size in ((self.top, self.height), (self.left, self.width))
         )
-        columns = (self.width - right, self.width - self.left) if self.mirror else (self.left, right)
-        return slice(self.top, bottom), slice(*columns)
+        y, x = np.mgrid[: self.crop_size, : self.crop_size].astype(np.float32)
+        y -= np.float32(middle_y)
+        x -= np.float32(middle_x)
+        radians = math.radians(self.angle)
+        cosine, sine = np.float32(math.cos(radians)), np.float32(math.sin(radians))
+        rows = cosine * y + sine * x + np.float32(middle_y + self.top)
+        columns = cosine * x - sine * y + np.float32(middle_x + self.left)
+        is_inside = (np.abs(rows - (self.height - 1) / 2) < self.height / 2) & (
+            np.abs(columns - (self.width - 1) / 2) < self.width / 2
+        )
+        if self.flip:
+            rows = self.height - 1 - rows
+        if self.mirror:
+            columns = self.width - 1 - columns
+        return rows, columns, is_inside
+
+    def _rotate_image(self, resized: UInt8Array) -> UInt8Array:
+        rows, columns, is_inside = self._find_sources()
+        border = cv2.BORDER_REPLICATE
+        crop = np.asarray(cv2.remap(resized, columns, rows, cv2.INTER_LINEAR, borderMode=border), dtype=np.uint8)
+        crop[~is_inside] = 0
+        return crop
+
+    def _rotate_label(self, label_hw: UInt8Array) -> UInt8Array:
+        rows, columns, is_inside = self._find_sources()
+        places = (
+            np.clip((position + 0.5) * (source / size), 0, source - 1).astype(np.intp)
+            for position, source, size in zip((rows, columns), label_hw.shape, (self.height, self.width), strict=True)
+        )
+        return np.where(is_inside, label_hw[tuple(places)], np.uint8(IGNORE))
 
     def _adjust_colour(self, crop: UInt8Array) -> UInt8Array:
         if self.brightness == self.contrast == self.saturation == 1.0:
@@ -104,9 +166,10 @@ def _blur(crop: UInt8Array, sigma: float) -> None:
 
 def _pick_pixels(label_hw: UInt8Array, rows: IndexArray, columns: IndexArray) -> UInt8Array:
     """``label_hw[rows][:, columns]``: transposed, so that both picks copy whole lines of memory."""
-    band = np.ascontiguousarray(label_hw[rows[0] : rows[-1] + 1])
+    first, last = sorted((int(rows[0]), int(rows[-1])))  # they rise or fall
+    band = np.ascontiguousarray(label_hw[first : last + 1])
     picked = np.asarray(cv2.transpose(cv2.transpose(band)[columns]), dtype=np.uint8)
-    found: UInt8Array = picked[rows - rows[0]]
+    found: UInt8Array = picked[rows - first]
     return found
 
 
@@ -179,13 +242,18 @@ def compute_short_side_size(height: int, width: int, short_side: int) -> tuple[i
 
 @dataclass(frozen=True)
 class TrainingPolicy:
-    """Draws the training transform of one sample; ``colour_jitter`` 0 is the built-in's law."""
+    """Draws the training transform of one sample; the defaults are the built-in's law.
+
+    ``rotation`` is the greatest angle in degrees, either way; ``vertical_flip`` turns every second sample upside down.
+    """
 
     base_size: int
     crop_size: int
     scale_min: float = 0.5
     scale_max: float = 2.0
     colour_jitter: float = 0.0
+    rotation: float = 0.0
+    vertical_flip: bool = False
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Transform:
         """Draw the transform for a picture of ``height`` x ``width`` pixels."""
@@ -197,9 +265,12 @@ class TrainingPolicy:
         left = int(rng.integers(0, max(scaled_width - self.crop_size, 0) + 1))
         sigma = float(rng.random()) if rng.random() < 0.5 else 0.0
         factors = 1.0 + self.colour_jitter * rng.uniform(-1.0, 1.0, size=3)
-        return Transform(
-            scaled_height, scaled_width, top, left, self.crop_size, mirror, sigma, *(float(f) for f in factors)
-        )
+        brightness, contrast, saturation = (float(factor) for factor in factors)
+        # Last, and only where it is asked for: what is drawn without them stays as it is.
+        angle = float(rng.uniform(-self.rotation, self.rotation)) if self.rotation else 0.0
+        flip = self.vertical_flip and bool(rng.random() < 0.5)
+        place = scaled_height, scaled_width, top, left, self.crop_size
+        return Transform(*place, mirror, sigma, brightness, contrast, saturation, flip, angle)
 
 
 def build_validation_transform(height: int, width: int, crop_size: int) -> Transform:

@@ -24,6 +24,7 @@ from gluonseg.models.convert import (
 )
 from gluonseg.models.params import check_finite, convert_arrays, read_arrays
 from gluonseg.models.registry import find_encoder, get_heads
+from gluonseg.models.torch_names import list_namings
 
 CHANNEL = "pretrained"
 FOLDER_VARIABLE = "GLUONSEG_PRETRAINED_DIR"
@@ -32,24 +33,37 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 8.0
 _STORE_ERRORS = (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
+_PUBLIC_NAMES = {"mobilenet-v2": "mobilenet_v2", "resnet-18s": "resnet18-imagenet"}
+"""Torchvision's name, and CSAIL's of its file: networks that the Hugging Face hub does not have."""
 _log = logging.getLogger(__name__)
 
 
 def compute_file_patterns(backbone: str) -> tuple[str, ...]:
     """Patterns of the file names that are accepted for ``backbone``, the preferred first."""
-    gluoncv = find_encoder(backbone).gluoncv
-    # timm/resnet50s.gluon_in1k -> resnet50s; "resnet18*" would take resnet18d, another network.
+    gluoncv = _find_store_name(backbone)
+    public = _find_public_name(backbone)
+    patterns = [f"{gluoncv}.params", f"{gluoncv}-*.params"] if gluoncv else []
+    patterns += [f"{backbone}.params"]
+    if list_namings(backbone):
+        patterns += [f"{backbone}.safetensors"]
+        patterns += [f"{public}.safetensors", f"{public}.*.safetensors", f"{public}-*.safetensors"] if public else []
+        patterns += ["model.safetensors"]
+    return tuple(patterns)
+
+
+def _find_public_name(backbone: str) -> str:
+    """What torchvision or timm calls the network: timm/resnet50s.gluon_in1k -> resnet50s; empty for none.
+
+    A file name must have it whole: "resnet18*" would take resnet18d, another network.
+    """
     public = find_encoder(backbone).public.removeprefix("timm/").partition(".")[0]
-    return (
-        f"{gluoncv}.params",
-        f"{gluoncv}-*.params",
-        f"{backbone}.params",
-        f"{backbone}.safetensors",
-        f"{public}.safetensors",
-        f"{public}.*.safetensors",
-        f"{public}-*.safetensors",
-        "model.safetensors",
-    )
+    return public or _PUBLIC_NAMES.get(backbone, "")
+
+
+def _find_store_name(backbone: str) -> str:
+    """GluonCV's file name, which is the network's but for HRNets: ``hrnet_w18_c`` is in ``hrnet_w18_cls``."""
+    gluoncv = find_encoder(backbone).gluoncv
+    return f"{gluoncv}ls" if gluoncv.startswith("hrnet_") else gluoncv
 
 
 def _list_files(folder: Path) -> list[str]:
@@ -103,7 +117,9 @@ def _find_in_store(backbone: str, root: Path | None) -> Path:
     from gluoncv.model_zoo import model_store
     from gluoncv.utils import check_sha1
 
-    name = find_encoder(backbone).gluoncv
+    name = _find_store_name(backbone)
+    if name not in model_store._model_sha1:
+        raise ValueError(f"it has no {backbone}")
     sha1 = model_store._model_sha1[name]
     root = root or Path(os.environ.get("MXNET_HOME") or "~/.mxnet", "models")
     target = root.expanduser() / f"{name}-{model_store.short_hash(name)}.params"
@@ -117,10 +133,11 @@ def _find_in_store(backbone: str, root: Path | None) -> Path:
 
 
 def _build_not_found(backbone: str, places: list[str], error: Exception) -> ModelError:
-    example = compute_file_patterns(backbone)[2]
+    public = find_encoder(backbone).public
+    other = f"model.safetensors of {public}" if public else compute_file_patterns(backbone)[-2]
     return ModelError(
         f"No ImageNet weights for {backbone} (use_pretrained_model=True). Three ways out: "
-        f"(1) put {example} or model.safetensors of {find_encoder(backbone).public} into a channel named "
+        f"(1) put {backbone}.params or {other} into a channel named "
         f"'{CHANNEL}' or a folder named by {FOLDER_VARIABLE}; (2) train with use_pretrained_model=False; (3) give the "
         f"job a network (MXNET_GLUON_REPO sets a mirror), or build the image with the file in {IMAGE_FOLDER}. "
         f"Looked in {'; '.join(places)}; GluonCV's store ({type(error).__name__}: {str(error)[:160]})."
@@ -135,7 +152,7 @@ def find_backbone_weights(backbone: str, *, channel: Path | None, root: Path | N
     ``~/.mxnet/models``), which downloads. File names: :func:`compute_file_patterns`; folders inside are
     not entered. Raises ModelError with the places and the ways out.
     """
-    if not find_encoder(backbone).gluoncv:
+    if not find_encoder(backbone).gluoncv and backbone not in _PUBLIC_NAMES:
         raise ModelError(f"there are no ImageNet weights for {backbone}; set use_pretrained_model to False")
     named = os.environ.get(FOLDER_VARIABLE)
     folders = (
@@ -165,8 +182,14 @@ def _rename_old_style(arrays: Mapping[str, npt.NDArray[Any]], backbone: str) -> 
     return {structural.get(name, name): array for name, array in short}
 
 
+def _list_unused(backbone: str) -> tuple[str, ...]:
+    """Beginnings of the names of all parameters of GluonCV's classifier; the encoder does without some of them."""
+    known = build_backbone(backbone)._collect_params_with_prefix() if find_encoder(backbone).gluoncv else ()
+    return ("fc.", *known)
+
+
 def read_backbone(weights: Path, backbone: str) -> dict[str, npt.NDArray[Any]]:
-    """Read the backbone's tensors, without ``fc.*``, by structural name from ``weights``.
+    """Read the backbone's tensors, without those of its classifier, by structural name from ``weights``.
 
     ``weights`` is a GluonCV ``.params`` file of the backbone (structural or old names) or of a whole
     segmentation network, or a safetensors file that :func:`convert_backbone` takes. Raises ModelError,
@@ -176,15 +199,17 @@ def read_backbone(weights: Path, backbone: str) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = dict(convert_backbone(weights, backbone))
     else:
         arrays = read_arrays(weights)
-        if not any("." in name for name in arrays):
+        if find_encoder(backbone).gluoncv and not any("." in name for name in arrays):
             arrays = _rename_old_style(arrays, backbone)
-    body = {name: array for name, array in arrays.items() if not name.startswith(("fc.", *get_heads()))}
-    shapes = {name: s for name, s in compute_backbone_shapes(backbone).items() if not name.startswith("fc.")}
+    shapes = compute_backbone_shapes(backbone)
+    unused = (*_list_unused(backbone), *get_heads())
+    body = {name: array for name, array in arrays.items() if name in shapes or not name.startswith(unused)}
     mismatch = describe_mismatch(shapes, {name: array.shape for name, array in body.items()})
     if mismatch:
         gluoncv = find_encoder(backbone).gluoncv
+        title = f"{backbone} (GluonCV's {gluoncv})" if gluoncv else backbone
         raise ModelError(
-            f"{weights} does not hold the weights of {backbone} (GluonCV's {gluoncv}): {mismatch}. "
+            f"{weights} does not hold the weights of {title}: {mismatch}. "
             "Give the file of that network, or set the hyperparameter backbone to the one that the file is of."
         )
     check_finite(body, weights)
@@ -201,4 +226,7 @@ def load_backbone(net: Any, weights: Path, backbone: str) -> None:
 
     heads = get_heads()
     parameters = {name: one for name, one in net._collect_params_with_prefix().items() if not name.startswith(heads)}
-    set_parameters(parameters, convert_arrays(read_backbone(weights, backbone)), None)
+    arrays = read_backbone(weights, backbone)
+    if getattr(net, "encoder_stages", None):  # its encoder has no last stages
+        arrays = {name: array for name, array in arrays.items() if name in parameters}
+    set_parameters(parameters, convert_arrays(arrays), None)

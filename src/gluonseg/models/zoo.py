@@ -15,7 +15,7 @@ from gluonseg.models.registry import describe_unknown, get_encoders, get_network
 
 DATASETS = {"pascal_voc": "voc", "pascal_aug": "voc", "ade20k": "ade", "coco": "coco", "citys": "citys"}
 """GluonCV's data set names and the short form each has in model names."""
-_MODEL_NAME = re.compile(r"(?P<model>[a-z]+)_(?P<backbone>resnet\d+)_(?P<dataset>[a-z]+)")
+_MODEL_NAME = re.compile(r"(?P<model>[a-z-]+)_(?P<backbone>[a-z0-9]+)_(?P<dataset>[a-z]+)")
 
 
 def _list_backbones() -> dict[str, str]:
@@ -41,7 +41,7 @@ def get_segmentation_model(
     Args:
         model: ``fcn``, ``psp``, ``deeplab`` or another network's name.
         dataset: GluonCV's name of the data set, which gives the number and the names of the classes.
-        backbone: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101`` or ``resnet152``.
+        backbone: ours without hyphens: ``resnet18``, ``resnet50``, ``mobilenetv2``, ``vgg16``, ``hrnetw18``.
         pretrained: load GluonCV's published weights of the whole network from its store.
         root: folder of GluonCV's store.
         ctx: device or devices, CPU by default.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
+from gluonseg.data.palettes import choose_palette
 from gluonseg.errors import DataError, ImageError
 from gluonseg.files import write_bytes
 from gluonseg.labels import UInt8Array
-from gluonseg.predict.formats import encode_png
+from gluonseg.predict.formats import compute_shares, encode_png
 from gluonseg.predict.overlay import choose_colours, draw_overlay
 from gluonseg.predict.predictor import Predictor
 from gluonseg.text import join_names
@@ -21,11 +22,12 @@ _MASK_SUFFIX, _OVERLAY_SUFFIX = ".png", "_overlay.png"
 
 @dataclass(frozen=True)
 class Written:
-    """One picture's outcome: the mask file, or why there is none."""
+    """One picture's outcome: the mask file, or why there is none. ``shares`` are of :func:`compute_shares`."""
 
     image: Path
     mask: Path | None
     problem: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def find_images(inputs: Iterable[Path]) -> list[Path]:
@@ -77,16 +79,22 @@ def iter_written(
     output: Path,
     *,
     overlays: bool = False,
+    palette: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[Written]:
     """Write ``<name>.png`` (class ids, grey) for each picture, and with ``overlays`` ``<name>_overlay.png``.
 
+    ``palette`` is one of :data:`gluonseg.data.palettes.PALETTES`, in place of the model's own colours.
+
     A picture that cannot be read is reported in its turn, and the others are written. Raises DataError before anything
-    is written when one file would overwrite another.
+    is written when one file would overwrite another, and UserError when the palette has too few colours.
     """
+    card = predictor.card
+    is_asked = palette is not None or "palette" in card.hyperparameters
+    colours = choose_palette(palette, card.num_classes) if palette else card.colours
+    colours = choose_colours(card.class_names, colours, is_asked=is_asked)
     _check_targets(images, output, (_MASK_SUFFIX, _OVERLAY_SUFFIX)[: 1 + overlays])
     output.mkdir(parents=True, exist_ok=True)
-    colours = choose_colours(predictor.card.class_names, predictor.card.colours)
     for path in images:
         try:
             image = read_image(path, max_pixels=max_pixels)
@@ -98,4 +106,4 @@ def iter_written(
         write_png(mask, target)
         if overlays:
             write_png(draw_overlay(image, mask, colours), output / f"{path.stem}{_OVERLAY_SUFFIX}")
-        yield Written(path, target)
+        yield Written(path, target, shares=compute_shares(mask, card.class_names))

@@ -9,7 +9,7 @@ Only the other cells are enlarged, a bounded number at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -165,12 +165,18 @@ def _iter_matrices(places: int, pixels: int, align_corners: bool) -> Iterator[tu
         yield slice(first, first + len(cell)), slice(start, end), matrix
 
 
+def _enlarge_across(maps_chw: Float32Array, width: int, align_corners: bool) -> Float32Array:
+    """Resize maps (C, h, w) float32 to (C, h, width)."""
+    across = np.empty((*maps_chw.shape[:2], width), dtype=np.float32)
+    for pixels, places, matrix in _iter_matrices(maps_chw.shape[2], width, align_corners):
+        across[:, :, pixels] = maps_chw[:, :, places] @ matrix.T
+    return across
+
+
 def enlarge(maps_chw: Float32Array, height: int, width: int, align_corners: bool = True) -> Float32Array:
     """Resize maps (C, h, w) float32 to (C, height, width)."""
-    count, places_y, places_x = maps_chw.shape
-    across = np.empty((count, places_y, width), dtype=np.float32)
-    for pixels, places, matrix in _iter_matrices(places_x, width, align_corners):
-        across[:, :, pixels] = maps_chw[:, :, places] @ matrix.T
+    count, places_y, _ = maps_chw.shape
+    across = _enlarge_across(maps_chw, width, align_corners)
     enlarged = np.empty((count, height, width), dtype=np.float32)
     for pixels, places, matrix in _iter_matrices(places_y, height, align_corners):
         enlarged[:, pixels] = matrix @ across[:, places]
@@ -190,3 +196,32 @@ def compute_probabilities(
 ) -> Float32Array:
     """Softmax of the enlarged logits, shape (C, height, width) float32."""
     return compute_softmax(enlarge(logits_chw, height, width, align_corners))
+
+
+def compute_mean_mask(
+    logits: Sequence[Float32Array], height: int, width: int, align_corners: bool = True
+) -> UInt8Array:
+    """Class ids (height, width) uint8: the greatest mean probability of several logits, (C, h, w) float32 each.
+
+    Each is enlarged before its softmax. Of equal probabilities the lowest class wins.
+    """
+    mask = np.empty((height, width), dtype=np.uint8)
+    step = max(1, MAX_VALUES // (len(logits[0]) * width))
+    for first in range(0, height, step):
+        rows = slice(first, first + step)
+        total = sum(compute_softmax(_enlarge_rows(one, rows, height, width, align_corners)) for one in logits)
+        mask[rows] = _find_greatest(np.asarray(total))
+    return mask
+
+
+def _enlarge_rows(maps_chw: Float32Array, rows: slice, height: int, width: int, align_corners: bool) -> Float32Array:
+    """The ``rows`` of what :func:`enlarge` gives."""
+    axis = _build_axis(maps_chw.shape[1], height, align_corners)
+    cell, beyond = axis.cell[rows], axis.beyond[rows, None]
+    start = int(cell[0])
+    across = _enlarge_across(maps_chw[:, start : cell[-1] + 2], width, align_corners)
+    following = np.minimum(cell + 1, maps_chw.shape[1] - 1)
+    # np.take keeps the order of the axes in memory, which an index does not.
+    mixed: Float32Array = across.take(cell - start, axis=1) * (1 - beyond)
+    mixed += across.take(following - start, axis=1) * beyond
+    return mixed

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from gluonseg.data.dataset import Dataset
@@ -61,9 +62,12 @@ def open_dataset(channels: Mapping[str, Path], split: str, card: ModelCard) -> D
     return Dataset(pairs, maps.train if split == "train" else maps.validation, max_pixels=max_pixels, cache_bytes=0)
 
 
-def iter_predictions(predictor: SupportsPredictMask, dataset: Dataset, num_classes: int) -> Iterator[Prediction]:
+def iter_predictions(
+    predictor: SupportsPredictMask, dataset: Dataset, num_classes: int, *, at_output_size: bool = False
+) -> Iterator[Prediction]:
     """Predict every photo once, in order and at its own size, each when it is asked for.
 
+    With ``at_output_size`` the class ids of the mask file are resized to the prediction, by the nearest pixel.
     Raises DataError when a mask has another size than its photo, or a label that is no class of the model: its pixels
     would be left out of the score without a word.
     """
@@ -78,15 +82,24 @@ def iter_predictions(predictor: SupportsPredictMask, dataset: Dataset, num_class
         start = time.perf_counter()
         mask = predictor.predict_mask(image)
         seconds = time.perf_counter() - start
+        if at_output_size:
+            size = mask.shape[1], mask.shape[0]
+            class_ids = np.asarray(cv2.resize(class_ids, size, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
         yield Prediction(pair, class_ids, mask, compute_confusion(class_ids, mask, num_classes), seconds)
 
 
 def evaluate_dataset(
-    predictor: SupportsPredictMask, dataset: Dataset, num_classes: int, progress: Progress | None = None
+    predictor: SupportsPredictMask,
+    dataset: Dataset,
+    num_classes: int,
+    progress: Progress | None = None,
+    *,
+    at_output_size: bool = False,
 ) -> Confusion:
-    """Count the scored pixels of all photos; raises as :func:`iter_predictions`."""
+    """Count the scored pixels of all photos; ``at_output_size`` and errors as :func:`iter_predictions`."""
     confusion = Confusion.empty(num_classes)
-    for done, prediction in enumerate(iter_predictions(predictor, dataset, num_classes), 1):
+    predictions = iter_predictions(predictor, dataset, num_classes, at_output_size=at_output_size)
+    for done, prediction in enumerate(predictions, 1):
         confusion += prediction.confusion
         if progress:
             progress(done, len(dataset))

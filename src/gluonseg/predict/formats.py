@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -43,6 +44,13 @@ def compute_runs(mask_hw: UInt8Array) -> list[list[int]]:
     lengths = np.diff(starts, append=flat.size)
     runs: list[list[int]] = np.stack((flat[starts].astype(np.int64), lengths), axis=1).tolist()
     return runs
+
+
+def compute_shares(mask_hw: UInt8Array, class_names: Sequence[str]) -> dict[str, float]:
+    """Share of the mask's pixels, above 0 to 1, of each class in it by name, the largest first."""
+    counts = np.bincount(mask_hw.reshape(-1), minlength=len(class_names))
+    found = [class_id for class_id in np.argsort(-counts, kind="stable") if counts[class_id]]
+    return {class_names[class_id]: int(counts[class_id]) / mask_hw.size for class_id in found}
 
 
 def describe_mask(mask_hw: UInt8Array, card: ModelCard) -> dict[str, Any]:

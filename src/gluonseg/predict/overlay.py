@@ -23,14 +23,15 @@ _TINTS: Sequence[Colour] = (
 _GROUNDS = frozenset({"background", "bg", "other", "others", "void", "none", "unlabeled", "unlabelled"})
 
 
-def choose_colours(class_names: Sequence[str], colours: Sequence[Colour]) -> list[Colour]:
+def choose_colours(class_names: Sequence[str], colours: Sequence[Colour], *, is_asked: bool = False) -> list[Colour]:
     """The colours that classes are shown in: those given, unless they are PASCAL VOC's, most of which are dark.
 
+    With ``is_asked`` they are those given in any case: the training's hyperparameter ``palette`` names them.
     Of 11 classes VOC makes one black and three of them dark red: on a photo they cannot be told apart. Instead each
     class gets a bright colour, and the background, by its name or as class 0 of classes without names, none.
     """
     number = len(class_names)
-    if [tuple(colour) for colour in colours] != voc_colours(number) or number > len(_TINTS):
+    if is_asked or [tuple(colour) for colour in colours] != voc_colours(number) or number > len(_TINTS):
         return list(colours)
     is_unnamed = list(class_names) == default_class_names(number)
     tints = iter(_TINTS)

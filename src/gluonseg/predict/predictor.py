@@ -79,6 +79,11 @@ class Predictor:
         views = {"flip": self._views.flip, "align_corners": self.card.align_corners}
         return compute_view_logits(self._compute_one_view, image_hwc, sizes, **views)
 
+    def compute_whole_logits(self, resized_hwc: UInt8Array) -> Float32Array:
+        """Logits (C, ceil(H/s), ceil(W/s)) float32 of a picture as it is: not resized, and never in tiles."""
+        logits: Float32Array = self._compute_in_turn(resized_hwc[None])[0]
+        return logits
+
     def _compute_one_view(self, resized_hwc: UInt8Array) -> Float32Array:
         height, width = (self._count_places(pixels) for pixels in resized_hwc.shape[:2])
         logits = np.empty((self.card.num_classes, height, width), dtype=np.float32)

@@ -142,7 +142,9 @@ class Comparison:
         """RGB that each class is shown in."""
         given = [(int(red), int(green), int(blue)) for red, green, blue in self.settings.get("colours") or ()]
         names = self.class_names
-        return choose_colours(names, given if len(given) >= len(names) else voc_colours(len(names)))
+        is_asked = "palette" in self.settings.get("hyperparameters", {})
+        colours = given if len(given) >= len(names) else voc_colours(len(names))
+        return choose_colours(names, colours, is_asked=is_asked)
 
 
 def _get_miou(model: ModelSummary) -> float:

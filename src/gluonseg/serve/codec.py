@@ -61,7 +61,7 @@ def compute_answer(media_type: str, predictor: MaskPredictor, image_hwc: UInt8Ar
     if media_type == media.PNG:
         return encode_png(mask_hw)
     if media_type == media.OVERLAY:
-        colours = choose_colours(card.class_names, card.colours)
+        colours = choose_colours(card.class_names, card.colours, is_asked="palette" in card.hyperparameters)
         return encode_png(draw_overlay(image_hwc, mask_hw, colours))
     if media_type == media.NPY:
         buffer = io.BytesIO()

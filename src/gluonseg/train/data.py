@@ -89,7 +89,9 @@ def build_loaders(hp: Hyperparameters, check: CheckReport) -> tuple[Loader, Load
         Dataset(check.pairs[split], label_map, max_pixels=hp.max_pixels, cache_bytes=cache_bytes)
         for split, label_map in zip(SPLITS, (check.label_maps.train, check.label_maps.validation), strict=True)
     )
-    policy = TrainingPolicy(hp.base_size, hp.crop_size, hp.scale_min, hp.scale_max, hp.colour_jitter)
+    policy = TrainingPolicy(
+        hp.base_size, hp.crop_size, hp.scale_min, hp.scale_max, hp.colour_jitter, hp.rotation, hp.vertical_flip
+    )
     draw: DrawTransform = crop_centre if hp._augmentation_type == "none" else policy.draw
     return (
         Loader(training, draw, batch_size=hp.mini_batch_size, shuffle=True, seed=hp.seed, workers=workers),

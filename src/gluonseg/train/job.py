@@ -13,9 +13,10 @@ import mxnet as mx
 import numpy as np
 
 from gluonseg.data.check.doctor import CheckReport
+from gluonseg.data.palettes import choose_palette
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.export.float32 import build_checked_file, write_onnx
-from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters, split_loss
 from gluonseg.machine.device import check_precision, check_syncbn, settle_devices
 from gluonseg.metrics import Confusion
 from gluonseg.models.folder.artifact import ModelArtifact, read_artifact, read_folder
@@ -33,6 +34,7 @@ from gluonseg.train.folder_lock import hold_folder
 from gluonseg.train.job_report import JobReport
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.loop import Loop
+from gluonseg.train.loss_law import LossLaw
 from gluonseg.train.losses import MixedLoss, build_weight_table, compute_balanced_weights
 from gluonseg.train.memory import check_memory
 from gluonseg.train.result import ResultFolder
@@ -197,6 +199,7 @@ def _build_card(hp: Hyperparameters, check: CheckReport) -> ModelCard:
         hp.backbone,
         hp.num_classes,
         class_names=check.class_names,
+        colours=choose_palette(hp.palette, hp.num_classes) if hp.palette else None,
         **find_network(hp.algorithm).describe(aux=hp._aux_loss, output_stride=hp.output_stride),
         base_size=hp.base_size,
         crop_size=hp.crop_size,
@@ -215,7 +218,8 @@ def _build_card(hp: Hyperparameters, check: CheckReport) -> ModelCard:
 
 
 def _build_stepper(hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], network: Any) -> Stepper:
-    loss = MixedLoss(hp.num_classes, hp._aux_weight)
+    law = LossLaw(split_loss(hp.loss), hp.focal_gamma, hp.ohem_threshold, hp.ohem_fraction)
+    loss = MixedLoss(hp.num_classes, hp._aux_weight, law)
     if len(devices) == 1:  # several threads would compile it at the same time
         loss.hybridize(static_alloc=True)
     weights = hp.class_weights
