@@ -10,7 +10,7 @@ PIP := -m pip install --disable-pip-version-check --no-deps
 # What the wheels of MXNet and its neighbours were tried with; python_requires in setup.py has the oldest.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 
-.PHONY: help demo test lint bench image image-gpu image-serve sdk-v2 sdk-v3 clean check-machine
+.PHONY: help demo test lint bench parity image image-gpu image-serve sdk-v2 sdk-v3 clean check-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' Makefile
@@ -28,6 +28,10 @@ lint: $(TESTING) ## check style and types
 bench: $(TESTING) ## measure everything beside its peers; DATA=/path/to/oxford-iiit-pet, STAGES="engine server"
 	$(if $(DATA),GLUONSEG_BENCH_DATA="$(DATA)") $(VENV)/bin/python -m benchmarks $(STAGES)
 
+parity: $(TESTING) .venv-parity/requirements.$(VERSION) ## compare networks with those of PyTorch's projects; installs 3 GB
+	.venv-parity/bin/python benchmarks/parity/theirs.py build/parity
+	$(VENV)/bin/python -m benchmarks.parity build/parity
+
 image: ## build the Docker image gluonseg; BASE=gluonseg-base takes another base image
 	docker/build.sh $(if $(BASE),--base $(BASE))
 
@@ -42,7 +46,7 @@ sdk-v2: .venv-sdk-v2/requirements.$(VERSION) ## SageMaker's SDK v2 for local mod
 sdk-v3: .venv-sdk-v3/requirements.$(VERSION) ## SageMaker's SDK v3 for local mode, in .venv-sdk-v3
 
 clean: ## remove .venv and everything else that the targets made
-	rm -rf $(VENV) .venv-sdk-v2 .venv-sdk-v3 build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) .venv-sdk-v2 .venv-sdk-v3 .venv-parity build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests container local_mode benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Run by a Python of the right version: what its packages need that pip cannot install.
@@ -99,4 +103,9 @@ $(VENV)/%.$(VERSION): docker/%.txt docker/requirements-build.txt setup.py
 	   $(@D)/bin/python $(PIP) --require-hashes --no-build-isolation -r $< && \
 	   $(@D)/bin/python $(PIP) --no-index --no-build-isolation --editable .; } || { \
 	    echo "gluonseg: the install of the SDK stopped; pip says above why" >&2; exit 1; }
+	@touch $@
+
+.venv-parity/requirements.$(VERSION): benchmarks/parity/requirements.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python $(PIP) --require-hashes -r $<
 	@touch $@

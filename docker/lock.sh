@@ -41,3 +41,5 @@ compile docker/requirements-gpu.txt docker/requirements-gpu.in --no-deps --no-an
 # The environments of SageMaker's two SDKs.
 compile local_mode/sdk_v2/requirements.txt local_mode/sdk_v2/requirements.in --no-annotate "$@"
 compile local_mode/sdk_v3/requirements.txt local_mode/sdk_v3/requirements.in --no-annotate "$@"
+# PyTorch's side of `make parity`.
+compile benchmarks/parity/requirements.txt benchmarks/parity/requirements.in --no-annotate "$@"

@@ -15,7 +15,6 @@ from gluoncv.model_zoo import deeplabv3, fcn, pspnet
 
 from conftest import TINY
 from gluonseg.errors import ModelError
-from gluonseg.models.encoders import ResNetEncoder
 from gluonseg.models.network import build_network, load_params
 from gluonseg.models.params import read_params
 from network_tester import CLASSES, Job, NetworkTester, assert_close, build_stirred, draw_batch
@@ -116,27 +115,6 @@ class TestUPerNetLite(NetworkTester):
 class TestHRNet(NetworkTester):
     algorithm, parameters = "hrnet", 9_725_544
     backbones = ("hrnet-w18",)
-
-
-@pytest.mark.parametrize("name", ["resnet-18", "resnet-50"])
-def test_dilated_encoders_give_what_the_plain_one_gives_and_more(name: str) -> None:
-    """With dilation in place of a stride the values are those of the plain network, and there are some between them."""
-    batch, features = draw_batch(96, 130), {}
-    plain = ResNetEncoder(name, 32)
-    plain.initialize(mx.init.Xavier())
-    for stride in (32, 16, 8):
-        encoder = ResNetEncoder(name, stride)
-        encoder.initialize()
-        encoder(batch)
-        plain(batch)
-        for target, source in zip(encoder.collect_params().values(), plain.collect_params().values(), strict=True):
-            target.set_data(source.data())
-        features[stride] = encoder(batch)
-        for feature, channels, reduced in zip(features[stride], encoder.channels, encoder.strides, strict=True):
-            assert feature.shape == (1, channels, -(-96 // reduced), -(-130 // reduced))
-    assert_close(features[16][-1][:, :, ::2, ::2], features[32][-1])
-    assert_close(features[8][-1][:, :, ::4, ::4], features[32][-1])
-    assert_close(features[8][-2][:, :, ::2, ::2], features[16][-2])
 
 
 def test_deeplabs_rates_keep_their_distance_on_the_photo() -> None:

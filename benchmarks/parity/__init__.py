@@ -1,0 +1,1 @@
+"""gluonseg's networks beside PyTorch's with the same values: ``make parity``."""
