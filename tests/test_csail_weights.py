@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 import gluonseg.compat  # noqa: F401
 from gluonseg.cli import main
-from gluonseg.errors import ModelError
+from gluonseg.errors import DataError, ModelError
 from gluonseg.models.convert import match_backbone
-from gluonseg.models.csail_weights import match_decoder, read_checkpoint, write_model
+from gluonseg.models.csail_weights import match_decoder, name_classes, read_checkpoint, write_model
 from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.network import build_network, load_params
 from gluonseg.models.params import convert_arrays
@@ -279,10 +279,13 @@ def test_command_gives_a_model_that_predicts(
     model, masks = tmp_path / "model", tmp_path / "masks"
     with caplog.at_level(logging.WARNING):
         command = ["convert", str(folder / "encoder.safetensors"), "--decoder", str(folder / "decoder.safetensors")]
-        assert main([*command, "--output", str(model)]) == 0
+        names = tmp_path / "names.json"
+        names.write_text('["wall", "building", "sky", "floor", "tree"]')
+        assert main([*command, "--output", str(model), "--class_names", str(names)]) == 0
     assert "there it is on 160 channels of MobileNetV2" in caplog.text
     artifact = read_artifact(model)
     assert artifact.card.describe() == "c1 on mobilenet-v2 with 5 classes"
+    assert artifact.card.class_names[:2] == ("wall", "building")
     assert (artifact.card.aux, artifact.card.output_stride) == (False, 8)
     check_all_arrive(dict(artifact.arrays), {n: a for n, a in tensors.items() if "deepsup" not in n})
     assert main(["predict", str(tmp_path / "a.jpg"), "--model", str(model), "--output", str(masks)]) == 0
@@ -290,6 +293,11 @@ def test_command_gives_a_model_that_predicts(
         assert mask.size == (56, 40)
     with pytest.raises(ModelError, match="holds a model already"):
         write_model(artifact.card, {}, model)
+    with pytest.raises(ModelError, match=r"a\.jpg is a file; with --decoder, --output names the model folder"):
+        write_model(artifact.card, {}, tmp_path / "a.jpg")
+    names.write_text('["wall"]')
+    with pytest.raises(DataError, match="has 1 names, and the model has 5 classes"):
+        name_classes(artifact.card, names)
 
 
 def test_plain_encoder_keeps_its_stride(saved: tuple[Path, Arrays]) -> None:
@@ -323,7 +331,9 @@ def test_files_that_are_no_encoder_or_decoder(saved: tuple[Path, Arrays], tmp_pa
 
 def test_encoder_that_is_not_known_here(saved: tuple[Path, Arrays], tmp_path: Path) -> None:
     save_file({"stage4.0.branches.0.0.conv1.weight": np.zeros((32, 32, 3, 3))}, str(tmp_path / "x.safetensors"))
-    with pytest.raises(ModelError, match="unknown backbone 'hrnet-w32'"):
+    with pytest.raises(
+        ModelError, match="x.safetensors holds hrnet-w32; the encoders that are known here are resnet-50"
+    ):
         read_checkpoint(tmp_path / "x.safetensors", saved[0] / "decoder.safetensors")
 
 

@@ -183,8 +183,6 @@ def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
         ({"loss": "dise"}, r"one of cross_entropy, dice, focal, ohem, or a sum .* got 'dise' \(did you mean dice\?\)"),
         ({"loss": "cross_entropy+"}, "got ''$"),
         ({"loss": "dice+dice"}, "loss has a term twice: 'dice\\+dice'; give each once"),
-        ({"loss": "dice", "focal_gamma": "3"}, "focal_gamma 3.0 is given, and loss dice .* leave it out, or add focal"),
-        ({"loss": "focal", "ohem_fraction": "0.5"}, "ohem_fraction 0.5 is given, and loss focal does not use it"),
         ({"loss": "dice", "num_classes": "1"}, "num_classes must be a whole number, at least 2"),
         ({"class_names": "pet, pet"}, 'class_names must differ from one another, got "pet, pet"'),
         ({"class_names": "pet"}, "class_names needs one entry a class: num_classes is 2, got 1"),

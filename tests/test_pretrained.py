@@ -76,9 +76,12 @@ def test_file_names_that_are_taken(tmp_path: Path, backbone: str, name: str) -> 
     assert find_backbone_weights(backbone, channel=channel) == channel / name
 
 
-@pytest.mark.parametrize("backbone", ["resnet-18s", "mobilenet"])
-def test_backbones_without_a_hub_or_a_store_say_where_weights_can_be(tmp_path: Path, backbone: str) -> None:
-    with pytest.raises(ModelError, match=rf"\(1\) put {backbone}\.params or .* into a channel"):
+@pytest.mark.parametrize(
+    ("backbone", "files"),
+    [("resnet-18s", r"resnet-18s\.params or resnet-18s\.safetensors"), ("mobilenet", r"mobilenet\.params")],
+)
+def test_backbones_without_a_hub_or_a_store_say_where_weights_can_be(tmp_path: Path, backbone: str, files: str) -> None:
+    with pytest.raises(ModelError, match=rf"\(1\) put {files} into a channel"):
         find_backbone_weights(backbone, channel=None, root=tmp_path)
 
 

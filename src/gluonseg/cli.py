@@ -184,6 +184,8 @@ def _add_tools(commands: Any) -> None:
     convert.add_argument("--backbone", choices=backbones, help="what SOURCE is of; with --decoder it is found out")
     text = "stride of the logits with --decoder, where it is not the network's first (a plain encoder of C1 or PPM: 32)"
     convert.add_argument("--output_stride", type=int, help=text)
+    text = "with --decoder: JSON list of the names of the classes, as class_names.json of the label_map channel"
+    convert.add_argument("--class_names", type=Path, help=text)
     text = "the .params file to write; with --decoder the model folder"
     convert.add_argument("--output", type=Path, required=True, help=text)
     _add_command(commands, "doctor", command.run_doctor, "Print versions, cores and devices, for bug reports.")

@@ -297,12 +297,14 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_convert(arguments: argparse.Namespace) -> int:
     from gluonseg.models.convert import convert_backbone
-    from gluonseg.models.csail_weights import read_checkpoint, write_model
+    from gluonseg.models.csail_weights import check_model_folder, name_classes, read_checkpoint, write_model
     from gluonseg.models.params import write_params
 
     source, backbone = arguments.source, arguments.backbone
     if arguments.decoder:
+        check_model_folder(arguments.output)
         card, arrays = read_checkpoint(source, arguments.decoder, backbone, arguments.output_stride)
+        card = name_classes(card, arguments.class_names) if arguments.class_names else card
         write_model(card, arrays, arguments.output)
         print(f"{card.describe()}; gluonseg export {arguments.output} writes its ONNX file")
     elif backbone and arguments.output_stride is None:

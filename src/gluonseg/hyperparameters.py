@@ -25,8 +25,7 @@ CROP_MULTIPLE = 8
 LARGEST_SIDE = 16384
 """Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
-LOSSES = {"cross_entropy": (), "dice": (), "focal": ("focal_gamma",), "ohem": ("ohem_threshold", "ohem_fraction")}
-"""The losses, and the hyperparameters that each has."""
+LOSSES = ("cross_entropy", "dice", "focal", "ohem")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Hyperparameters:
     rotation: float = spec(
         float, 0.0, low=0, high=180, beyond=True, help="Degrees that a sample is turned at most, either way."
     )
-    vertical_flip: bool = spec(bool, False, beyond=True, help="Turn every second sample upside down.")
+    vertical_flip: bool = spec(bool, False, beyond=True, help="Turn a sample upside down, with probability 1/2.")
     loss: str = spec(
         str, "cross_entropy", beyond=True,
         help='cross_entropy, dice, focal, ohem (online hard examples), or a sum, as "cross_entropy+dice".',
@@ -209,7 +208,7 @@ def split_loss(loss: str) -> tuple[str, ...]:
 
 
 def _find_loss_problems(settings: Mapping[str, Any]) -> list[str]:
-    """Terms that are no losses or come twice, and options of a loss that is not a term."""
+    """Terms that are no losses or come twice."""
     terms, problems = split_loss(settings["loss"]), []
     for term in terms:
         if term not in LOSSES:
@@ -221,14 +220,6 @@ def _find_loss_problems(settings: Mapping[str, Any]) -> list[str]:
             )
     if len(set(terms)) < len(terms):
         problems.append(f"loss has a term twice: {shorten(ascii(settings['loss']))}; give each once")
-    if not problems:
-        problems += [
-            f"{name} {settings[name]} is given, and loss {settings['loss']} does not use it; "
-            f"leave it out, or add {term} to loss"
-            for term, names in LOSSES.items()
-            for name in names
-            if term not in terms and settings[name] != get_specs()[name].default
-        ]
     return problems
 
 

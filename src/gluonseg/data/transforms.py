@@ -244,7 +244,8 @@ def compute_short_side_size(height: int, width: int, short_side: int) -> tuple[i
 class TrainingPolicy:
     """Draws the training transform of one sample; the defaults are the built-in's law.
 
-    ``rotation`` is the greatest angle in degrees, either way; ``vertical_flip`` turns every second sample upside down.
+    ``rotation`` is the greatest angle in degrees, either way. With ``vertical_flip`` a sample is turned upside down,
+    with probability 1/2.
     """
 
     base_size: int

@@ -74,6 +74,8 @@ def _open(source: Path) -> Iterator[Any]:
     """Open a safetensors file; ModelError when it is none."""
     from safetensors import SafetensorError, safe_open
 
+    if source.is_dir():
+        raise ModelError(f"{source} is a folder. Give the path of a .safetensors file.")
     try:
         with safe_open(str(source), framework="np") as handle:
             yield handle

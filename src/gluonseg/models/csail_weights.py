@@ -7,13 +7,16 @@ whether the last stages of a ResNet or MobileNetV2 were dilated (stride 8, as in
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from gluonseg.data.decode import read_bytes
+from gluonseg.data.label_channel import parse_class_names
 from gluonseg.data.palettes import choose_palette
-from gluonseg.errors import ModelError
+from gluonseg.errors import DataError, ModelError
 from gluonseg.files import write_text
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.convert import (
@@ -29,7 +32,7 @@ from gluonseg.models.folder.card import CARD_FILE, ModelCard, build_card, encode
 from gluonseg.models.folder.manifest import BEST_FILE, MODEL_FILES, listing_files
 from gluonseg.models.network import build_network
 from gluonseg.models.params import write_params
-from gluonseg.models.registry import find_encoder, find_network
+from gluonseg.models.registry import find_network, get_encoders
 from gluonseg.models.torch_names import Naming, compute_torch_name, guess_encoder
 from gluonseg.text import join_names
 
@@ -93,7 +96,10 @@ def _find_architecture(encoder: Path, decoder: Path, parts: tuple[Shapes, Shapes
                 f"{path} is no {kind} of CSAIL's that is known here: it has the tensors {join_names(shapes, 3)}. Known "
                 "are ResNet, MobileNetV2 and HRNet with C1, PPM and UPerNet, each with the names it is saved with"
             )
-    find_encoder(backbone)
+    if backbone not in get_encoders():
+        raise ModelError(
+            f"{encoder} holds {backbone}; the encoders that are known here are {join_names(get_encoders())}"
+        )
     return algorithm, backbone
 
 
@@ -159,11 +165,26 @@ def read_checkpoint(
     return card, {**read_floats(encoder, encoder_names), **read_floats(decoder, decoder_names)}
 
 
-def write_model(card: ModelCard, arrays: Mapping[str, FloatArray], folder: Path) -> None:
-    """Write a model folder of a card and parameters; ModelError when ``folder`` holds a model already."""
+def name_classes(card: ModelCard, path: Path) -> ModelCard:
+    """The card with the class names of a JSON file; DataError when it has not one name a class."""
+    names = parse_class_names(read_bytes(path), str(path))
+    if len(names) != card.num_classes:
+        raise DataError(f"{path} has {len(names)} names, and the model has {card.num_classes} classes")
+    return dataclasses.replace(card, class_names=tuple(names))
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise ModelError when ``folder`` is a file, or holds a model already."""
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder} is a file; with --decoder, --output names the model folder")
     present = [name for name in MODEL_FILES if (folder / name).exists()]
     if present:
         raise ModelError(f"{folder} holds a model already ({present[0]}); name another folder for the new one")
+
+
+def write_model(card: ModelCard, arrays: Mapping[str, FloatArray], folder: Path) -> None:
+    """Write a model folder of a card and parameters; raises as :func:`check_model_folder`."""
+    check_model_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with listing_files(folder, BEST_FILE, CARD_FILE):
         write_params(arrays, folder / BEST_FILE)

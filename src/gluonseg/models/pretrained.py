@@ -134,13 +134,18 @@ def _find_in_store(backbone: str, root: Path | None) -> Path:
 
 def _build_not_found(backbone: str, places: list[str], error: Exception) -> ModelError:
     public = find_encoder(backbone).public
-    other = f"model.safetensors of {public}" if public else compute_file_patterns(backbone)[-2]
+    file = f"model.safetensors of {public}" if public else f"{backbone}.safetensors"
+    either = f"{backbone}.params or {file}" if list_namings(backbone) else f"{backbone}.params"
+    # A backbone without a name in GluonCV is in no store.
+    is_stored = bool(find_encoder(backbone).gluoncv)
+    network = "give the job a network (MXNET_GLUON_REPO sets a mirror), or " if is_stored else ""
+    failure = f"{type(error).__name__}: {str(error)[:160]}" if is_stored else "which has none"
     return ModelError(
         f"No ImageNet weights for {backbone} (use_pretrained_model=True). Three ways out: "
-        f"(1) put {backbone}.params or {other} into a channel named "
-        f"'{CHANNEL}' or a folder named by {FOLDER_VARIABLE}; (2) train with use_pretrained_model=False; (3) give the "
-        f"job a network (MXNET_GLUON_REPO sets a mirror), or build the image with the file in {IMAGE_FOLDER}. "
-        f"Looked in {'; '.join(places)}; GluonCV's store ({type(error).__name__}: {str(error)[:160]})."
+        f"(1) put {either} into a channel named "
+        f"'{CHANNEL}' or a folder named by {FOLDER_VARIABLE}; (2) train with use_pretrained_model=False; (3) "
+        f"{network}build the image with the file in {IMAGE_FOLDER}. "
+        f"Looked in {'; '.join(places)}; GluonCV's store ({failure})."
     )
 
 

@@ -34,7 +34,7 @@ Array = npt.NDArray[Any]
 _FORMAT = 3
 INTERVAL_S = 600.0
 """Seconds from one checkpoint to the next inside a long epoch: a killed job loses that much work at most."""
-_FREE = ("_workers", "_logging_frequency", "_hybrid", "_num_kv_servers", "tensorboard", "palette")
+_FREE = ("_workers", "_logging_frequency", "_hybrid", "_num_kv_servers", "tensorboard")
 """Hyperparameters that no number of the training depends on."""
 _CHANGED = {
     "class names": "the class names were {old}, now they are {new}",
