@@ -332,7 +332,7 @@ def test_files_that_are_no_encoder_or_decoder(saved: tuple[Path, Arrays], tmp_pa
 def test_encoder_that_is_not_known_here(saved: tuple[Path, Arrays], tmp_path: Path) -> None:
     save_file({"stage4.0.branches.0.0.conv1.weight": np.zeros((32, 32, 3, 3))}, str(tmp_path / "x.safetensors"))
     with pytest.raises(
-        ModelError, match="x.safetensors holds hrnet-w32; the encoders that are known here are resnet-50"
+        ModelError, match=r"x\.safetensors holds hrnet-w32; the encoders that are known here are resnet-50"
     ):
         read_checkpoint(tmp_path / "x.safetensors", saved[0] / "decoder.safetensors")
 
