@@ -175,8 +175,8 @@ def run_predict(arguments: argparse.Namespace) -> int:
         raise UserError("--palette colours the overlays, and none are written; add --overlay")
     images, output, max_pixels = find_images(arguments.images), arguments.output, arguments.max_pixels
     predictor, bar, problems = _load(arguments), _ProgressBar("predicting"), []
-    options = {"overlays": arguments.overlay, "palette": arguments.palette, "max_pixels": max_pixels}
-    outcomes = iter_written(predictor, images, output, **options)
+    options = {"overlays": arguments.overlay, "palette": arguments.palette, "shares": arguments.shares}
+    outcomes = iter_written(predictor, images, output, max_pixels=max_pixels, **options)
     for done, outcome in enumerate(outcomes, 1):
         if not arguments.shares:  # the bar would stand between their lines
             bar(done, len(images))

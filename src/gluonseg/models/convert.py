@@ -20,11 +20,10 @@ import gluonseg.compat  # noqa: F401  (before mxnet, wherever that is imported)
 from gluonseg.errors import ModelError
 from gluonseg.models.params import check_finite
 from gluonseg.models.registry import find_encoder, load_object
-from gluonseg.models.torch_names import find_torch_names, guess_encoder, list_namings
+from gluonseg.models.torch_names import Shapes, find_torch_names, guess_encoder, list_namings
 from gluonseg.text import join_names
 
 FloatArray = npt.NDArray[np.float32]
-Shapes = Mapping[str, tuple[int, ...]]
 
 _FLOATS = ("F16", "F32", "F64")
 _COUNTERS = (".num_batches_tracked", "._tmp_running_mean", "._tmp_running_var", "._running_iter")

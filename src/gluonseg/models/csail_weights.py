@@ -21,7 +21,6 @@ from gluonseg.files import write_text
 from gluonseg.labels import MAX_CLASSES
 from gluonseg.models.convert import (
     FloatArray,
-    Shapes,
     compute_shapes,
     describe_mismatch,
     match_backbone,
@@ -33,7 +32,7 @@ from gluonseg.models.folder.manifest import BEST_FILE, MODEL_FILES, listing_file
 from gluonseg.models.network import build_network
 from gluonseg.models.params import write_params
 from gluonseg.models.registry import find_network, get_encoders
-from gluonseg.models.torch_names import Naming, compute_torch_name, guess_encoder
+from gluonseg.models.torch_names import Naming, Shapes, compute_torch_name, guess_encoder
 from gluonseg.text import join_names
 
 _log = logging.getLogger(__name__)

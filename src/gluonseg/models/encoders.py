@@ -93,7 +93,7 @@ class ResNetEncoder(ResNetV1b):  # type: ignore[misc]
         return features
 
 
-class _Stages:
+class _Stages(nn.HybridBlock):  # type: ignore[misc]
     """For an encoder whose layers are one list, ``features``: ``ends`` says after how many of them each stage ends."""
 
     parts = ("features",)
@@ -101,8 +101,9 @@ class _Stages:
     channels: tuple[int, ...]
     features: Any
 
-    def _set_stages(self, name: str, output_stride: int, stages: int) -> None:
+    def __init__(self, name: str, output_stride: int = 32, stages: int = 5, **norm: Any) -> None:
         """Drop the layers behind the last stage that is used, and dilate the stages 4 and 5 as the stride asks."""
+        super().__init__(**norm)
         self.ends, self.channels = self.ends[:stages], self.channels[: 1 + stages]
         self.strides = _list_strides(output_stride)[: 1 + stages]
         for unused in list(self.features._children)[self.ends[-1] :]:
@@ -130,20 +131,12 @@ class MobileNetEncoder(_Stages, MobileNet):  # type: ignore[misc]
     channels = (3, 64, 128, 256, 512, 1024)
     ends = (9, 21, 33, 69, 81)
 
-    def __init__(self, name: str, output_stride: int = 32, stages: int = 5, **norm: Any) -> None:
-        super().__init__(**norm)
-        self._set_stages(name, output_stride, stages)
-
 
 class MobileNetV2Encoder(_Stages, MobileNetV2):  # type: ignore[misc]
     """GluonCV's MobileNetV2: Sandler et al., CVPR 2018; without its last 1x1 convolution, as in CSAIL's."""
 
     channels = (3, 16, 24, 32, 96, 320)
     ends = (4, 6, 9, 16, 20)
-
-    def __init__(self, name: str, output_stride: int = 32, stages: int = 5, **norm: Any) -> None:
-        super().__init__(**norm)
-        self._set_stages(name, output_stride, stages)
 
 
 class _Halve(nn.HybridBlock):  # type: ignore[misc]
@@ -161,25 +154,14 @@ class _Halve(nn.HybridBlock):  # type: ignore[misc]
         return F.Pooling(padded, kernel=(2, 2), stride=(2, 2), pool_type="max")
 
 
-class VGGEncoder(_Stages, nn.HybridBlock):  # type: ignore[misc]
-    """VGG-16 with batch norm: Simonyan and Zisserman, ICLR 2015; layers and names are those of GluonCV's ``vgg16_bn``.
+class _VGG(nn.HybridBlock):  # type: ignore[misc]
+    """The convolutions of VGG-16 with batch norm; layers and names are those of GluonCV's ``vgg16_bn``.
 
     GluonCV's class cannot synchronise its batch norms, builds a classifier of 120 million parameters, and rounds odd
-    sizes down. The first stage ends with the second block of convolutions, at stride 2, as in
-    segmentation_models.pytorch; the last is the last pooling alone.
+    sizes down.
     """
 
-    channels = (3, 128, 256, 512, 512, 512)
-    ends = (13, 23, 33, 43, 44)
-
-    def __init__(
-        self,
-        name: str,
-        output_stride: int = 32,
-        stages: int = 5,
-        norm_layer: Any = nn.BatchNorm,
-        norm_kwargs: Any = None,
-    ) -> None:
+    def __init__(self, norm_layer: Any = nn.BatchNorm, norm_kwargs: Any = None) -> None:
         super().__init__()
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
@@ -193,7 +175,17 @@ class VGGEncoder(_Stages, nn.HybridBlock):  # type: ignore[misc]
                     )
                     in_channels = channels
                 self.features.add(_Halve())
-        self._set_stages(name, output_stride, stages)
+
+
+class VGGEncoder(_Stages, _VGG):
+    """VGG-16 with batch norm: Simonyan and Zisserman, ICLR 2015.
+
+    The first stage ends with the second block of convolutions, at stride 2, as in segmentation_models.pytorch; the
+    last is the last pooling alone.
+    """
+
+    channels = (3, 128, 256, 512, 512, 512)
+    ends = (13, 23, 33, 43, 44)
 
 
 class HRNetEncoder(HighResolutionBaseNet):  # type: ignore[misc]

@@ -80,11 +80,13 @@ def iter_written(
     *,
     overlays: bool = False,
     palette: str | None = None,
+    shares: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[Written]:
     """Write ``<name>.png`` (class ids, grey) for each picture, and with ``overlays`` ``<name>_overlay.png``.
 
     ``palette`` is one of :data:`gluonseg.data.palettes.PALETTES`, in place of the model's own colours.
+    With ``shares`` each outcome has the shares of its classes.
 
     A picture that cannot be read is reported in its turn, and the others are written. Raises DataError before anything
     is written when one file would overwrite another, and UserError when the palette has too few colours.
@@ -106,4 +108,4 @@ def iter_written(
         write_png(mask, target)
         if overlays:
             write_png(draw_overlay(image, mask, colours), output / f"{path.stem}{_OVERLAY_SUFFIX}")
-        yield Written(path, target, shares=compute_shares(mask, card.class_names))
+        yield Written(path, target, shares=compute_shares(mask, card.class_names) if shares else {})
