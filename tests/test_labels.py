@@ -100,7 +100,7 @@ def test_byte_order_mark_is_read() -> None:
         (b'{"map": {"0": 5, "1": 5}}', "label 5 is given to class 0 and to class 1"),
         (b'{"map": {"0": [5, 2], "1": [3, 5]}}', "label 5 is given to class 0 and to class 1"),
         (b'{"map": {"0": [256]}}', '"0": 256 is outside the range'),
-        (b'{"map": {"0": [[1]]}}', r"a label of class 0 must be a whole number, got '\[1\]'"),
+        (b'{"map": {"0": [[1]]}}', r"a label of class 0 must be a whole number, got \[1\]"),
         (b'{"map": {"0": {"1": 2}}}', "the label of class 0 must be a whole number"),
     ],
 )
