@@ -182,8 +182,11 @@ def _describe_poor(examined: Examined, splits: Sequence[str]) -> Finding:
 
 
 def _separate(examined: Examined, labels: Iterable[int], splits: Iterable[str]) -> str:
-    """The label map that makes each label a class of its own."""
+    """The label map that makes each label a class of its own; 255 is one when too few are left without it."""
     ordered = sorted(labels)
+    usual = [label for label in ordered if label not in (IGNORE, examined.ignore_label)]
+    if len(usual) >= 2:
+        ordered = usual
     if not 2 <= len(ordered) <= MAX_CLASSES:
         return _LOOK
     meaning = "white is the second class" if ordered == [0, IGNORE] else "each label is a class"

@@ -31,8 +31,9 @@ def find_colours(examined: Examined) -> tuple[list[Finding], list[Finding]]:
         "palettes",
         "{n} colours have another index in one mask than in another, and the index is what is read",
         several_indices,
-        "If the colour says the class, as where each mask was saved with a palette of its own, convert the masks by "
-        "colour: gluonseg prepare folders. If the index does, save the masks as grey PNG files of it",
+        "If the colour says the class, as where each mask was saved with a palette of its own, convert the masks: "
+        "gluonseg prepare folders DATA OUT --masks DATA --by colour. If the index does, save the masks as grey PNG "
+        "files of it",
     )
     warnings = build_findings(
         "index_colours",
