@@ -68,8 +68,9 @@ def _empty_but_hidden(data: SmallData) -> None:
 
 
 def _jpeg_masks(data: SmallData) -> None:
-    for path in data.path("train_annotation").iterdir():
-        path.rename(path.with_suffix(".jpg"))
+    for path in list(data.path("train_annotation").iterdir()):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
 
 
 def _rename_channel(data: SmallData) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from gluonseg.data.channel import OPTIONAL_CHANNELS
 from gluonseg.data.check.findings import Finding, build_findings
 from gluonseg.data.check.names import find_affixes
+from gluonseg.data.decode import LABEL_FORMATS
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, Matching, match_pairs
 from gluonseg.text import find_nearest, join_names
 
@@ -39,14 +40,21 @@ def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequen
 # A channel without a single image or mask.
 
 
-def _describe_empty(channel: str, skipped: Sequence[Path]) -> Finding:
+def _describe_empty(channel: str, folder: Path, skipped: Iterable[Path]) -> Finding:
     is_masks = channel.endswith("_annotation")
     what, extensions = ("masks", LABEL_EXTENSIONS) if is_masks else ("images", IMAGE_EXTENSIONS)
-    files = [path for path in skipped if path.is_file()]
-    folders = [path for path in skipped if path.is_dir()]
-    held = [*_list_kinds(files), *(_describe_folder(path, extensions) for path in folders)]
+    mine = [path for path in skipped if path.parent == folder]
+    files = [path for path in mine if path.is_file()]
+    full = {deep: count for path in mine if path.is_dir() for deep, count in _find_full(path, extensions).items()}
+    held = [*_list_kinds(files), *(f"{count} in the folder {deep.relative_to(folder)}" for deep, count in full.items())]
     text = f"the channel {channel} holds no {what}" + (f", but {join_names(held)}" if held else "")
-    return Finding("empty_channel", text, fix=_fix_empty(channel, is_masks, files, folders))
+    if full:
+        (deep, *others) = full
+        given = "Move" if others else f"Give {channel}/{deep.relative_to(folder)} as the channel {channel}, or move"
+        fix = f"Folders inside a channel are not entered. {given} the files up into {channel}"
+    else:
+        fix = _fix_files(channel, is_masks, files)
+    return Finding("empty_channel", text, fix=fix)
 
 
 def _list_kinds(files: Iterable[Path]) -> list[str]:
@@ -56,32 +64,26 @@ def _list_kinds(files: Iterable[Path]) -> list[str]:
     return [f"{count} files named {kind or 'without a dot'} ({names[kind]})" for kind, count in kinds.items()]
 
 
-def _describe_folder(folder: Path, extensions: Sequence[str]) -> str:
-    return f"the folder {folder.name} with {_count_inside(folder, extensions)} such files"
+def _find_full(folder: Path, extensions: Sequence[str]) -> dict[Path, int]:
+    """The folder and those in it that hold files with one of ``extensions``, and how many each."""
+    counts = {
+        Path(deep): sum(Path(name).suffix.lower() in extensions for name in names) for deep, _, names in os.walk(folder)
+    }
+    return {deep: count for deep, count in sorted(counts.items()) if count}
 
 
-def _count_inside(folder: Path, extensions: Sequence[str]) -> int:
-    """Files with one of ``extensions`` in the folder and its folders."""
-    return sum(Path(name).suffix.lower() in extensions for _, _, names in os.walk(folder) for name in names)
-
-
-def _fix_empty(channel: str, is_masks: bool, files: Sequence[Path], folders: Sequence[Path]) -> str:
-    extensions = LABEL_EXTENSIONS if is_masks else IMAGE_EXTENSIONS
+def _fix_files(channel: str, is_masks: bool, files: Sequence[Path]) -> str:
+    """What to do with files of which none is named as an image (or mask)."""
+    extensions = ", ".join(LABEL_EXTENSIONS if is_masks else IMAGE_EXTENSIONS)
     kinds = {path.suffix.lower() for path in files}
-    full = [path for path in folders if _count_inside(path, extensions)]
-    if full:
-        given = f"Give {channel}/{full[0].name} as the channel {channel}, or move" if len(full) == 1 else "Move"
-        return f"Folders inside a channel are not entered. {given} the files up into {channel}"
     if kinds & set(_ARCHIVES):
         return f"Archives are not opened: unpack them, so that the files themselves lie in {channel}"
-    if is_masks and kinds & {".jpg", ".jpeg", ".webp"}:
+    formats = {found for path in files[:_IDENTIFIED] if (found := _identify(path))}
+    if is_masks and formats - set(LABEL_FORMATS):
         return "Masks must be PNG files (JPEG changes labels)"
-    formats = sorted({found for path in files[:_IDENTIFIED] if (found := _identify(path))})
     if formats:
-        return f"By their content they are {join_names(formats)}: let their names end in one of {', '.join(extensions)}"
-    if files:
-        return f"Read are files whose names end in {', '.join(extensions)}"
-    return "Check its S3 URI or folder"
+        return f"By their content they are {join_names(sorted(formats))}: let their names end in one of {extensions}"
+    return f"Read are files whose names end in {extensions}" if files else "Check its S3 URI or folder"
 
 
 def _identify(path: Path) -> str | None:
@@ -147,7 +149,7 @@ def _match(split: str, channels: Mapping[str, Path]) -> tuple[Matching, list[Fin
     if matching.pairs or matching.ambiguous:
         return matching, _check_matching(split, matching)
     empty = [
-        _describe_empty(channel, [path for path in matching.skipped if path.parent == channels[channel]])
+        _describe_empty(channel, channels[channel], matching.skipped)
         for channel, found in ((images, matching.images_without_mask), (labels, matching.masks_without_image))
         if not found
     ]
@@ -188,7 +190,7 @@ def find_skipped(matchings: Mapping[str, Matching]) -> list[Finding]:
             "skipped_folder",
             "{n} folders inside a channel are not entered",
             [
-                f"{path.parent.name}/{path.name} holds {_count_inside(path, IMAGE_EXTENSIONS)} pictures"
+                f"{path.parent.name}/{path.name} holds {sum(_find_full(path, IMAGE_EXTENSIONS).values())} pictures"
                 for path in folders
             ],
             "Move files that are meant up into the channel",
