@@ -181,7 +181,7 @@ def _describe_poor(examined: Examined, splits: Sequence[str]) -> Finding:
     return Finding("nothing_left", text, tuple(examples), len(examples), fix)
 
 
-def _separate(examined: Examined, labels: Iterable[int], splits: Iterable[str]) -> str:
+def _separate(examined: Examined, labels: Iterable[int], splits: Sequence[str]) -> str:
     """The label map that makes each label a class of its own; 255 is one when too few are left without it."""
     ordered = sorted(labels)
     usual = [label for label in ordered if label not in (IGNORE, examined.ignore_label)]
@@ -191,7 +191,9 @@ def _separate(examined: Examined, labels: Iterable[int], splits: Iterable[str]) 
         return _LOOK
     meaning = "white is the second class" if ordered == [0, IGNORE] else "each label is a class"
     label_map = describe_map(build_map(ordered), _name_files(splits))
-    return f"If {meaning}, {label_map}{describe_count(len(ordered), examined.given_classes)}"
+    others = [class_id for split in examined.splits if split not in splits for class_id in examined.find_classes(split)]
+    count = max(len(ordered), *(class_id + 1 for class_id in [0, *others]))
+    return f"If {meaning}, {label_map}{describe_count(count, examined.given_classes)}"
 
 
 # What may be meant otherwise.
