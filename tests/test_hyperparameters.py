@@ -124,6 +124,14 @@ def test_crop_size_is_rounded_up_to_a_multiple_of_8(given: str, used: int) -> No
     assert _parse(crop_size=given).crop_size == used
 
 
+def test_aws_own_misspelling_is_taken() -> None:
+    assert _parse(optimzer='"adam"').optimizer == "adam"
+    with pytest.raises(HyperparameterError, match=r"^optimizer must be one of sgd, .* got 'adamw'"):
+        _parse(optimzer="adamw")
+    with pytest.raises(HyperparameterError, match=r"^'optimzer' is read as optimizer, and optimizer is given, too"):
+        _parse(optimzer="adam", optimizer="adam")
+
+
 def test_not_given_means_default() -> None:
     assert _parse(num_training_samples="None", lr_scheduler_step="", epochs=None) == _parse()
 

@@ -26,6 +26,8 @@ LARGEST_SIDE = 16384
 """Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
 LOSSES = ("cross_entropy", "dice", "focal", "ohem")
+_OTHER_SPELLINGS = {"optimzer": "optimizer"}
+"""How a page of AWS spells a hyperparameter -> its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Hyperparameters:
     base_size: int = spec(int, 520, above=16, high=LARGEST_SIDE // 2, help="Long side that random scaling starts from.")
     epochs: int = spec(int, 10, low=1, high=1_000_000, help="Passes over the training data.")
     learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Not used by adadelta.")
-    optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")
+    optimizer: str = spec(
+        str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule; `optimzer` is read, too."
+    )
     lr_scheduler: str = spec(str, "poly", choices=("poly", "step", "cosine"), help="How the rate falls.")
     lr_scheduler_factor: float = spec(float, 0.1, low=0, high=1, help="step: what the rate is multiplied by.")
     lr_scheduler_step: tuple[int, ...] = spec(
@@ -180,9 +184,9 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
         HyperparameterError: names every problem with name, value and what is valid.
     """
     specs = get_specs()
+    raw, problems = _correct_spellings(raw)
     settings = {name: one.default for name, one in specs.items()}
     given = {name: raw.get(name) for name, one in specs.items() if name in raw or one.required}
-    problems: list[str] = []
     for name, value in given.items():
         try:
             parsed = parse_value(name, value, specs[name])
@@ -200,6 +204,16 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     settings["loss"] = "+".join(split_loss(settings["loss"]))
     settings["crop_size"] = -(-settings["crop_size"] // CROP_MULTIPLE) * CROP_MULTIPLE
     return Hyperparameters(**settings)
+
+
+def _correct_spellings(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The hyperparameters by their names, and the problems of those that are given by both spellings."""
+    problems = [
+        f"{other!r} is read as {name}, and {name} is given, too; give one of them"
+        for other, name in _OTHER_SPELLINGS.items()
+        if {other, name} <= raw.keys()
+    ]
+    return {_OTHER_SPELLINGS.get(name, name): value for name, value in raw.items()}, problems
 
 
 def split_loss(loss: str) -> tuple[str, ...]:
