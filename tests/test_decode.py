@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gluonseg.data.decode import (
     read_label,
 )
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from hostile_picture import build_png
+from hostile_picture import build_png, insert_chunk
 from picture import UInt8Array, draw_noise, encode_picture
 
 COLOUR = draw_noise(13, 17)
@@ -49,8 +50,20 @@ def _palette() -> Image.Image:
         (encode_picture(Image.merge("RGBA", [Image.fromarray(GREY)] * 4)), GREY_COLOUR),
         (encode_picture(_palette()), np.array(_palette().convert("RGB"))),
         (encode_picture(_palette(), transparency=bytes([0, 128, 255])), np.array(_palette().convert("RGB"))),
+        (encode_picture(_palette(), "GIF", transparency=2), np.array(_palette().convert("RGB"))),
     ],
-    ids=["PNG", "BMP", "TIFF", "grey", "grey with alpha", "16-bit grey", "with alpha", "palette", "clear palette"],
+    ids=[
+        "PNG",
+        "BMP",
+        "TIFF",
+        "grey",
+        "grey with alpha",
+        "16-bit grey",
+        "with alpha",
+        "palette",
+        "clear palette",
+        "clear GIF",
+    ],
 )
 def test_every_kind_becomes_rgb(data: bytes, expected: UInt8Array) -> None:
     assert np.array_equal(decode_image(data), expected)
@@ -132,6 +145,35 @@ def test_formats_outside_the_list_are_unsupported() -> None:
     for file_format, formats in (("ICO", FORMATS), ("PPM", FORMATS), ("BMP", REQUEST_FORMATS)):
         with pytest.raises(UnsupportedImageError, match=f"formats {', '.join(formats)}"):
             decode_image(encode_picture(COLOUR, file_format), formats=formats)
+
+
+LONG = zlib.compress(bytes(3 << 20))
+CHUNKS = {
+    "compressed text": (b"zTXt", b"plan\0\0" + LONG),
+    "international text": (b"iTXt", b"plan\0\1\0en\0plan\0" + LONG),
+    "colour profile": (b"iCCP", b"sRGB\0\0" + LONG),
+    "plain text": (b"tEXt", b"plan\0" + bytes(65 << 20)),
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + bytes(65 << 20)),
+    "a colour profile of an unknown kind": (b"iCCP", b"sRGB\0\7" + LONG),
+    "too short a gamma": (b"cHRM", b"\0"),
+    "too short a transparency": (b"tRNS", b""),
+}
+
+
+@pytest.mark.parametrize("after_pixels", [False, True])
+@pytest.mark.parametrize(("kind", "content"), CHUNKS.values(), ids=CHUNKS)
+def test_what_a_png_says_besides_its_pixels_plays_no_part(kind: bytes, content: bytes, after_pixels: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = insert_chunk(encode_picture(COLOUR, exif=exif), kind, content, after_pixels=after_pixels)
+    assert np.array_equal(decode_image(photo, formats=REQUEST_FORMATS), COLOUR)
+    assert find_orientation(photo) == 6
+    assert np.array_equal(decode_label(insert_chunk(encode_picture(LABELS), kind, content)), LABELS)
+
+
+def test_an_orientation_in_the_xmp_of_a_png_is_told() -> None:
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation="8"/>'
+    assert find_orientation(insert_chunk(encode_picture(COLOUR), b"iTXt", xmp)) == 8
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])

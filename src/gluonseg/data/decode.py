@@ -40,9 +40,34 @@ MAX_FILE_BYTES = 1 << 30
 _SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
 _PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
+_PNG_CHUNKS = (b"eXIf", b"acTL", b"fcTL", b"fdAT")
+"""Chunks that are read besides those whose names begin with a capital, which every reader needs: EXIF, animations."""
+_PNG_XMP = b"iTXtXML:com.adobe.xmp\0\0"
+"""The name and the beginning of a chunk with XMP that is not compressed; an orientation may be in it."""
+_MAX_XMP_BYTES = 1 << 20
 _MAX_COLOURS = 256
 _PLAIN_WORDS = re.compile(r"[\w ,.;:()'-]{1,100}")
 """The form of a decoder's message that is shown: it has no room for an address or a path of this process."""
+
+
+def _drop_metadata(data: bytes) -> bytes:
+    """A PNG without the chunks that change neither its pixels nor its orientation; other files as they are.
+
+    Texts and colour profiles are compressed. Pillow refuses a file in which one has more than a megabyte, as design
+    programs write them; here nobody needs to know how long it is.
+    """
+    if not data.startswith(_SIGNATURES["PNG"]):
+        return data
+    view, start = memoryview(data), len(_SIGNATURES["PNG"])
+    kept = [view[:start]]
+    while start < len(data):
+        length, name = int.from_bytes(view[start : start + 4], "big"), view[start + 4 : start + 8]
+        end = start + 12 + length
+        is_xmp = view[start + 4 : start + 4 + len(_PNG_XMP)] == _PNG_XMP and length <= _MAX_XMP_BYTES
+        if name[:1].tobytes().isupper() or name in _PNG_CHUNKS or is_xmp:
+            kept.append(view[start:end])
+        start = end
+    return b"".join(kept)
 
 
 @contextmanager
@@ -53,7 +78,7 @@ def _opened(data: bytes, name: str, formats: tuple[str, ...], max_pixels: int) -
     # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with Image.open(io.BytesIO(data), formats=formats) as picture:
+        with Image.open(io.BytesIO(_drop_metadata(data)), formats=formats) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageTooLargeError(
@@ -96,9 +121,6 @@ def decode_image(
             raise ImageError(f"{name} has 32 bits a value; save it with 8 bits, or 16")
         if picture.mode.startswith("I;16"):  # Pillow's own conversion would clip them to white
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        elif picture.mode == "P" and "transparency" in picture.info:
-            # By way of RGBA: Pillow warns when palette transparency given as bytes is dropped directly.
-            picture = picture.convert("RGBA")
         # convert() makes a copy even of an RGB picture.
         return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
 
@@ -172,7 +194,7 @@ def read_label(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Arra
 def find_orientation(data: bytes) -> int:
     """Return the EXIF orientation 1..8 of a picture, 1 when it has none or cannot be read."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(_drop_metadata(data)), formats=FORMATS) as picture:
             value = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # as in _opened
         return 1
