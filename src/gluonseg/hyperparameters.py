@@ -16,7 +16,7 @@ from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.data.palettes import PALETTES, find_palette_problem
 from gluonseg.errors import HyperparameterError
 from gluonseg.labels import MAX_CLASSES
-from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
+from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, MAX_VALUE, SMALLEST_SCALE, is_photo_range
 from gluonseg.models.registry import find_network, get_encoders, get_networks
 from gluonseg.parameter import Spec, format_value, parse_value, spec
 from gluonseg.text import find_nearest, join_names, shorten
@@ -123,6 +123,10 @@ class Hyperparameters:
     max_pixels: int = spec(
         int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels."
     )
+    photo_range: tuple[int, ...] = spec(
+        tuple, (), item=int, low=0, high=MAX_VALUE, beyond=True,
+        help='Photos of 16 bits: the values that become black and white, as "0, 4095"; none is "0, 65535".',
+    )  # fmt: skip
     output_stride: int | None = spec(
         int, None, low=1, beyond=True,
         help="Pixels a side for one place of the network's output, see docs/networks.md; less is finer and slower.",
@@ -151,6 +155,11 @@ def read_integer(hyperparameters: Mapping[str, str], name: str) -> int:
     field = get_specs()[name]
     value = parse_value(name, hyperparameters.get(name), field)
     return int(field.default if value is None else value)
+
+
+def read_photo_range(hyperparameters: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ``photo_range`` of a training; empty when it had none."""
+    return parse_value("photo_range", hyperparameters.get("photo_range"), get_specs()["photo_range"]) or ()
 
 
 def get_specs() -> dict[str, Spec]:
@@ -253,6 +262,10 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"base_size {settings['base_size']} times scale_max {settings['scale_max']} is {largest:.0f}, "
             f"at most {LARGEST_SIDE} pixels"
+        )
+    if settings["photo_range"] and not is_photo_range(settings["photo_range"]):
+        problems.append(
+            f'photo_range must be two rising values, as "0, 4095", got "{format_value(settings["photo_range"])}"'
         )
     if settings["early_stopping"] and settings["early_stopping_patience"] < 1:
         problems.append("early_stopping_patience must be at least 1 when early_stopping is on")

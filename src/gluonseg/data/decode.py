@@ -54,8 +54,8 @@ _MAX_XMP_BYTES = 1 << 20
 _PNG_ORIENTATIONS = (b"eXIf", _PNG_XMP)
 """What a PNG with an orientation holds."""
 _MAX_COLOURS = 256
-PhotoRange = tuple[int, int]
-"""The values of photos with more than 8 bits that become black and white."""
+PhotoRange = tuple[int, ...]
+"""The values of photos of more than 8 bits that become black and white; empty for the first and last of their bits."""
 UInt16Array = npt.NDArray[np.uint16]
 _Answer = TypeVar("_Answer")
 
@@ -131,10 +131,11 @@ def _load(picture: Image.Image) -> Image.Image:
 
 def _take_low_bytes(picture: ImageFile.ImageFile, name: str) -> None:
     """Let Pillow, which keeps the high byte of colours of 16 bits, decode the low one: as if bytes were swapped."""
-    tiles = []
+    # For planes Pillow chooses the order of bytes itself.
+    is_in_planes, tiles = isinstance(picture, TiffImageFile) and tiff.is_in_planes(picture.tag_v2), []
     for tile in picture.tile:
         mode, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        if mode not in _SWAPPED:
+        if mode not in _SWAPPED or is_in_planes:
             raise ImageError(f"{name} has 16 bits a value and colours that photo_range cannot scale; {_PHOTO_FIX}")
         tiles.append(tile._replace(args=(_SWAPPED[mode], *others) if others else _SWAPPED[mode]))
     picture.tile = tiles
@@ -198,13 +199,13 @@ def decode_image(
     *,
     formats: tuple[str, ...] = FORMATS,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    photo_range: PhotoRange | None = None,
+    photo_range: PhotoRange = (),
 ) -> UInt8Array:
     """Decode a picture to RGB, shape (H, W, 3) uint8.
 
     Grey becomes three equal channels, palettes are resolved, alpha is dropped, of an animation the first frame is
-    taken. Of values of more than 8 bits ``photo_range`` gives those that become black and white, None all that their
-    bits can hold. The extension of the file plays no part.
+    taken. Of values of more than 8 bits ``photo_range`` gives those that become black and white. The extension of the
+    file plays no part.
 
     Raises:
         UnsupportedImageError: not a picture, of another format, or a TIFF of a layout that is not read.
@@ -213,12 +214,12 @@ def decode_image(
     """
     rules = _Rules(formats, tiff.has_photo_values, _PHOTO_FIX)
     with _opened(data, name, rules, max_pixels) as (picture, bits):
-        is_deep = bits > 8 and (photo_range is not None or picture.mode.startswith("I;16"))
+        is_deep = bits > 8 and bool(photo_range or picture.mode.startswith("I;16"))
         if not is_deep:
             # convert() makes a copy even of an RGB picture.
             return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
         values = _read_values(picture, data, name, rules, max_pixels)
-    pixels = _scale_values(values, photo_range or (0, (1 << bits) - 1))
+    pixels = _scale_values(values, *(photo_range or (0, (1 << bits) - 1)))
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., np.newaxis], 3, axis=2)
 
 
@@ -232,9 +233,8 @@ def _read_values(picture: Image.Image, data: bytes, name: str, rules: _Rules, ma
     return values
 
 
-def _scale_values(values: UInt16Array, photo_range: PhotoRange) -> UInt8Array:
+def _scale_values(values: UInt16Array, low: int, high: int) -> UInt8Array:
     """The first value of the range becomes 0, the last one 255, and what is outside the nearer of them."""
-    low, high = photo_range
     table = (np.arange(1 << 16, dtype=np.int64) - low) * 256 // (high - low + 1)
     return np.clip(table, 0, 255).astype(np.uint8).take(values)
 
@@ -295,9 +295,7 @@ def read_bytes(path: Path, name: str = "") -> bytes:
         raise ImageError(f"{name or path} cannot be read: {error.strerror or error}") from None
 
 
-def read_image(
-    path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS, photo_range: PhotoRange | None = None
-) -> UInt8Array:
+def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS, photo_range: PhotoRange = ()) -> UInt8Array:
     """Read the picture at ``path``, see :func:`decode_image`."""
     return decode_image(read_bytes(path), str(path), max_pixels=max_pixels, photo_range=photo_range)
 

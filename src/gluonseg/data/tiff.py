@@ -58,6 +58,11 @@ def count_bits(tags: Tags) -> int:
     return _first(tags, _BITS, 1)
 
 
+def is_in_planes(tags: Tags) -> bool:
+    """Whether all values of one colour come before those of the next."""
+    return _first(tags, _PLANAR, 1) == 2 and _first(tags, _SAMPLES, 1) > 1
+
+
 def describe_layout(tags: Tags) -> str:
     """``3 samples of 16 bits a pixel (RGB, in planes, not compressed)``."""
     samples = _first(tags, _SAMPLES, 1)
@@ -65,7 +70,7 @@ def describe_layout(tags: Tags) -> str:
     parts = [
         _COLOURS.get(colours, f"colours of kind {colours}"),
         _FORMATS.get(_first(tags, _FORMAT, 1), "of an unknown format"),
-        "in planes" if _first(tags, _PLANAR, 1) == 2 and samples > 1 else "",
+        "in planes" if is_in_planes(tags) else "",
         _COMPRESSIONS.get(compression, ""),
     ]
     plural = "s" if samples > 1 else ""
@@ -80,9 +85,9 @@ def can_trust(tags: Tags) -> bool:
     those whose 0 is white; bands beside the first grey one are left out, or end it.
     """
     samples, bits, colours = _first(tags, _SAMPLES, 1), count_bits(tags), _first(tags, _PHOTOMETRIC, 0)
-    is_in_planes, is_raw = _first(tags, _PLANAR, 1) == 2 and samples > 1, _first(tags, _COMPRESSION, 1) == 1
+    is_raw = _first(tags, _COMPRESSION, 1) == 1
     are_planes_known = bits <= 8 and colours in _CHANNELS and _first(tags, _EXTRA, _ALPHA) == _ALPHA
-    if is_in_planes and (samples > 4 or (is_raw and not are_planes_known)):
+    if is_in_planes(tags) and (samples > 4 or (is_raw and not are_planes_known)):
         return False
     has_bands = colours in _GREYS and samples > 1 + (_first(tags, _EXTRA, 0) in _ALPHAS)
     return not has_bands and not (colours == 0 and bits > 8)

@@ -99,7 +99,7 @@ def iter_written(
     output.mkdir(parents=True, exist_ok=True)
     for path in images:
         try:
-            image = read_image(path, max_pixels=max_pixels)
+            image = read_image(path, max_pixels=max_pixels, photo_range=card.photo_range)
         except ImageError as error:
             yield Written(path, None, str(error))
             continue
