@@ -136,8 +136,11 @@ def test_the_one_model_of_a_folder_is_meant(model: str, others: list[str], tmp_p
             ["one/output/model.tar.gz", "two/output/model.tar.gz"],
             "there are 2 models in FOLDER: one/output/model.tar.gz, two/output/model.tar.gz; give one of them",
         ),
-        (["output.tar.gz", "data/a.jpg"], "there is no model in FOLDER: it holds data/, output.tar.gz; give a folder"),
-        ([], "there is no model in FOLDER: it is empty; give a folder with model_best.params or a model.tar.gz"),
+        (
+            ["output.tar.gz", "data/a.jpg"],
+            "no model_best.params, no model.tar.gz in FOLDER: it holds data/, output.tar.gz; give",
+        ),
+        ([], "no model_best.params, no model.tar.gz in FOLDER: it is empty; give a model folder or a model.tar.gz"),
     ],
 )
 def test_a_folder_that_can_mean_no_model_or_several(names: list[str], words: str, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ MISTAKES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "model-channel-empty": (
         _leave_model_channel_empty,
-        ("there is no model in", "input/data/model", "give a model folder or a model.tar.gz"),
+        ("no model_best.params", "input/data/model", "give a model folder or a model.tar.gz"),
     ),
 }
 

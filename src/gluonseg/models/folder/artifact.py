@@ -168,7 +168,7 @@ def find_model(folder: Path) -> Path:
     if not found:
         names = [f"{path.name}/" if path.is_dir() else path.name for path in _list_entries(folder)]
         there = f"it holds {join_names(names)}" if names else "it is empty"
-        raise ModelError(f"there is no model in {folder}: {there}; give a folder with {BEST_FILE} or a model.tar.gz")
+        raise ModelError(f"no {BEST_FILE}, no model.tar.gz in {folder}: {there}; give a model folder or a model.tar.gz")
     if len(found) > 1:
         names = [str(path.relative_to(folder)) for path in found]
         raise ModelError(f"there are {len(found)} models in {folder}: {join_names(names)}; give one of them")
