@@ -23,6 +23,7 @@ from gluonseg.data.decode import (
     decode_image,
     decode_label,
     find_orientation,
+    is_jpeg,
     read_image,
     read_label,
 )
@@ -30,7 +31,7 @@ from gluonseg.data.pairs import Pair
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
 from gluonseg.labels import default_label_map
 from gluonseg.models.folder.card import build_card
-from gluonseg.predict.batch import iter_written
+from gluonseg.predict.batch import find_images, iter_written
 from gluonseg.predict.predictor import Predictor
 from gluonseg.serve.codec import decode_request
 from hostile_picture import build_png, insert_chunk
@@ -283,6 +284,17 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"a\.png is empty \(0 bytes\)"):
         read_label(tmp_path / "a.png")
+
+
+def test_jpegs_are_found_by_their_content(tmp_path: Path) -> None:
+    jpeg = encode_picture(COLOUR, "JPEG")
+    for name in ("a.jfif", "b.JPE", "c", "d.image", "e.jpg", "e.jpg.bak", "e.old", ".f"):
+        (tmp_path / name).write_bytes(jpeg)
+    (tmp_path / "g.txt").write_text("no picture")
+    (tmp_path / "h.jfif").mkdir()
+    assert [path.name for path in find_images([tmp_path])] == ["a.jfif", "b.JPE", "c", "d.image", "e.jpg"]
+    assert read_image(tmp_path / "a.jfif").shape == COLOUR.shape
+    assert not is_jpeg(tmp_path / "missing")
 
 
 def test_a_decoders_words_about_its_process_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from gluonseg.data import tiff
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from gluonseg.files import read_regular
+from gluonseg.files import open_regular, read_regular
 from gluonseg.labels import UInt8Array
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
@@ -293,6 +293,14 @@ def read_bytes(path: Path, name: str = "") -> bytes:
         return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ImageError(f"{name or path} cannot be read: {error.strerror or error}") from None
+
+
+def is_jpeg(path: Path) -> bool:
+    """Whether a file that can be read begins as JPEG files do, whatever its name ends in."""
+    with suppress(OSError), open_regular(path) as file:
+        start = _SIGNATURES["JPEG"]
+        return file.read(len(start)) == start
+    return False
 
 
 def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS, photo_range: PhotoRange = ()) -> UInt8Array:
