@@ -221,7 +221,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if arguments.label_map:
         path = arguments.label_map
         label_map = parse_label_map(read_bytes(path), str(path), arguments.ignore_label)
-    dataset = Dataset(matching.pairs, label_map, max_pixels=arguments.max_pixels, cache_bytes=0)
+    options = {"max_pixels": arguments.max_pixels, "photo_range": predictor.card.photo_range, "cache_bytes": 0}
+    dataset = Dataset(matching.pairs, label_map, **options)
     found, text = _evaluate(arguments, predictor, dataset)
     print(json.dumps(found, indent=2) if arguments.json else text)
     return 0
