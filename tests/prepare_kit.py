@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
 from gluonseg.data.decode import read_label
 from gluonseg.data.prepare.core import DataSet, Report, Split, write_data_set
+from real_photo import find_pet_photos
 
 HEIGHT, WIDTH = 6, 8
 Array = npt.NDArray[np.uint8]
@@ -73,3 +75,11 @@ def read_names(report: Report, channel: str) -> list[str]:
 def read_class_names(report: Report) -> list[str]:
     names: list[str] = json.loads((report.channel("label_map") / "class_names.json").read_text())
     return names
+
+
+def find_camvid_frames() -> Path:
+    """The folder of CamVid's frames beside that of the pets; skips where it is not."""
+    folder = find_pet_photos().parent / "camvid"
+    if not folder.is_dir():
+        pytest.skip(f"CamVid's frames are not at {folder} (set GLUONSEG_TEST_DATA)")
+    return folder

@@ -121,7 +121,7 @@ def test_an_interrupted_run_leaves_what_was_there(source: Path, tmp_path: Path, 
         draw_photo(source / f"masks/{n}.png", size=(600, 600))
     code = (
         "import sys, time; from gluonseg.data.prepare import core; from gluonseg.cli import main\n"
-        "core._write_example = lambda *_: (print('writing', flush=True), time.sleep(3))\n"
+        "core._write_example = lambda *_: (print('writing', flush=True), time.sleep(1))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     out = tmp_path / "out"

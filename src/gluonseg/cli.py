@@ -75,10 +75,12 @@ def _parse_names(text: str) -> list[str]:
 
 _PREPARE_OPTIONS: dict[str, dict[str, Any]] = {
     "masks": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder of masks"},
+    "photos": {"type": Path, "metavar": "FOLDER", "help": "folder of photos, where they are not below SOURCE"},
     "photo_names": {"default": "", "metavar": "PATTERN", "help": "as '*_photo': * is what photo and mask share"},
     "mask_names": {"default": "", "metavar": "PATTERN", "help": "as '*_mask'"},
     "colours": {"type": Path, "metavar": "FILE", "help": "classes and colours, lines such as car,64,0,128"},
     "by": {"choices": ("value", "colour"), "help": "what tells classes apart in a mask (default: it is found out)"},
+    "camvid/classes": {"default": "11", "choices": ("11", "32"), "help": "the tutorial's 11, or all of the original"},
     "classes": {"type": _parse_names, "default": (), "metavar": "LIST", "help": "a,b,c or a file with a name a line"},
 }
 _KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -87,6 +89,10 @@ _KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "folder of photos, with train/ and val/ or without",
         ("masks", "photo_names", "mask_names", "colours", "by", "classes"),
     ),
+    "voc": ("PASCAL VOC, or any data in its layout.", "folder with SegmentationClass/ below", ("photos", "colours")),
+    "cityscapes": ("Cityscapes, its 19 classes.", "folder with leftImg8bit/ and gtFine/", ()),
+    "camvid": ("CamVid, original or of the SegNet tutorial.", "folder of photos and masks", ("camvid/classes",)),
+    "ade20k": ("ADE20K, or .odgt lists.", "folder with images/ and annotations/, or with .odgt lists", ("classes",)),
 }
 """Kind of data -> what it is, what SOURCE is, and its own options."""
 
@@ -94,11 +100,11 @@ _KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 def _add_kind(kinds: Any, kind: str) -> None:
     text, source, options = _KINDS[kind]
     parser = _add_command(kinds, kind, command.run_prepare, text)
-    parser.set_defaults(kind=kind, options=options)
+    parser.set_defaults(kind=kind, options=[name.removeprefix(f"{kind}/") for name in options])
     parser.add_argument("source", type=Path, help=source)
     parser.add_argument("out", type=Path, help="folder to write the channels to")
     for name in options:
-        parser.add_argument(f"--{name}", **_PREPARE_OPTIONS[name])
+        parser.add_argument(f"--{name.removeprefix(f'{kind}/')}", **_PREPARE_OPTIONS[name])
     text = "the set's own lists, or by chance (default: official where there are lists for both)"
     parser.add_argument("--split", default="", choices=("random", "official"), help=text)
     _add_random_split(parser)

@@ -27,6 +27,21 @@ def iter_pictures(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def index_stems(folder: Path) -> dict[str, Path]:
+    """The pictures below ``folder`` by their paths in it without extension, ``/`` between the parts."""
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in iter_pictures(folder)}
+
+
+def find_folder(source: Path, name: str) -> Path:
+    """The folder ``name`` in ``source`` or at most two levels below it; DataError when there is none, or several."""
+    found = [path for depth in ("", "*/", "*/*/") for path in sorted(source.glob(depth + name)) if path.is_dir()]
+    if not found:
+        raise DataError(f"{source} holds no folder {name}")
+    if len(found) > 1:
+        raise DataError(f"{source} holds several folders {name}, such as {found[0]} and {found[1]}; name one above it")
+    return found[0]
+
+
 class PictureFolder:
     """The pictures below a folder, found by the names that an annotation file gives them."""
 

@@ -136,7 +136,7 @@ def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[P
     return [path for path, one in found if not one], [path for path, one in found if one]
 
 
-def _find_split(photo: PurePath) -> str:
+def find_split(photo: PurePath) -> str:
     """The split that a sub-folder such as train/ or val/ names, or ""."""
     return next((SPLIT_FOLDERS[part.lower()] for part in photo.parts[:-1] if part.lower() in SPLIT_FOLDERS), "")
 
@@ -236,7 +236,7 @@ def find_folders(
             name=name,
             read_photo=partial(read_bytes, photos / photo, "its photo"),
             read_mask=partial(reading.read, masks / mask),
-            split=_find_split(photo),
+            split=find_split(photo),
         )
         for name, (photo, mask) in zip(names, match.pairs.values(), strict=True)
     ]

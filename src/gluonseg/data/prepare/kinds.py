@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gluonseg.data.prepare.ade20k import find_ade20k
+from gluonseg.data.prepare.camvid import find_camvid
+from gluonseg.data.prepare.cityscapes import find_cityscapes
 from gluonseg.data.prepare.core import DataSet
 from gluonseg.data.prepare.folders import find_folders
+from gluonseg.data.prepare.voc import find_voc
 
 FINDERS: Mapping[str, Callable[..., DataSet]] = {
     "folders": find_folders,
+    "voc": find_voc,
+    "cityscapes": find_cityscapes,
+    "camvid": find_camvid,
+    "ade20k": find_ade20k,
 }
 """Kind -> the function that looks through a source; the options of the command are its arguments."""

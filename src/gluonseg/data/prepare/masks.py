@@ -31,11 +31,23 @@ def build_value_table(class_ids: Mapping[int, int]) -> UInt8Array:
 
 def read_by_value(path: Path, table: UInt8Array, _size: Size, _note: Note) -> UInt8Array:
     """Class ids (H, W) of a mask by its values; raises ImageError for a value that ``table`` does not know."""
-    value_hw = decode_label(read_bytes(path, "its mask"), "its mask")
+    return _look_up(decode_label(read_bytes(path, "its mask"), "its mask"), table)
+
+
+def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
     mask_hw = table[value_hw]
     if (mask_hw == UNKNOWN).any():
         raise ImageError(f"its mask holds the label {value_hw[mask_hw == UNKNOWN].min()}, which no class has")
     return mask_hw
+
+
+def read_by_value_or_colour(path: Path, values: UInt8Array, table: ColourTable, size: Size, note: Note) -> UInt8Array:
+    """As :func:`read_by_value`, and as :func:`read_by_colour` where the mask is in colour."""
+    try:
+        value_hw = decode_label(read_bytes(path, "its mask"), "its mask")
+    except ImageError:
+        return read_by_colour(path, table, size, note)
+    return _look_up(value_hw, values)
 
 
 def read_by_colour(path: Path, table: ColourTable, _size: Size, note: Note) -> UInt8Array:
