@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from gluonseg.data.prepare.colours import read_colour_table
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
+from gluonseg.models.folder.card import CARD_FILE, read_card
+from gluonseg.train.job import JobSettings, run_job
 from prepare_kit import Array, draw_photo, prepare, read_class_names, read_masks, read_names, stripes
 
 Capture = pytest.CaptureFixture[str]
@@ -171,3 +174,21 @@ def test_wrong_colour_tables(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=words):
             read_colour_table(path)
+
+
+def test_what_was_prepared_passes_the_check_and_trains(tmp_path: Path, capsys: Capture) -> None:
+    """Polygons of labelme, by way of the commands."""
+    for index in range(6):
+        draw_photo(tmp_path / f"source/{index}.png", size=(48, 48))
+        corners = [(0, 0), (24 + 3 * index, 0), (24, 48), (0, 48)]
+        shape = {"label": "left", "points": corners, "shape_type": "polygon"}
+        content = {"shapes": [shape], "imagePath": f"{index}.png", "imageHeight": 48, "imageWidth": 48}
+        (tmp_path / f"source/{index}.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    assert main(["prepare", "labelme", str(tmp_path / "source"), str(out)]) == 0
+    assert main(["check", str(out), "--num_classes", "2", "--crop_size", "32"]) == 0
+    assert capsys.readouterr().out.endswith("the data can be used\n")
+    channels = {path.name: path for path in out.iterdir() if path.is_dir()}
+    settings = {**TINY, "num_classes": "2", "epochs": "1", "base_size": "48"}
+    run_job(JobSettings(settings, channels, tmp_path / "model"), build_listeners)
+    assert read_card(tmp_path / "model" / CARD_FILE).class_names == ("background", "left")

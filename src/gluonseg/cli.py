@@ -73,6 +73,14 @@ def _parse_names(text: str) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
+def _parse_folder_map(text: str) -> tuple[str, Path]:
+    """``s3://bucket/prefix=FOLDER`` as its two parts."""
+    prefix, _, folder = text.partition("=")
+    if not prefix.startswith("s3://") or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form s3://bucket/prefix=FOLDER")
+    return prefix, Path(folder)
+
+
 _PREPARE_OPTIONS: dict[str, dict[str, Any]] = {
     "masks": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder of masks"},
     "photos": {"type": Path, "metavar": "FOLDER", "help": "folder of photos, where they are not below SOURCE"},
@@ -81,6 +89,18 @@ _PREPARE_OPTIONS: dict[str, dict[str, Any]] = {
     "colours": {"type": Path, "metavar": "FILE", "help": "classes and colours, lines such as car,64,0,128"},
     "by": {"choices": ("value", "colour"), "help": "what tells classes apart in a mask (default: it is found out)"},
     "camvid/classes": {"default": "11", "choices": ("11", "32"), "help": "the tutorial's 11, or all of the original"},
+    "map": {
+        "type": _parse_folder_map,
+        "action": "append",
+        "default": [],
+        "metavar": "S3=FOLDER",
+        "help": "where a copy is",
+    },
+    "attribute": {
+        "default": "",
+        "metavar": "NAME",
+        "help": "of the mask (default: the one with a colour map)",
+    },
     "classes": {"type": _parse_names, "default": (), "metavar": "LIST", "help": "a,b,c or a file with a name a line"},
 }
 _KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -93,6 +113,10 @@ _KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cityscapes": ("Cityscapes, its 19 classes.", "folder with leftImg8bit/ and gtFine/", ()),
     "camvid": ("CamVid, original or of the SegNet tutorial.", "folder of photos and masks", ("camvid/classes",)),
     "ade20k": ("ADE20K, or .odgt lists.", "folder with images/ and annotations/, or with .odgt lists", ("classes",)),
+    "coco": ("COCO's instances.", "folder with the JSON files, or one of them", ("photos", "classes")),
+    "labelme": ("labelme's JSON files.", "folder with a JSON file for each photo", ("photos", "classes")),
+    "cvat": ("An export of CVAT: XML or masks.", "folder of the unpacked export", ("photos", "classes")),
+    "ground-truth": ("SageMaker Ground Truth.", "output.manifest of the labeling job", ("map", "attribute")),
 }
 """Kind of data -> what it is, what SOURCE is, and its own options."""
 

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -107,6 +107,12 @@ def make_names(photos: Sequence[PurePath]) -> list[str]:
     ]
 
 
+def name_examples(found: Sequence[tuple[PurePath, Example]]) -> list[Example]:
+    """The examples with names made of the paths of their photos, see :func:`make_names`."""
+    names = make_names([path for path, _ in found])
+    return [replace(example, name=name) for name, (_, example) in zip(names, found, strict=True)]
+
+
 def split_by_seed(groups: Mapping[str, int], seed: int, validation_share: float) -> dict[str, str]:
     """Return name -> ``train`` or ``validation``: ``validation_share`` of every group, chosen by ``seed``.
 
@@ -169,10 +175,10 @@ class _Writer(ChannelWriter):
     def __init__(self, folder: Path, data_set: DataSet) -> None:
         super().__init__(folder, data_set.class_names)
         colours = list(data_set.colours)
-        if colours:
+        if colours and len(set(colours)) == len(colours):
             table = format_colour_table(zip(data_set.class_names, colours, strict=True))
             (folder / COLOURS_FILE).write_text(table, encoding="utf-8")
-        if not colours or len(set(colours)) < len(colours):  # two classes of one colour could not be told apart
+        else:  # there are none, or two classes could not be told apart by theirs
             colours = voc_colours(IGNORE)
         palette = np.zeros((IGNORE + 1, 3), np.uint8)
         palette[: len(colours)] = colours
