@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import TINY, build_listeners
+from gluonseg.cli import main
 from gluonseg.data.decode import decode_image, read_bytes
 from gluonseg.data.prepare.colours import read_colour_table
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names

@@ -161,8 +161,8 @@ def test_coco_names_what_is_wrong(tmp_path: Path) -> None:
     }
     with pytest.raises(DataError, match="no object has the class 'bird'; the classes are cat, dog"):
         prepare(find_coco, root, classes=["bird"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no JSON file with the lists images, annotations, categories"):
-        (tmp_path / "empty").mkdir()
         prepare(find_coco, tmp_path / "empty")
 
 
