@@ -74,7 +74,8 @@ def test_classes_follow_the_colour_maps(source: Path, tmp_path: Path) -> None:
         _line("d"),
         '{"source-ref": "s3://x/e.jpg"}',
     ]
-    lines.append(_line("f", **{"failure-reason": "ClientError: no worker"}))
+    failed = {"failure-reason": "ClientError: no worker", "type": "groundtruth/semantic-segmentation"}
+    lines.append(json.dumps({"source-ref": "s3://bucket/in/f.jpg", "good": 1, "land-ref-metadata": failed}))
     source.write_text("\n".join(lines))
     draw_photo(tmp_path / "photos/c.jpg")
     save_mask(masks / "c.png", stripes(0, 1, 2))

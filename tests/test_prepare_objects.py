@@ -159,6 +159,12 @@ def test_coco_names_what_is_wrong(tmp_path: Path) -> None:
             f"{split}_a_jpg (category 9)" for split in both
         ],
     }
+    _write_coco(root / "train/_annotations.coco.json", ["a.jpg", "b.jpg"], [_object(3, _box(0, 0, 1, 1), bbox=3)])
+    assert prepare(find_coco, root).skipped["train_a_jpg"].startswith("its annotation is malformed: TypeError")
+    (root / "valid/_annotations.coco.json").write_text('{"images": [{}], "annotations": [], "categories": []}')
+    with pytest.raises(DataError, match=r"set is not of the form that was expected: KeyError\('id'\)"):
+        prepare(find_coco, root)
+    (root / "valid/_annotations.coco.json").unlink()
     with pytest.raises(DataError, match="no object has the class 'bird'; the classes are cat, dog"):
         prepare(find_coco, root, classes=["bird"])
     (tmp_path / "empty").mkdir()
@@ -195,6 +201,9 @@ def test_labelme(tmp_path: Path) -> None:
     copy = base64.b64encode(draw_photo(tmp_path / "b.jpg").read_bytes()).decode()
     _write_labelme(source / "val/b.json", shapes[:1], imagePath="..\\b.jpg", imageData=copy)
     _write_labelme(source / "val/c.json", shapes[:1], imagePath="c.jpg")
+    draw_photo(source / "val/d.jpg")
+    _write_labelme(source / "val/d.json", [_shape("dog", "polygon", (1, 1), "x")])  # type: ignore[arg-type]
+    (source / "val/e.json").write_text("[]")
     draw_photo(source / "val/never_opened.jpg")
     report = prepare(find_labelme, source)
     assert report.class_names == ("background", "cat", "dog")
@@ -205,6 +214,8 @@ def test_labelme(tmp_path: Path) -> None:
     assert (report.out / "validation/b.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
     assert report.skipped == {
         "c": "its photo c.jpg is missing, and its JSON file holds no copy",
+        "d": "a polygon of it is not a list of numbers x, y",
+        "e.json": f"{source / 'val/e.json'} holds a list, not an object",
         "never_opened.jpg": "the photo has no JSON file",
     }
     assert report.notes == {"lines, points and other shapes without an area, passed over": ["a"]}

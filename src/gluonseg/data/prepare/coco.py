@@ -124,7 +124,7 @@ def find_coco(source: Path, *, photos: Path | None = None, classes: Sequence[str
                 strangers.append(str(annotation.get("image_id")))
         hint = path.stem.removeprefix("instances_") if path.stem != "_annotations.coco" else path.parent.name
         for image in content["images"]:
-            name = str(image["file_name"])
+            name = str(image["file_name"]).replace("\\", "/")
             read_mask = partial(_paint, image, by_image[image["id"]], labels, object_classes)
             example = Example("", partial(_read_photo, pictures, name, hint), read_mask, split)
             found.append((PurePosixPath(split, name), example))

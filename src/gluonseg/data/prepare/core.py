@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ Size = tuple[int, int]
 SPLIT_METHODS = ("random", "official")
 COLOURS_FILE = "colours.csv"
 NO_LIST = "the photo is in no list"
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises where an annotation file lacks a field, or has one of another type."""
 _JPEG_START = b"\xff\xd8\xff"
 
 
@@ -103,7 +106,7 @@ def make_names(photos: Sequence[PurePath]) -> list[str]:
     """Names for photos below one folder: the stem where only one has it, else the whole path."""
     stems = Counter(photo.stem for photo in photos)
     return [
-        photo.stem if stems[photo.stem] == 1 else "_".join(photo.parts).replace(".", "_").strip("_") for photo in photos
+        photo.stem if stems[photo.stem] == 1 else re.sub(r"[^\w-]+", "_", str(photo)).strip("_") for photo in photos
     ]
 
 
@@ -212,6 +215,8 @@ def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
         jpeg, mask_hw, is_converted = _read_example(example, lambda text, detail: notes.append((text, detail)))
     except ImageError as error:
         return _Outcome(example, str(error), False, [])
+    except MALFORMED as error:
+        return _Outcome(example, f"its annotation is malformed: {error!r}", False, [])
     writer.write(split, example.name, jpeg, mask_hw)
     return _Outcome(example, "", is_converted, notes)
 
@@ -279,7 +284,10 @@ def write_data_set(
     if source.resolve().is_relative_to(out.resolve()):
         raise DataError(f"{out} holds the source {source}; name another folder to write to")
     with replacing_folder(out) as folder:
-        data_set = find()
+        try:
+            data_set = find()
+        except MALFORMED as error:
+            raise DataError(f"{source} is not of the form that was expected: {error!r}") from error
         _check(data_set)
         splits, how = _split(data_set.examples, split)
         outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), progress)

@@ -21,6 +21,7 @@ from gluonseg.labels import IGNORE, UInt8Array
 
 _SOURCE = "source-ref"
 _METADATA = "-metadata"
+_FAILURE = "failure-reason"
 _COLOURS = "internal-color-map"
 
 Folders = Sequence[tuple[str, Path]]
@@ -69,14 +70,14 @@ def _parse_manifest(path: Path, attribute: str) -> tuple[list[_Line], dict[str, 
         entry = parse_json(text.encode(), where)
         photo = str(entry.get(_SOURCE, f"line {number}"))
         name = _find_attribute(entry, attribute)
-        failures = [value["failure-reason"] for value in entry.values() if "failure-reason" in (value or ())]
-        if failures:
-            left_out[photo] = f"the labeling job failed: {failures[0]}"
-        elif _SOURCE not in entry or name not in entry or _COLOURS not in entry.get(f"{name}{_METADATA}", {}):
-            left_out[photo] = f"its line lacks {_SOURCE}, or a mask with an {_COLOURS}"
-        else:
-            colours = entry[f"{name}{_METADATA}"][_COLOURS]
+        colours = entry.get(f"{name}{_METADATA}", {}).get(_COLOURS)
+        failures = [value[_FAILURE] for value in entry.values() if isinstance(value, dict) and _FAILURE in value]
+        if _SOURCE in entry and name in entry and colours:
             lines.append(_Line(photo, str(entry[name]), _parse_colour_map(colours, where)))
+        elif failures:
+            left_out[photo] = f"the labeling job failed: {failures[0]}"
+        else:
+            left_out[photo] = f"its line lacks {_SOURCE}, or a mask with an {_COLOURS}"
     return lines, left_out
 
 

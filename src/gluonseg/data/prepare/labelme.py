@@ -92,8 +92,13 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
         DataError: there is no such file, one cannot be read, or a class does not occur.
     """
     found: dict[Path, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
     for path in sorted(source.rglob("*.json")):
-        content = read_json(path)
+        try:
+            content = read_json(path)
+        except DataError as error:
+            left_out[path.name] = str(error)
+            continue
         if isinstance(content.get("shapes"), list):
             # Its photo is read again when it is needed: all of them together may not fit into memory.
             found[path.relative_to(source)] = {**content, "imageData": None}
@@ -112,6 +117,6 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
         )
         for name, (path, content) in zip(make_names(list(found)), found.items(), strict=True)
     ]
-    used = {(source / path).parent / str(content.get("imagePath")) for path, content in found.items()}
-    left_out = {path.name: NO_JSON for path in iter_pictures(source) if path not in used}
+    used = {(source / path.parent / str(content.get("imagePath"))).resolve() for path, content in found.items()}
+    left_out |= {path.name: NO_JSON for path in iter_pictures(source) if path.resolve() not in used}
     return DataSet(object_classes.names, examples, left_out=left_out)
