@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import TINY, build_listeners
-from gluonseg.cli import main
+from gluonseg.cli import build_parser, main
 from gluonseg.data.decode import decode_image, read_bytes
 from gluonseg.data.prepare.colours import read_colour_table
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
@@ -23,6 +24,7 @@ from gluonseg.labels import IGNORE
 from gluonseg.models.folder.card import CARD_FILE, read_card
 from gluonseg.train.job import JobSettings, run_job
 from prepare_kit import Array, draw_photo, prepare, read_class_names, read_masks, read_names, stripes
+from repository import read_commands
 
 Capture = pytest.CaptureFixture[str]
 
@@ -194,3 +196,9 @@ def test_what_was_prepared_passes_the_check_and_trains(tmp_path: Path, capsys: C
     settings = {**TINY, "num_classes": "2", "epochs": "1", "base_size": "48"}
     run_job(JobSettings(settings, channels, tmp_path / "model"), build_listeners)
     assert read_card(tmp_path / "model" / CARD_FILE).class_names == ("background", "left")
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    for line in read_commands("docs/prepare.md"):
+        program, *arguments = shlex.split(line)
+        assert (program, build_parser().parse_args(arguments).command) == ("gluonseg", "prepare")
