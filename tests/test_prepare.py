@@ -18,7 +18,7 @@ from conftest import TINY, build_listeners
 from gluonseg.cli import build_parser, main
 from gluonseg.data.decode import decode_image, read_bytes
 from gluonseg.data.prepare.colours import read_colour_table
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
+from gluonseg.data.prepare.core import NOT_LISTED, DataSet, Example, Note, Size, make_names
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
 from gluonseg.models.folder.card import CARD_FILE, read_card
@@ -59,7 +59,10 @@ def test_own_lists_decide_unless_a_random_split_is_asked_for(source: Path) -> No
     extra = _example(draw_photo(source / "extra.jpg"), stripes(0, 1))
     report = prepare(lambda folder: _find(folder, extra), source)
     assert (read_names(report, "train"), read_names(report, "validation")) == (["filler0"], ["filler1"])
-    assert (report.split, report.skipped) == ("by the lists of the data set", {"extra": "the photo is in no list"})
+    assert (report.split, report.skipped) == (
+        "by the lists of the data set",
+        {"extra": NOT_LISTED},
+    )
     report = prepare(lambda folder: _find(folder, extra), source, split="random", share=0.34)
     assert (report.num_train, report.num_validation, report.split) == (2, 1, "at random, seed 0")
 

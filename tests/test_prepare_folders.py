@@ -10,6 +10,7 @@ from PIL import Image
 
 from gluonseg.cli import main
 from gluonseg.data.check.doctor import check_channels
+from gluonseg.data.prepare.core import NOT_LISTED
 from gluonseg.data.prepare.folders import find_folders, match_names
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
@@ -137,7 +138,7 @@ def test_photos_and_masks_in_one_folder_with_a_split(tmp_path: Path) -> None:
         save_mask(tmp_path / f"all/{split}/one.png", stripes(0, 1))
     report = prepare(find_folders, tmp_path / "all", masks=tmp_path / "all")
     assert (read_names(report, "train"), read_names(report, "validation")) == (["train_one_jpg"], ["val_one_jpg"])
-    assert report.skipped == {"test_one_jpg": "the photo is in no list"}
+    assert report.skipped == {"test_one_jpg": NOT_LISTED}
 
 
 def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Capture) -> None:

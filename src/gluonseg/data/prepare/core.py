@@ -39,7 +39,7 @@ Size = tuple[int, int]
 
 SPLIT_METHODS = ("random", "official")
 COLOURS_FILE = "colours.csv"
-NO_LIST = "the photo is in no list"
+NOT_LISTED = "the lists have it neither for training nor for validation"
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 """What Python raises where an annotation file lacks a field, or has one of another type."""
 _JPEG_START = b"\xff\xd8\xff"
@@ -211,7 +211,7 @@ def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
     notes: list[tuple[str, str]] = []
     try:
         if not split:
-            raise ImageError(NO_LIST)
+            raise ImageError(NOT_LISTED)
         jpeg, mask_hw, is_converted = _read_example(example, lambda text, detail: notes.append((text, detail)))
     except ImageError as error:
         return _Outcome(example, str(error), False, [])

@@ -132,14 +132,16 @@ def find_cvat(source: Path, *, photos: Path | None = None, classes: Sequence[str
     """Find the photos of an export of CVAT, unpacked.
 
     Args:
-        source: a folder with annotations.xml, that file, or a folder with SegmentationClass and labelmap.txt.
+        source: a folder with annotations.xml (or one XML file of another name), that file, or a folder with
+            SegmentationClass and labelmap.txt.
         photos: folder of photos, at any depth, where they were not exported along.
         classes: labels of an XML export to keep, in the order of the class ids; other objects become background.
 
     Raises:
         DataError: the export is neither, cannot be read, or a class does not exist.
     """
-    path = source / XML_FILE if source.is_dir() else source
+    files = sorted(source.glob("*.xml")) if source.is_dir() else [source]
+    path = files[0] if len(files) == 1 else source / XML_FILE
     if not path.is_file():
         if not any(source.glob("**/SegmentationClass")):
             raise DataError(f"{source} holds neither {XML_FILE} nor the folder SegmentationClass")

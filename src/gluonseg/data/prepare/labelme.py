@@ -85,11 +85,11 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
     Args:
         source: folder of JSON files, with sub-folders; those called train and val are the split.
         photos: folder of photos, at any depth, where they do not lie where the JSON files say.
-        classes: labels to keep, in the order of the class ids, as labelme's labels.txt has them; other objects become
-            background.
+        classes: labels to keep, in the order of the class ids, as labelme's labels.txt has them; a class may be without
+            objects, and objects of others become background.
 
     Raises:
-        DataError: there is no such file, one cannot be read, or a class does not occur.
+        DataError: there is no such file.
     """
     found: dict[Path, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
@@ -105,7 +105,7 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
     if not found:
         raise DataError(f"{source} holds no JSON file of labelme (with shapes and imagePath)")
     labels = {str(shape.get("label")) for content in found.values() for shape in content["shapes"]}
-    object_classes = ObjectClasses(sorted(labels), classes)
+    object_classes = ObjectClasses([*classes, *sorted(labels)], classes)
     pictures = PictureFolder(photos) if photos else None
     examples = [
         Example(

@@ -17,7 +17,6 @@ import numpy as np
 
 from gluonseg.data.decode import decode_label, read_bytes
 from gluonseg.data.prepare.core import (
-    NO_LIST,
     DataSet,
     Example,
     Note,
@@ -33,6 +32,7 @@ from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, UInt8Array
 
 CLASSES = ("trimap", "pet", "species", "breed")
 PET, BACKGROUND, BORDER = 1, 2, 3
+NO_LIST = "the photo is in no list"
 
 
 class Record(NamedTuple):
