@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,19 @@ def run_check(arguments: argparse.Namespace) -> int:
     return 2 if report.errors else 0
 
 
+def run_prepare(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.prepare.core import Split, format_report, write_data_set
+    from gluonseg.data.prepare.kinds import FINDERS
+
+    options = {name: getattr(arguments, name) for name in arguments.options}
+    find = partial(FINDERS[arguments.kind], arguments.source, **options)
+    split = Split(arguments.split, arguments.seed, arguments.validation_share)
+    print(format_report(write_data_set(find, arguments.source, arguments.out, split, _ProgressBar("preparing"))))
+    return 0
+
+
 def run_prepare_pets(arguments: argparse.Namespace) -> int:
-    from gluonseg.data.channel import format_prepare_report
+    from gluonseg.data.prepare.core import format_report
     from gluonseg.data.prepare.pets import prepare_oxford_pets
     from gluonseg.data.prepare.pets_archive import download_oxford_pets
 
@@ -74,16 +86,16 @@ def run_prepare_pets(arguments: argparse.Namespace) -> int:
         validation_share=arguments.validation_share,
         progress=_ProgressBar("preparing"),
     )
-    print(format_prepare_report(report))
+    print(format_report(report))
     return 0
 
 
 def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
-    from gluonseg.data.channel import format_prepare_report
+    from gluonseg.data.prepare.core import format_report
     from gluonseg.data.prepare.synthetic import prepare_synthetic
 
     report = prepare_synthetic(arguments.out, count=arguments.count, size=arguments.size, seed=arguments.seed)
-    print(format_prepare_report(report))
+    print(format_report(report))
     return 0
 
 
