@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from conftest import TINY, build_listeners
+from gluonseg.cli import main
 from gluonseg.data.channel import find_channels
 from gluonseg.data.check.doctor import CheckReport
 from gluonseg.errors import DataError, describe_failure
@@ -132,7 +133,7 @@ def _unpack(job: Job, _words: str) -> None:
 
 def _name_by_content(job: Job, words: str) -> None:
     content, ending = _find(r"By their content they are (\w+): let their names end in one of (\.\w+)", words)
-    assert content == "JPEG"
+    assert content == "PNG"
     for path in job.data.path("train").iterdir():
         path.rename(path.with_suffix(ending))
 
@@ -156,6 +157,10 @@ def _resize(job: Job, size: tuple[int, int], folders: Iterable[str] = ("_annotat
             picture.resize(size, Image.Resampling.NEAREST).save(path)
 
 
+def _set_photo_range(job: Job, words: str) -> None:
+    (job.hyperparameters["photo_range"],) = _find(r'Set photo_range to "(\d+, \d+)"', words)
+
+
 def _stretch(job: Job, _words: str) -> None:
     pixels = {path: np.asarray(Image.open(path)) for path in job.files("")}
     highest = max(int(one.max()) for one in pixels.values())
@@ -166,6 +171,13 @@ def _stretch(job: Job, _words: str) -> None:
 def _save_grey(job: Job, _words: str) -> None:
     for path in job.files("_annotation"):
         Image.fromarray(np.array(Image.open(path))).save(path)
+
+
+def _prepare(job: Job, words: str) -> None:
+    (command,) = _find(r"(gluonseg prepare folders DATA OUT --masks DATA(?: --by colour)?)", words)
+    data, out = job.data.root, job.data.root.parent / "converted"
+    assert main([str({"DATA": data, "OUT": out}.get(word, word)) for word in command.split()[1:]]) == 0
+    job.data.root = out
 
 
 def _upright(job: Job, _words: str) -> None:
@@ -227,6 +239,7 @@ def _name_classes(job: Job, words: str) -> None:
 
 # Mistakes.
 
+COLOURS = np.array([(0, 0, 0), (200, 30, 30), (30, 200, 30)], np.uint8)
 RAMP = (np.arange(HEIGHT * WIDTH) % 3).astype(np.uint8).reshape(HEIGHT, WIDTH)
 
 
@@ -310,7 +323,8 @@ def _pack(job: Job) -> None:
 
 def _rename_photos(job: Job) -> None:
     for path in list(job.data.path("train").iterdir()):
-        path.rename(path.with_suffix(".photo"))
+        Image.open(path).save(path.with_suffix(".photo"), "PNG")
+        path.unlink()
 
 
 def _rename_both(job: Job) -> None:
@@ -348,6 +362,19 @@ def _mix_palettes(job: Job) -> None:
         picture = Image.fromarray(np.array(Image.open(path)) % 255)
         picture.putpalette([0, 0, 0, *([200, 0, 0, 0, 200, 0] if number % 2 else [0, 200, 0, 200, 0, 0])])
         picture.save(path)
+
+
+def _recolour(job: Job) -> None:
+    _mix_palettes(job)
+    for number, path in enumerate(job.files("_annotation")):
+        picture = Image.open(path)
+        picture.putpalette([0, 0, 0, 0, 0, 200, *([9, 9, 9] if number % 2 else [0, 200, 0])])
+        picture.save(path)
+
+
+def _colour(job: Job) -> None:
+    for path in job.files("_annotation"):
+        Image.fromarray(COLOURS[np.array(Image.open(path)) % 255]).save(path)
 
 
 def _turn(job: Job) -> None:
@@ -390,7 +417,7 @@ JOB = {"backbone": "resnet-18", "use_pretrained_model": False, "crop_size": 24}
 CITY = {"map": {"0": 0, "1": 9}}
 """A label map that does not say what the label 2, and another, are."""
 
-ADVICE: list[tuple[str, dict[str, int], Change, tuple[Step, ...]]] = [
+ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     # Folders and names.
     ("missing_channel", {}, lambda job: job.data.path("train").rename(job.data.path("traim")), (_rename_channel,)),
     ("missing_channel", {}, _put_deeper, (_give_deeper_folder,)),
@@ -401,7 +428,8 @@ ADVICE: list[tuple[str, dict[str, int], Change, tuple[Step, ...]]] = [
     ("empty_channel", {}, _write_jpeg_masks, (_make_masks_again,)),
     ("skipped_folder", {}, _add_deeper, (_move_up_with_masks,)),
     ("image_without_mask", {}, _rename_both, (_take_off,)),
-    ("mask_without_image", {}, _rename_both, (_take_off,)),
+    ("image_without_mask", {}, _rename_both, (_prepare,)),
+    ("mask_without_image", {}, _unlink("train/t0.jpg"), (_then(_unlink("train_annotation/t0.png")),)),
     ("image_without_mask", {}, _unlink("train_annotation/t0.png"), (_make_masks_again,)),
     ("ambiguous", {}, _copy("train/t1.jpg", "train/t1.JPG"), (_then(_unlink("train/t1.JPG")),)),
     ("duplicate", {}, _copy("train/t1.jpg", "validation/v1.jpg"), (_unlink_v1,)),
@@ -412,11 +440,16 @@ ADVICE: list[tuple[str, dict[str, int], Change, tuple[Step, ...]]] = [
     ("size_mismatch", {}, lambda job: _resize(job, (9, 9)), (_then(lambda job: _resize(job, (WIDTH, HEIGHT))),)),
     ("size_mismatch", {}, _turn, (_upright,)),
     ("size_mismatch", {}, _turn, (_turn_mask,)),
-    ("black", {}, _deepen(255), (_stretch,)),
+    ("black", {}, _deepen(255), (_set_photo_range,)),
+    ("black", {"photo_range": "5000, 9000"}, _deepen(4095), (_set_photo_range,)),
+    ("dark", {}, _deepen(4095), (_set_photo_range,)),
     ("dark", {}, _deepen(4095), (_stretch,)),
     ("pages", {}, _write_pages, (_save_pages,)),
     ("transparent", {}, _see_through, (_hide_transparent,)),
     ("palettes", {}, _mix_palettes, (_save_grey,)),
+    ("palettes", {}, _mix_palettes, (_prepare,)),
+    ("index_colours", {}, _recolour, (_prepare, _classes(4))),
+    ("colour", {}, _colour, (_prepare,)),
     # Labels and classes.
     ("nothing_left", {"num_classes": 2}, _map(BLACK_AND_WHITE), (_give_map,)),
     ("nothing_left", {"num_classes": 21}, _map(BLACK_AND_WHITE), (_give_map, _set_classes)),
@@ -452,7 +485,7 @@ ADVICE: list[tuple[str, dict[str, int], Change, tuple[Step, ...]]] = [
     ("unused_label_map", {}, _write_other_map, (_name_map,)),
 ]
 NO_STEP = {"unreadable", "unreadable_channel", "nested_channel", "skipped", "orientation", "small", "joined"}
-NO_STEP |= {"ignored_mask", "mostly_ignored", "never_seen", "index_colours"}
+NO_STEP |= {"ignored_mask", "mostly_ignored", "never_seen"}
 """Findings whose words ask for nothing, or are those of test_decode."""
 
 
@@ -465,7 +498,7 @@ def job(tmp_path: Path) -> Job:
 
 @pytest.mark.parametrize(("kind", "given", "spoil", "steps"), ADVICE)
 def test_an_advice_leads_to_a_training(
-    job: Job, kind: str, given: dict[str, int], spoil: Change, steps: tuple[Step, ...]
+    job: Job, kind: str, given: dict[str, Any], spoil: Change, steps: tuple[Step, ...]
 ) -> None:
     job.hyperparameters.update(given)
     spoil(job)
@@ -480,7 +513,7 @@ def test_an_advice_leads_to_a_training(
 
 def test_every_finding_with_an_advice_is_followed() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src/gluonseg/data/check").glob("*.py"))
-    kinds = set(re.findall(r'(?:Finding|build_findings)\(\s*"(\w+)"', source)) | {"few_classes"}
+    kinds = set(re.findall(r'(?:Finding|build_findings)\(\s*"(\w+)"', source)) | {"few_classes", "black", "dark"}
     assert kinds - NO_STEP - {kind for kind, *_ in ADVICE} == {"scaled", "smeared", "gaps", "too_few_classes"}
 
 

@@ -126,8 +126,12 @@ WARNINGS: list[tuple[Change, str, str]] = [
         "transparent",
         "1 files have transparent pixels: train_annotation/t1.png. Transparency is dropped",
     ),
-    (_write_deep(4095, ".tif"), "dark", "5 images have 16 bits and no value above 4095: .* so they are dark"),
-    (_write_deep(1023, ".png"), "dark", "no value above 1023"),
+    (
+        _write_deep(4095, ".tif"),
+        "dark",
+        "5 images have 16 bits with values from .* to 4095: dark, or without contrast",
+    ),
+    (_write_deep(1023, ".png"), "dark", 'Set photo_range to "0, 1023", or save'),
 ]
 
 
@@ -145,7 +149,8 @@ def test_what_is_dropped_is_told(data: SmallData, change: Change, kind: str, wor
 def test_black_photos_are_refused(data: SmallData, highest: int) -> None:
     _write_deep(highest, ".png")(data)
     (error,) = data.check().errors
-    assert "5 images have 16 bits and no value above 255: the high byte is taken, so they are black" in str(error)
+    assert f"to {highest}: black with 0 as black and 65535 as white: train/t0.png" in str(error)
+    assert 'Set photo_range to "0, 255"' in str(error)
 
 
 def test_16_bits_that_are_used_are_no_warning(data: SmallData) -> None:
@@ -153,6 +158,15 @@ def test_16_bits_that_are_used_are_no_warning(data: SmallData) -> None:
     report = data.check()
     assert not report.errors
     assert not report.warnings
+
+
+def test_a_photo_range_is_used(data: SmallData) -> None:
+    _write_deep(4095, ".png")(data)
+    report = data.check(photo_range=(0, 4095))
+    assert not report.errors
+    assert not report.warnings
+    (error,) = data.check(photo_range=(5000, 9000)).errors
+    assert "black with 5000 as black and 9000 as white" in str(error)
 
 
 def test_an_opaque_alpha_channel_is_no_warning(data: SmallData) -> None:
@@ -168,6 +182,15 @@ def test_a_picture_with_too_many_pixels(data: SmallData) -> None:
         "10 pictures have more than max_pixels=47 pixels: train/t0.jpg has 48; train_annotation/t0.png has 48" in text
     )
     assert "Set max_pixels to 48, or make both smaller" in text
+
+
+def test_colour_masks_are_told_from_damaged_ones(data: SmallData) -> None:
+    coloured = _encode(COLOURS[RAMP], "PNG")
+    _store("train_annotation/t0.png", coloured)(data)
+    _store("train_annotation/t1.png", coloured[:-20])(data)
+    unreadable, colour = data.check().errors
+    assert (unreadable.kind, colour.kind, colour.examples) == ("unreadable", "colour", ("train_annotation/t0.png",))
+    assert "1 masks are in colour, and labels are needed" in str(colour)
 
 
 # Palettes.

@@ -37,6 +37,7 @@ def data(tmp_path: Path) -> SmallData:
             Affixes(suffix="_leftImg8bit"),
             Affixes(suffix="_gtFine_labelIds"),
         ),
+        (["img_v1_a", "img_v2_a"], ["v1_b", "v2_b"], Affixes("img_", "_a"), Affixes(suffix="_b")),
         (["photo"], ["photo.seg"], Affixes(), Affixes(suffix=".seg")),
         (["a", "b", "c", "odd"], ["a_L", "b_L", "c_L", "notes"], Affixes(), Affixes(suffix="_L")),
     ],
@@ -49,7 +50,9 @@ def test_affixes(images: list[str], masks: list[str], in_images: Affixes, in_mas
     assert in_images.strip(image) == in_masks.strip(mask)
 
 
-@pytest.mark.parametrize(("images", "masks"), [(["a", "b"], ["c", "d"]), (["a"], ["b"]), (["cat", "dog"], ["1", "2"])])
+@pytest.mark.parametrize(
+    ("images", "masks"), [(["a", "b"], ["c", "d"]), (["a"], ["b"]), (["cat"], ["1"]), (["x_1"], ["x_10"])]
+)
 def test_no_affixes(images: list[str], masks: list[str]) -> None:
     assert find_affixes(images, masks) is None
 
@@ -97,6 +100,12 @@ def _save_arrays(data: SmallData) -> None:
         np.save(path.with_suffix(".npy"), np.zeros((2, 2), np.uint8))
 
 
+def _draw_polygons(data: SmallData) -> None:
+    for path in list(data.path("train_annotation").iterdir()):
+        path.unlink()
+        path.with_suffix(".json").write_text('{"shapes": []}')
+
+
 def _put_deeper(data: SmallData) -> None:
     data.path("channels").mkdir()
     for path in list(data.root.iterdir()):
@@ -112,11 +121,8 @@ ERRORS: list[tuple[Change, str]] = [
     (_move_deeper, "train holds no images, but 3 in the folder images/day"),
     (_move_deeper, "Give train/images/day as the channel train, or move the files up into train"),
     (_pack, "but 1 files named .tar (photos.tar). Archives are not opened: unpack them"),
-    (
-        _rename("train", ".photo"),
-        "but 3 files named .photo (t2.photo). By their content they are JPEG: let their",
-    ),
     (_rename("train_annotation", ""), "but 3 files named without a dot (t2). By their content they are PNG"),
+    (_draw_polygons, "but 3 files named .json (t2.json). gluonseg prepare makes masks of what drawing tools write"),
     (_save_arrays, "but 3 files named .npy (t2.npy). Read are files whose names end in .png, .gif"),
     (_put_deeper, "the channel train is missing. There is one in "),
     (lambda data: shutil.rmtree(data.path("train")), "found are train_annotation, validation, validation_annotation"),

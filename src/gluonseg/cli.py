@@ -61,6 +61,7 @@ def _add_check(commands: Any) -> None:
     _add_hyperparameter(parser, "crop_size", default=None, help="warn of images smaller than this")
     _add_hyperparameter(parser, "ignore_label")
     _add_hyperparameter(parser, "max_pixels")
+    _add_hyperparameter(parser, "photo_range")
 
 
 def _parse_names(text: str) -> list[str]:

@@ -54,6 +54,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         ignore_label=arguments.ignore_label,
         crop_size=arguments.crop_size,
         max_pixels=arguments.max_pixels,
+        photo_range=arguments.photo_range,
         progress=_ProgressBar("checking"),
     )
     print(format_report(report))

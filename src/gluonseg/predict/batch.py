@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gluonseg.data.decode import DEFAULT_MAX_PIXELS, is_jpeg, read_image
-from gluonseg.data.pairs import IMAGE_EXTENSIONS, Listing, list_folder
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
+from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_images
 from gluonseg.data.palettes import choose_palette
 from gluonseg.errors import DataError, ImageError
 from gluonseg.files import write_bytes
@@ -30,16 +30,6 @@ class Written:
     shares: Mapping[str, float] = field(default_factory=dict)
 
 
-def _find_jpegs(listing: Listing) -> list[Path]:
-    """Files that are JPEG inside and not by their name, as a.jfif; copies, as a.jpg.bak, are left out."""
-    stems = {path.stem for path in listing.wanted}
-    return [
-        path
-        for path in listing.other
-        if path.stem not in stems and Path(path.stem).suffix.lower() not in IMAGE_EXTENSIONS and is_jpeg(path)
-    ]
-
-
 def find_images(inputs: Iterable[Path]) -> list[Path]:
     """The pictures among files and folders (whose sub-folders are not entered), in order.
 
@@ -49,8 +39,7 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            listing = list_folder(path, IMAGE_EXTENSIONS)
-            pictures = sorted([*listing.wanted, *_find_jpegs(listing)])
+            pictures = list_images(path).wanted
             if not pictures:
                 raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)}, or JPEG inside)")
             found += pictures

@@ -43,6 +43,7 @@ def check_job_data(hp: Hyperparameters, channels: Mapping[str, Path], progress: 
         ignore_label=hp.ignore_label,
         crop_size=hp.crop_size,
         max_pixels=hp.max_pixels,
+        photo_range=hp.photo_range,
         progress=progress,
     )
 

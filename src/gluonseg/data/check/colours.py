@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gluonseg.data.check.examined import Examined
 from gluonseg.data.check.findings import Finding, build_findings
+from gluonseg.data.check.pictures import CONVERT
 from gluonseg.data.check.scan import PairFacts
 from gluonseg.labels import UInt8Array
 
@@ -32,14 +33,13 @@ def find_colours(examined: Examined) -> tuple[list[Finding], list[Finding]]:
         "{n} colours have another index in one mask than in another, and the index is what is read",
         several_indices,
         "If the colour says the class, as where each mask was saved with a palette of its own, convert the masks: "
-        "gluonseg prepare folders DATA OUT --masks DATA --by colour. If the index does, save the masks as grey PNG "
-        "files of it",
+        f"{CONVERT}. If the index does, save the masks as grey PNG files of it",
     )
     warnings = build_findings(
         "index_colours",
         "{n} indices have another colour in one mask than in another",
         () if errors else several_colours,
-        "The index is read, and not the colour: if the colour says the class, convert the masks by colour",
+        f"The index is read, and not the colour: if the colour says the class, convert the masks: {CONVERT}",
     )
     return errors, warnings
 

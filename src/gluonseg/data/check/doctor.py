@@ -21,7 +21,7 @@ from gluonseg.data.check.findings import Finding
 from gluonseg.data.check.folders import check_folders, find_skipped
 from gluonseg.data.check.pictures import find_file_errors, find_file_warnings
 from gluonseg.data.check.scan import PairFacts, Progress, scan_pairs
-from gluonseg.data.decode import DEFAULT_MAX_PIXELS
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, PhotoRange
 from gluonseg.data.label_channel import TRAIN_FILE, VALIDATION_FILE, LabelMaps, default_label_maps
 from gluonseg.data.pairs import Pair
 from gluonseg.errors import DataError
@@ -83,6 +83,7 @@ def check_channels(
     ignore_label: int = IGNORE,
     crop_size: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    photo_range: PhotoRange = (),
     workers: int | None = None,
     splits: Sequence[str] = SPLITS,
     progress: Progress | None = None,
@@ -96,6 +97,7 @@ def check_channels(
         label_maps: from :func:`gluonseg.data.label_channel.read_label_maps`; None means no label maps.
         crop_size: what training will crop to, in pixels; None leaves the warning of small images out.
         max_pixels: larger pictures are refused by their header.
+        photo_range: the values of 16-bit photos that become black and white; empty for 0 and 65535.
         workers: reading threads; None takes the cores this process may use.
 
     Nothing is raised for bad data: it is all in the report, see :meth:`CheckReport.raise_for_errors`.
@@ -103,12 +105,19 @@ def check_channels(
     maps = label_maps or default_label_maps(ignore_label)
     matchings, errors = check_folders(channels, splits)
     pairs = [(split, pair) for split, matching in matchings.items() for pair in matching.pairs]
-    facts = scan_pairs(pairs, max_pixels=max_pixels, workers=workers or count_usable_cores(), progress=progress)
+    facts = scan_pairs(
+        pairs,
+        max_pixels=max_pixels,
+        photo_range=photo_range,
+        workers=workers or count_usable_cores(),
+        progress=progress,
+    )
     suggested = _suggest_num_classes(facts, maps)
     classes = num_classes or suggested
     names, name_errors = _name_classes(maps, classes, num_classes, suggested)
     splits = tuple(matchings)
-    examined = Examined(facts, splits, maps, classes, num_classes, names, ignore_label, crop_size, max_pixels)
+    options = names, ignore_label, crop_size, max_pixels, photo_range
+    examined = Examined(facts, splits, maps, classes, num_classes, *options)
     colour_errors, colour_warnings = find_colours(examined)
     return CheckReport(
         errors=(*errors, *name_errors, *find_file_errors(examined), *colour_errors, *find_class_errors(examined)),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.data.check.scan import PairFacts
+from gluonseg.data.decode import PhotoRange
 from gluonseg.data.label_channel import LabelMaps
 from gluonseg.labels import IGNORE, UNKNOWN, UInt8Array
 
@@ -32,6 +33,7 @@ class Examined:
     ignore_label: int
     crop_size: int | None
     max_pixels: int
+    photo_range: PhotoRange
 
     @cached_property
     def label_totals(self) -> dict[str, dict[int, int]]:

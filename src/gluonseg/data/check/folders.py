@@ -78,6 +78,8 @@ def _fix_files(channel: str, is_masks: bool, files: Sequence[Path]) -> str:
     kinds = {path.suffix.lower() for path in files}
     if kinds & set(_ARCHIVES):
         return f"Archives are not opened: unpack them, so that the files themselves lie in {channel}"
+    if is_masks and kinds & {".json", ".xml"}:
+        return "gluonseg prepare makes masks of what drawing tools write: coco, cvat, labelme, ground-truth"
     formats = {found for path in files[:_IDENTIFIED] if (found := _identify(path))}
     if is_masks and formats - set(LABEL_FORMATS):
         return "Masks must be PNG files (JPEG changes labels)"
@@ -98,8 +100,8 @@ def _identify(path: Path) -> str | None:
 # Names without a partner.
 
 
-def _hint_names(images: Sequence[str], masks: Sequence[str]) -> str:
-    """Names are matched exactly; say so when only case, spaces, the Unicode form, a beginning or an end differ."""
+def _find_alike(images: Iterable[str], masks: Iterable[str]) -> str:
+    """Names are matched exactly; say so when only case, spaces or the Unicode form differ, else ""."""
 
     def fold(name: str) -> str:
         return unicodedata.normalize("NFC", name).casefold().strip()
@@ -109,33 +111,34 @@ def _hint_names(images: Sequence[str], masks: Sequence[str]) -> str:
         mask = by_fold.get(fold(image))
         if mask is not None:
             return f"Names must be equal, {image!r} and {mask!r} are not (upper case, spaces or Unicode form differ)"
-    match = find_affixes(images, masks) if images and masks else None
-    if match is None:
-        return "Every image x.jpg needs its mask x.png, and the other way round"
-    parts = [match.images.describe("images"), match.masks.describe("masks")]
-    image, mask = match.example
-    return (
-        f"Take {' and '.join(part for part in parts if part)}, and {match.total} of {len(images)} images have their "
-        f"mask ({mask!r} is that of {image!r})"
-    )
+    return ""
+
+
+def _check_names(split: str, images: Sequence[str], masks: Sequence[str]) -> list[Finding]:
+    """Images and masks without a partner."""
+    hint = _find_alike(images, masks)
+    match = None if hint else find_affixes(images, masks)
+    if match is not None:
+        image, mask = match.example
+        hint = (
+            f"Take {match.describe()}, and {match.total} of {len(images)} images have their mask ({mask!r} is that of "
+            f"{image!r}); gluonseg prepare folders DATA OUT --masks DATA does it"
+        )
+        masks = () if match.total == len(masks) else masks  # then all is said of the images
+    hint = hint or "Every image x.jpg needs its mask x.png, and the other way round"
+    folder = f"{split}_annotation"
+    return [
+        *build_findings("image_without_mask", f"{{n}} images of {split} have no mask in {folder}", images, hint),
+        *build_findings("mask_without_image", f"{{n}} masks of {folder} have no image in {split}", masks, hint),
+    ]
 
 
 def _check_matching(split: str, matching: Matching) -> list[Finding]:
-    without_mask, without_image = matching.images_without_mask, matching.masks_without_image
-    hint = _hint_names(without_mask, without_image)
+    text = f"{{n}} names stand for two files in {split} or {split}_annotation"
+    fix = "Keep one file of each name (a.jpg and a.png, or a.jpg and a.JPG, are the same name)"
     return [
-        *build_findings(
-            "ambiguous",
-            f"{{n}} names stand for two files in {split} or {split}_annotation",
-            matching.ambiguous,
-            "Keep one file of each name (a.jpg and a.png, or a.jpg and a.JPG, are the same name)",
-        ),
-        *build_findings(
-            "image_without_mask", f"{{n}} images of {split} have no mask in {split}_annotation", without_mask, hint
-        ),
-        *build_findings(
-            "mask_without_image", f"{{n}} masks of {split}_annotation have no image in {split}", without_image, hint
-        ),
+        *build_findings("ambiguous", text, matching.ambiguous, fix),
+        *_check_names(split, matching.images_without_mask, matching.masks_without_image),
     ]
 
 

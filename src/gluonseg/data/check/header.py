@@ -8,13 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from gluonseg.data import tiff
 from gluonseg.data.decode import FORMATS
 
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_DEPTH_OFFSET = 24
-_SUBFILE_TYPE, _BITS_PER_SAMPLE = 254, 258
-_NOT_A_PAGE = 1 | 4
-"""Bits of a TIFF page's subfile type: a smaller copy of another page, a transparency mask of another page."""
 _RGB_SIZE, _OPAQUE = 3, 255
 
 
@@ -60,6 +58,16 @@ def is_transparent(data: bytes) -> bool:
         return bool((np.asarray(picture.getchannel("A")) < _OPAQUE).any())
 
 
+def is_colour(data: bytes) -> bool:
+    """Whether a file is whole, and in colour with 8 bits a sample; decodes it."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            picture.load()
+            return picture.mode in ("RGB", "RGBA") and _find_bits(picture, data) <= 8
+    except Exception:  # as above
+        return False
+
+
 def _count_pages(picture: Image.Image) -> int:
     count = int(getattr(picture, "n_frames", 1))
     if count == 1 or not isinstance(picture, TiffImagePlugin.TiffImageFile):
@@ -67,13 +75,13 @@ def _count_pages(picture: Image.Image) -> int:
     pages = 1
     for index in range(1, count):
         picture.seek(index)
-        pages += not picture.tag_v2.get(_SUBFILE_TYPE, 0) & _NOT_A_PAGE
+        pages += tiff.is_page(picture.tag_v2)
     return pages
 
 
 def _find_bits(picture: Image.Image, data: bytes) -> int:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        return max(map(int, picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
+        return tiff.count_bits(picture.tag_v2)
     return data[_PNG_DEPTH_OFFSET] if picture.format == "PNG" else 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
@@ -11,6 +12,7 @@ from typing import NamedTuple
 _SAMPLE = 20
 """Names that candidates are taken from; each candidate is then tried on all names."""
 _CANDIDATES = 5
+_WORD = string.ascii_letters + string.digits
 
 
 class Affixes(NamedTuple):
@@ -39,13 +41,19 @@ class NameMatch(NamedTuple):
     total: int
     example: tuple[str, str]
 
+    def describe(self) -> str:
+        parts = [self.images.describe("images"), self.masks.describe("masks")]
+        return " and ".join(part for part in parts if part)
+
 
 def find_affixes(images: Sequence[str], masks: Sequence[str]) -> NameMatch | None:
     """Return the affixes by which most of ``images`` and ``masks`` match, None when fewer than half would."""
+    if not images or not masks:
+        return None
     candidates = [
         *((Affixes(), affixes) for affixes in _find_around(images, masks)),
         *((affixes, Affixes()) for affixes in _find_around(masks, images)),
-        (_find_common(images), _find_common(masks)),
+        _trim(_find_common(images), _find_common(masks)),
     ]
     found = [match for one in candidates if (match := _try(*one, images, masks)) is not None]
     best = max(found, key=lambda match: match.total, default=None)
@@ -63,7 +71,7 @@ def _find_around(inner: Sequence[str], outer: Collection[str]) -> Iterable[Affix
         for name in _sample(inner)
         for longer in outer
         for prefix, found, suffix in [longer.partition(name)]
-        if found
+        if found and not (prefix + suffix).isdigit()  # 1 and 10 are two numbers
     )
     return [affixes for affixes, _ in around.most_common(_CANDIDATES)]
 
@@ -73,6 +81,15 @@ def _find_common(names: Sequence[str]) -> Affixes:
     prefix = re.sub(r"\d+$", "", _find_beginning(names))
     suffix = _find_beginning([name[len(prefix) :][::-1] for name in names])[::-1]
     return Affixes(prefix, re.sub(r"^\d+", "", suffix))
+
+
+def _trim(first: Affixes, second: Affixes) -> tuple[Affixes, Affixes]:
+    """Without the letters and digits that both have next to the name."""
+    before = _find_beginning([first.prefix[::-1], second.prefix[::-1]])
+    after = _find_beginning([first.suffix, second.suffix])
+    ends = [len(shared) - len(shared.lstrip(_WORD)) for shared in (before, after)]
+    trimmed = [Affixes(one.prefix[: len(one.prefix) - ends[0]], one.suffix[ends[1] :]) for one in (first, second)]
+    return trimmed[0], trimmed[1]
 
 
 def _find_beginning(names: Collection[str]) -> str:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gluonseg.data.check.examined import Examined
 from gluonseg.data.check.findings import Finding, build_findings
-from gluonseg.data.decode import LARGEST_MAX_PIXELS
+from gluonseg.data.check.scan import PairFacts
+from gluonseg.data.decode import LARGEST_MAX_PIXELS, suggest_photo_range
 
+CONVERT = "gluonseg prepare folders DATA OUT --masks DATA --by colour"
+"""The command that turns colours into labels; DATA holds the channels."""
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-_DARK = 128
-"""Photos of more than 8 bits are too dark when none of their values, as read, reaches half of white."""
-_BRIGHTEN = "Save them with 8 bits, the highest value as 255"
+_WHITE = (1 << 16) - 1
+"""White in a photo of 16 bits, when nothing else is said."""
 
 
 def find_file_errors(examined: Examined) -> list[Finding]:
     """Files that stop a training, the most important first."""
     files = [file for item in examined.facts for file in item.files]
-    problems = [file.problem for file in files if file.problem and not file.too_large]
+    problems = [file.problem for file in files if file.problem and not (file.too_large or file.is_colour)]
     too_large = [file for file in files if file.too_large]
     needed = max((file.too_large for file in too_large), default=0)
     raised = f"Set max_pixels to {needed}, or make" if needed <= LARGEST_MAX_PIXELS else "Make"
     return [
         *build_findings("unreadable", "{n} files cannot be used", problems),
+        *build_findings(
+            "colour",
+            "{n} masks are in colour, and labels are needed",
+            [file.name for file in files if file.is_colour and not file.too_large],
+            f"{CONVERT} converts them; a program that makes palettes numbers the colours anew in each file",
+        ),
         *build_findings(
             "too_large",
             f"{{n}} pictures have more than max_pixels={examined.max_pixels} pixels",
@@ -84,23 +92,28 @@ def _iter_mismatches(examined: Examined) -> Iterable[str]:
         yield line
 
 
-def _describe_deep(examined: Examined) -> tuple[list[str], int, int]:
-    """Names of the images of more than 8 bits, the highest value of all as read (0 to 255), and that in the files."""
-    deep = [(item.image.name, item.brightest) for item in examined.facts if item.brightest is not None]
-    brightest = max((value for _, value in deep), default=_DARK)
-    return [name for name, _ in deep], brightest, 256 * brightest + 255
-
-
 def _find_black(examined: Examined) -> list[Finding]:
-    names, brightest, highest = _describe_deep(examined)
-    text = f"{{n}} images have 16 bits and no value above {highest}: the high byte is taken, so they are black"
-    return build_findings("black", text, names if brightest == 0 else (), _BRIGHTEN)
+    deep = [item for item in examined.facts if item.values]
+    return _describe_deep(examined, "black", deep if all(item.is_black for item in deep) else ())
 
 
 def _find_dark(examined: Examined) -> list[Finding]:
-    names, brightest, highest = _describe_deep(examined)
-    text = f"{{n}} images have 16 bits and no value above {highest}: the high byte is taken, so they are dark"
-    return build_findings("dark", text, names if 0 < brightest < _DARK else (), _BRIGHTEN)
+    deep = [item for item in examined.facts if item.values]
+    is_told = examined.photo_range or all(item.is_black for item in deep)
+    return _describe_deep(examined, "dark, or without contrast,", () if is_told else deep)
+
+
+def _describe_deep(examined: Examined, effect: str, items: Sequence[PairFacts]) -> list[Finding]:
+    """A finding on photos of 16 bits, with the ``photo_range`` that mends it; none when all values are in use."""
+    values = [value for item in items for value in item.values or ()]
+    suggested = suggest_photo_range(min(values), max(values)) if values else None
+    if suggested is None:
+        return []
+    low, high = examined.photo_range or (0, _WHITE)
+    text = f"{{n}} images have 16 bits with values from {min(values)} to {max(values)}: {effect} with {low} as black"
+    text += f" and {high} as white"
+    fix = f'Set photo_range to "{suggested[0]}, {suggested[1]}", or save them with 8 bits'
+    return build_findings(effect.partition(",")[0], text, [item.image.name for item in items], fix)
 
 
 def _find_duplicates(examined: Examined) -> list[Finding]:

@@ -9,8 +9,15 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from gluonseg.data.check.header import find_pixels, is_transparent, read_header
-from gluonseg.data.decode import decode_image, decode_label, find_orientation, read_bytes
+from gluonseg.data.check.header import find_pixels, is_colour, is_transparent, read_header
+from gluonseg.data.decode import (
+    PhotoRange,
+    decode_image,
+    decode_label,
+    find_orientation,
+    find_value_range,
+    read_bytes,
+)
 from gluonseg.data.pairs import Pair
 from gluonseg.errors import ImageError, ImageTooLargeError
 
@@ -25,8 +32,9 @@ class FileFacts:
     """What was found in one file of a pair; ``name`` is ``train/a.jpg``: channel and file, short for a message.
 
     ``size`` is (height, width) of the pixels as stored, None for a file that cannot be used; ``problem`` then says why.
-    ``too_large`` are the pixels of a picture that was refused for their number. ``hash`` is sha256 (hex) of the file.
-    ``pages`` counts the pictures in the file; ``is_transparent`` says that an alpha channel hides some of the pixels.
+    ``too_large`` are the pixels of a picture that was refused for their number; ``is_colour`` says that a mask was
+    refused for its colours. ``hash`` is sha256 (hex) of the file. ``pages`` counts the pictures in the file;
+    ``is_transparent`` says that an alpha channel hides some of the pixels.
     """
 
     name: str
@@ -34,6 +42,7 @@ class FileFacts:
     hash: str = "-"
     problem: str = ""
     too_large: int = 0
+    is_colour: bool = False
     pages: int = 1
     is_transparent: bool = False
 
@@ -42,9 +51,9 @@ class FileFacts:
 class PairFacts:
     """What was found in the image and the mask of one pair of ``split``.
 
-    ``orientation`` is EXIF's, 1 to 8. ``brightest`` is the highest value of an image of more than 8 bits as it is
-    read, 0 to 255, else None. ``label_counts`` gives the pixels of each label that occurs; ``palette`` the colours of
-    a mask with palette, three bytes an index.
+    ``orientation`` is EXIF's, 1 to 8. ``values`` are the least and the greatest value of an image of 16 bits, None for
+    another one; ``is_black`` says that all of them are 0 as they are read. ``label_counts`` gives the pixels of each
+    label that occurs; ``palette`` the colours of a mask with palette, three bytes an index.
     """
 
     split: str
@@ -52,7 +61,8 @@ class PairFacts:
     image: FileFacts = field(init=False)
     mask: FileFacts = field(init=False)
     orientation: int = 1
-    brightest: int | None = None
+    values: tuple[int, ...] | None = None
+    is_black: bool = False
     label_counts: dict[int, int] = field(default_factory=dict)
     palette: bytes = b""
 
@@ -68,8 +78,8 @@ class PairFacts:
 class _Scanner:
     """Notes the facts of pairs; pictures above ``max_pixels`` are refused by their header."""
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, max_pixels: int, photo_range: PhotoRange) -> None:
+        self._max_pixels, self._photo_range = max_pixels, photo_range
         self._palettes: dict[bytes, bytes] = {}
         """Equal palettes are kept once: a data set of any size has few."""
 
@@ -83,13 +93,15 @@ class _Scanner:
         file, data = facts.image, b""
         try:
             data = read_bytes(facts.pair.image, file.name)
-            image_hwc = decode_image(data, file.name, max_pixels=self._max_pixels)
+            image_hwc = decode_image(data, file.name, max_pixels=self._max_pixels, photo_range=self._photo_range)
         except ImageError as error:
             _note_refusal(file, data, error)
             return
         bits, _ = _note_file(file, data, (image_hwc.shape[0], image_hwc.shape[1]))
         facts.orientation = find_orientation(data)
-        facts.brightest = int(image_hwc.max()) if bits > 8 else None
+        if bits > 8:
+            facts.values = find_value_range(data, max_pixels=self._max_pixels)
+            facts.is_black = not image_hwc.any()
 
     def _scan_mask(self, facts: PairFacts) -> None:
         file, data = facts.mask, b""
@@ -98,6 +110,7 @@ class _Scanner:
             label_hw = decode_label(data, file.name, max_pixels=self._max_pixels)
         except ImageError as error:
             _note_refusal(file, data, error)
+            file.is_colour = is_colour(data)
             return
         _, palette = _note_file(file, data, (label_hw.shape[0], label_hw.shape[1]))
         # Pillow counts in place; numpy's bincount would first make eight bytes of every pixel.
@@ -121,10 +134,15 @@ def _note_refusal(file: FileFacts, data: bytes, error: ImageError) -> None:
 
 
 def scan_pairs(
-    pairs: Sequence[tuple[str, Pair]], *, max_pixels: int, workers: int, progress: Progress | None = None
+    pairs: Sequence[tuple[str, Pair]],
+    *,
+    max_pixels: int,
+    photo_range: PhotoRange = (),
+    workers: int,
+    progress: Progress | None = None,
 ) -> list[PairFacts]:
     """Return the facts of every (split, pair), in the given order, read by ``workers`` threads."""
-    scanner, found = _Scanner(max_pixels), list[PairFacts]()
+    scanner, found = _Scanner(max_pixels, photo_range), list[PairFacts]()
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(pairs), _WINDOW):
             for facts in pool.map(lambda item: scanner.scan(*item), pairs[start : start + _WINDOW]):
