@@ -14,7 +14,6 @@ from PIL import Image
 from gluonseg.data.channel import find_channels
 from gluonseg.data.check.doctor import CheckReport, check_channels
 from gluonseg.data.label_channel import read_label_maps
-from gluonseg.labels import UInt8Array
 
 HEIGHT, WIDTH = 6, 8
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
@@ -35,7 +34,7 @@ class SmallData:
                 mask[0, 0] = 255
                 self.mask(split, f"{split[0]}{index}.png", mask)
 
-    def image(self, split: str, name: str, pixels: UInt8Array, **options: Any) -> None:
+    def image(self, split: str, name: str, pixels: npt.NDArray[Any], **options: Any) -> None:
         Image.fromarray(pixels).save(self.root / split / name, **options)
 
     def mask(self, split: str, name: str, labels: npt.NDArray[Any], **options: Any) -> None:

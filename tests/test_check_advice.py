@@ -364,6 +364,22 @@ def _mix_palettes(job: Job) -> None:
         picture.save(path)
 
 
+def _write_floats(job: Job) -> None:
+    job.data.path("train/t0.jpg").unlink()
+    job.data.image("train", "t0.tif", RNG.random((HEIGHT, WIDTH), dtype=np.float32))
+
+
+def _save_8_bits(job: Job, words: str) -> None:
+    assert "32 bits" in words
+    assert "save it as PNG, or as a grey or RGB TIFF of 8 bits" in words
+    path = job.data.path("train/t0.tif")
+    Image.fromarray((np.asarray(Image.open(path)) * 255).astype(np.uint8)).save(path)
+
+
+def _write_high_labels(job: Job) -> None:
+    job.data.mask("train", "t0.png", RAMP.astype(np.uint16) * 1000)
+
+
 def _recolour(job: Job) -> None:
     _mix_palettes(job)
     for number, path in enumerate(job.files("_annotation")):
@@ -450,6 +466,8 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("palettes", {}, _mix_palettes, (_prepare,)),
     ("index_colours", {}, _recolour, (_prepare, _classes(4))),
     ("colour", {}, _colour, (_prepare,)),
+    ("unreadable", {}, _write_floats, (_save_8_bits,)),
+    ("unreadable", {}, _write_high_labels, (_make_masks_again,)),
     # Labels and classes.
     ("nothing_left", {"num_classes": 2}, _map(BLACK_AND_WHITE), (_give_map,)),
     ("nothing_left", {"num_classes": 21}, _map(BLACK_AND_WHITE), (_give_map, _set_classes)),
@@ -484,9 +502,9 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("class_names", {}, _write_names("sky", "road"), (_name_classes,)),
     ("unused_label_map", {}, _write_other_map, (_name_map,)),
 ]
-NO_STEP = {"unreadable", "unreadable_channel", "nested_channel", "skipped", "orientation", "small", "joined"}
+NO_STEP = {"unreadable_channel", "nested_channel", "skipped", "orientation", "small", "joined"}
 NO_STEP |= {"ignored_mask", "mostly_ignored", "never_seen"}
-"""Findings whose words ask for nothing, or are those of test_decode."""
+"""Findings whose words ask for nothing, or for rights that root always has."""
 
 
 @pytest.fixture

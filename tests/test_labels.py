@@ -89,6 +89,7 @@ def test_byte_order_mark_is_read() -> None:
         (b"not json", "is not a JSON object"),
         (b'{"map": {"255": 1, "255": 2}}', r"the key '255' appears twice; .* several labels of a class in a list"),
         (b'{"map": {"0": 1}, "scale": 3}', "is not understood"),
+        (b'{"map": {"1": 1, "01": 2}}', "a class id appears twice; give all its labels in a list"),
         (b'{"map": [0, 1]}', "is not understood"),
         (b'{"scale": 256}', "scale must be 1 to 255, got 256"),
         (b'{"scale": 2.5}', "scale must be a whole number, got 2.5"),

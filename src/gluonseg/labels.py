@@ -118,6 +118,8 @@ def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> Lab
         _parse_integer(class_id, "a class id", source): _parse_labels(class_id, given, source)
         for class_id, given in pairs.items()
     }
+    if len(numbers) < len(pairs):  # "1" and "01"
+        raise DataError(f"label map {source}: a class id appears twice; give all its labels in a list")
     return mapped_label_map(numbers, ignore_label, source)
 
 

@@ -203,7 +203,7 @@ def _find_gaps(examined: Examined) -> list[Finding]:
     """Classes that occur nowhere, or in one split only."""
     seen = {split: set(examined.find_classes(split)) for split in examined.splits if not examined.find_bad(split)}
     everywhere = set[int]().union(*seen.values())
-    if len(everywhere) < 2 or len(seen) < len(examined.splits):  # an error of its own
+    if not everywhere or len(seen) < len(examined.splits) or _find_nothing_left(examined):  # errors say more
         return []
     never = [class_id for class_id in range(examined.num_classes) if class_id not in everywhere]
     train, validation = seen.get("train", everywhere), seen.get("validation", everywhere)
