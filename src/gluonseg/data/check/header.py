@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -88,8 +89,12 @@ def _find_bits(picture: Image.Image, data: bytes) -> int:
 def _read_palette(picture: Image.Image) -> bytes:
     if picture.mode != "P" or picture.palette is None:
         return b""
-    mode, raw = picture.palette.getdata()
-    # A picture of one pixel turns any form of palette into RGB without decoding the file.
+    return _convert_palette(*picture.palette.getdata())
+
+
+@lru_cache(maxsize=256)  # most masks of a data set have the same one
+def _convert_palette(mode: str, raw: bytes) -> bytes:
+    """A palette of any form as RGB: a picture of one pixel turns it without decoding the file."""
     sample = Image.new("P", (1, 1))
     sample.putpalette(raw, mode)
     return bytes(sample.getpalette() or ())[: len(raw) // len(mode.partition(";")[0]) * _RGB_SIZE]

@@ -80,8 +80,6 @@ class _Scanner:
 
     def __init__(self, max_pixels: int, photo_range: PhotoRange) -> None:
         self._max_pixels, self._photo_range = max_pixels, photo_range
-        self._palettes: dict[bytes, bytes] = {}
-        """Equal palettes are kept once: a data set of any size has few."""
 
     def scan(self, split: str, pair: Pair) -> PairFacts:
         facts = PairFacts(split, pair)
@@ -112,11 +110,10 @@ class _Scanner:
             _note_refusal(file, data, error)
             file.is_colour = is_colour(data)
             return
-        _, palette = _note_file(file, data, (label_hw.shape[0], label_hw.shape[1]))
+        _, facts.palette = _note_file(file, data, (label_hw.shape[0], label_hw.shape[1]))
         # Pillow counts in place; numpy's bincount would first make eight bytes of every pixel.
         counts = Image.fromarray(label_hw).histogram()
         facts.label_counts = {label: count for label, count in enumerate(counts) if count}
-        facts.palette = self._palettes.setdefault(palette, palette)
 
 
 def _note_file(file: FileFacts, data: bytes, size: tuple[int, int]) -> tuple[int, bytes]:
