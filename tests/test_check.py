@@ -287,15 +287,17 @@ def test_label_channel(tmp_path: Path) -> None:
             "train_label_map.json": b'{"scale": "3"}',
             "class_names.json": '["caf\u00e9", "road"]'.encode(),
             "labelmap.json": b"{}",
+            "names.txt": b"",
             "._train_label_map.json": b"x",
         },
     )
+    (folder / "more").mkdir()
     maps = read_label_maps(folder)
     assert maps.train.description == {"scale": 3}
     assert maps.validation.description == {"scale": 1}
     assert maps.class_names == ["caf\u00e9", "road"]
     assert maps.missing == ("validation_label_map.json",)
-    assert maps.unused == ("labelmap.json",)
+    assert maps.unused == ("labelmap.json", "more", "names.txt")
 
 
 def test_no_label_channel(tmp_path: Path) -> None:

@@ -411,6 +411,16 @@ def _write_other_map(job: Job) -> None:
     job.data.path("label_map/labels.json").write_text('{"map": {"0": 0, "1": 1, "2": 2}}')
 
 
+def _write_maps_elsewhere(job: Job) -> None:
+    _write_other_map(job)
+    job.data.path("label_map").rename(job.data.path("label_maps"))
+
+
+def _name_channel(job: Job, words: str) -> None:
+    old, new = _find(r"If it is meant as one, name (\w+) (\w+)", words)
+    job.data.path(old).rename(job.data.path(new))
+
+
 def _see_through(job: Job) -> None:
     alpha = np.where(RAMP, 255, 0).astype(np.uint8)
     job.data.mask("train", "t1.png", np.dstack([RAMP, RAMP, RAMP, alpha]))
@@ -500,6 +510,7 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("different_label_maps", {}, _map_with({"map": {"0": 0, "1": 1, "2": 2}}, {}, ["train"]), (_copy_map,)),
     ("class_names", {"num_classes": 4}, _write_names("sky", "road", "tree"), (_set_classes,)),
     ("class_names", {}, _write_names("sky", "road"), (_name_classes,)),
+    ("unknown_channel", {}, _write_maps_elsewhere, (_name_channel,)),
     ("unused_label_map", {}, _write_other_map, (_name_map,)),
 ]
 NO_STEP = {"unreadable_channel", "nested_channel", "skipped", "orientation", "small", "joined"}

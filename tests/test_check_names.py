@@ -147,3 +147,11 @@ def test_what_lies_deeper_is_told_beside_what_is_read(data: SmallData) -> None:
         "1 folders inside a channel are not entered: train/more holds 2 pictures. "
         "Move files that are meant up into the channel"
     )
+
+
+def test_folders_that_are_no_channels_are_told(data: SmallData) -> None:
+    for name in ("label_maps", "drafts", ".git"):
+        data.path(name).mkdir()
+    (warning,) = data.check().warnings
+    words = "2 folders are no channels and are not read: drafts; label_maps. If it is meant as one, name label_maps "
+    assert str(warning) == f"{words}label_map"

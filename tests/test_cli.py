@@ -304,6 +304,10 @@ def test_evaluate_needs_pairs(model: Path, channels: Path, tmp_path: Path, capsy
     photos = str(channels / "validation")
     assert main(["evaluate", photos, str(tmp_path / "empty"), "--model", str(model)]) == 2
     check_one_line(capsys, "has a mask of its name")
+    for path in (channels / "validation_annotation").iterdir():
+        shutil.copy(path, tmp_path / "empty" / f"{path.stem}_mask.png")
+    assert main(["evaluate", photos, str(tmp_path / "empty"), "--model", str(model)]) == 2
+    check_one_line(capsys, "Take '_mask' off the end of the masks' names, and ")
     assert main(["evaluate", photos, str(tmp_path / "no"), "--model", str(model)]) == 2
     check_one_line(capsys, f"{tmp_path / 'no'} is not a folder")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_byte_order_mark_is_read() -> None:
 def test_unusable_label_maps(text: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_label_map(text, "train_label_map.json")
+
+
+def test_the_forms_that_an_error_names_are_read() -> None:
+    with pytest.raises(DataError) as caught:
+        parse_label_map(b"[]", "train_label_map.json")
+    forms = re.findall(r"\{.*?\}+", str(caught.value))
+    assert [str(parse_label_map(form.encode(), "form").description)[:8] for form in forms] == ["{'scale'", "{'map': "]
 
 
 def test_voc_colours() -> None:

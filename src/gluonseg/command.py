@@ -210,6 +210,7 @@ def format_shares(image: Path, shares: Mapping[str, float]) -> str:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.check.folders import suggest_names
     from gluonseg.data.dataset import Dataset
 
     _check_protocol(arguments)
@@ -218,7 +219,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             raise DataError(f"{folder} is not a folder")
     matching = match_pairs(arguments.images, arguments.masks)
     if not matching.pairs:
-        raise DataError(f"no picture in {arguments.images} has a mask of its name in {arguments.masks}")
+        fix, _ = suggest_names(matching.images_without_mask, matching.masks_without_image)
+        raise DataError(f"no picture in {arguments.images} has a mask of its name in {arguments.masks}. {fix}")
     left_out = {
         "without mask": matching.images_without_mask,
         "without picture": matching.masks_without_image,

@@ -19,7 +19,7 @@ class LabelMaps(NamedTuple):
     """What the label_map channel says.
 
     ``class_names`` is None without class_names.json; ``missing`` names the label map files that are not there
-    (the default map is used), ``unused`` the other JSON files of the channel.
+    (the default map is used), ``unused`` the other entries of the channel.
     """
 
     train: LabelMap
@@ -64,7 +64,8 @@ def read_label_maps(folder: Path | None, ignore_label: int = IGNORE) -> LabelMap
     """
     if folder is None or not folder.is_dir():
         return default_label_maps(ignore_label)
-    found = {path.name: path for path in sorted(folder.glob("*.json")) if path.is_file() and path.name[0] != "."}
+    entries = {path.name: path for path in sorted(folder.iterdir()) if path.name[0] != "."}
+    found = {name: path for name, path in entries.items() if path.is_file()}
     default = default_label_map(ignore_label)
     maps = {
         name: parse_label_map(read_bytes(found[name]), str(found[name]), ignore_label) if name in found else default
@@ -76,5 +77,5 @@ def read_label_maps(folder: Path | None, ignore_label: int = IGNORE) -> LabelMap
         validation=maps[VALIDATION_FILE],
         class_names=parse_class_names(read_bytes(names_path), str(names_path)) if names_path else None,
         missing=tuple(name for name in maps if name not in found),
-        unused=tuple(sorted(found.keys() - maps.keys() - {CLASS_NAMES_FILE})),
+        unused=tuple(name for name in entries if name not in found or name not in (*maps, CLASS_NAMES_FILE)),
     )

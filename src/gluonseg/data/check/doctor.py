@@ -18,7 +18,7 @@ from gluonseg.data.check.classes import FEW_CLASSES, find_class_errors, find_cla
 from gluonseg.data.check.colours import find_colours
 from gluonseg.data.check.examined import Examined
 from gluonseg.data.check.findings import Finding
-from gluonseg.data.check.folders import check_folders, find_skipped
+from gluonseg.data.check.folders import check_folders, find_skipped, find_unknown
 from gluonseg.data.check.pictures import find_file_errors, find_file_warnings
 from gluonseg.data.check.scan import PairFacts, Progress, scan_pairs
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, PhotoRange
@@ -124,6 +124,7 @@ def check_channels(
         warnings=(
             *find_class_warnings(examined),
             *colour_warnings,
+            *find_unknown(channels),
             *find_skipped(matchings),
             *_find_unused(maps),
             *find_file_warnings(examined),
@@ -173,7 +174,7 @@ def _find_unused(maps: LabelMaps) -> list[Finding]:
     findings = []
     if maps.unused:
         fix = "Label maps are train_label_map.json and validation_label_map.json, names are class_names.json"
-        findings.append(Finding("unused_label_map", "files in label_map that are not read", maps.unused, 1, fix))
+        findings.append(Finding("unused_label_map", "label_map holds what is not read", maps.unused, 1, fix))
     if (maps.train.table != maps.validation.table).any():
         text = "train and validation masks are read with different label maps"
         fix = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gluonseg.data.channel import OPTIONAL_CHANNELS
+from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
 from gluonseg.data.check.findings import Finding, build_findings
 from gluonseg.data.check.names import find_affixes
 from gluonseg.data.decode import LABEL_FORMATS
@@ -23,8 +23,7 @@ _IDENTIFIED = 5
 
 
 def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequence[str]) -> Finding:
-    unknown = sorted(set(channels) - set(needed) - set(OPTIONAL_CHANNELS))
-    nearest = find_nearest(channel, unknown)
+    nearest = find_nearest(channel, _list_unknown(channels))
     where = f" ({channels[channel]} is not a folder)" if channel in channels else ""
     deeper = [path for path in channels.values() if (path / channel).is_dir()]
     if nearest:
@@ -35,6 +34,19 @@ def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequen
         found = f"; found are {join_names(channels)}" if channels else ""
         fix = f"Needed are {', '.join(needed)}{found}"
     return Finding("missing_channel", f"the channel {channel} is missing{where}", fix=fix)
+
+
+def _list_unknown(channels: Iterable[str]) -> list[str]:
+    return sorted(name for name in set(channels) - {*NEEDED_CHANNELS, *OPTIONAL_CHANNELS} if name[0] != ".")
+
+
+def find_unknown(channels: Mapping[str, Path]) -> list[Finding]:
+    """Warn of folders beside the channels, which may be channels whose name is misspelt."""
+    unknown = _list_unknown(channels)
+    free = [name for name in (*NEEDED_CHANNELS, *OPTIONAL_CHANNELS) if name not in channels]
+    meant = [f"name {name} {nearest}" for name in unknown if (nearest := find_nearest(name, free))]
+    fix = f"If it is meant as one, {' and '.join(meant)}" if meant else ""
+    return build_findings("unknown_channel", "{n} folders are no channels and are not read", unknown, fix)
 
 
 # A channel without a single image or mask.
@@ -114,22 +126,27 @@ def _find_alike(images: Iterable[str], masks: Iterable[str]) -> str:
     return ""
 
 
+def suggest_names(images: Sequence[str], masks: Sequence[str]) -> tuple[str, int]:
+    """How to name ``images`` and ``masks`` so that they match, and how many then do; 0 when unknown."""
+    alike = _find_alike(images, masks)
+    match = None if alike else find_affixes(images, masks)
+    if match is None:
+        return alike or "Every image x.jpg needs its mask x.png, and the other way round", 0
+    image, mask = match.example
+    text = f"Take {match.describe()}, and {match.total} of {len(images)} images have their mask"
+    return f"{text} ({mask!r} is that of {image!r})", match.total
+
+
 def _check_names(split: str, images: Sequence[str], masks: Sequence[str]) -> list[Finding]:
     """Images and masks without a partner."""
-    hint = _find_alike(images, masks)
-    match = None if hint else find_affixes(images, masks)
-    if match is not None:
-        image, mask = match.example
-        hint = (
-            f"Take {match.describe()}, and {match.total} of {len(images)} images have their mask ({mask!r} is that of "
-            f"{image!r}); gluonseg prepare folders DATA OUT --masks DATA does it"
-        )
-        masks = () if match.total == len(masks) else masks  # then all is said of the images
-    hint = hint or "Every image x.jpg needs its mask x.png, and the other way round"
+    fix, total = suggest_names(images, masks)
+    if total:
+        fix += "; gluonseg prepare folders DATA OUT --masks DATA does it"
+        masks = () if total == len(masks) else masks  # then all is said of the images
     folder = f"{split}_annotation"
     return [
-        *build_findings("image_without_mask", f"{{n}} images of {split} have no mask in {folder}", images, hint),
-        *build_findings("mask_without_image", f"{{n}} masks of {folder} have no image in {split}", masks, hint),
+        *build_findings("image_without_mask", f"{{n}} images of {split} have no mask in {folder}", images, fix),
+        *build_findings("mask_without_image", f"{{n}} masks of {folder} have no image in {split}", masks, fix),
     ]
 
 
@@ -148,7 +165,8 @@ def _match(split: str, channels: Mapping[str, Path]) -> tuple[Matching, list[Fin
         matching = match_pairs(channels[images], channels[labels])
     except OSError as error:
         text = f"the channel {split} cannot be listed: {error}"
-        return Matching(()), [Finding("unreadable_channel", text, fix=f"Let uid {os.geteuid()} read it")]
+        fix = f"Let uid {os.geteuid()} read it" if isinstance(error, PermissionError) else ""
+        return Matching(()), [Finding("unreadable_channel", text, fix=fix)]
     if matching.pairs or matching.ambiguous:
         return matching, _check_matching(split, matching)
     empty = [
