@@ -13,7 +13,7 @@ from gluonseg.data.check.doctor import check_channels
 from gluonseg.data.prepare.core import NOT_LISTED
 from gluonseg.data.prepare.folders import find_folders, match_names
 from gluonseg.errors import DataError
-from gluonseg.labels import IGNORE
+from gluonseg.labels import IGNORE, voc_colours
 from prepare_kit import draw_photo, prepare, read_class_names, read_masks, read_names, save_colours, save_mask, stripes
 
 Capture = pytest.CaptureFixture[str]
@@ -105,7 +105,11 @@ def test_colours_that_are_found_are_written_down(source: Path, tmp_path: Path) -
     report = prepare(find_folders, source, masks=tmp_path / "masks")
     assert read_class_names(report) == ["colour_000000", "colour_00ff00"]
     assert np.array_equal(read_masks(report)["a"], stripes(1, 0))
-    assert (report.out / "colours.csv").read_text() == "name,r,g,b\ncolour_000000,0,0,0\ncolour_00ff00,0,255,0\n"
+    written = report.out / "colours.csv"
+    assert written.read_text() == "name,r,g,b\ncolour_000000,0,0,0\ncolour_00ff00,0,255,0\n"
+    written.write_text(written.read_text().replace("colour_00ff00", "grass"))
+    report = prepare(find_folders, source, masks=tmp_path / "masks", colours=written)
+    assert read_class_names(report) == ["colour_000000", "grass"]
 
 
 def test_palettes_that_differ_are_read_by_colour(source: Path, tmp_path: Path) -> None:
@@ -120,6 +124,15 @@ def test_palettes_that_differ_are_read_by_colour(source: Path, tmp_path: Path) -
     report = prepare(find_folders, source, masks=tmp_path / "masks", by="value")
     assert np.array_equal(read_masks(report)["b"], stripes(1, 0))
     assert report.class_names == ("label_0", "label_1")
+
+
+def test_palette_and_grey_masks_go_together(source: Path, tmp_path: Path) -> None:
+    """VOC's masks have a palette, those that others added to VOC are grey."""
+    save_mask(tmp_path / "masks/a.png", stripes(0, 15), voc_colours(256))
+    save_mask(tmp_path / "masks/b.png", stripes(0, 15))
+    report = prepare(find_folders, source, masks=tmp_path / "masks")
+    assert report.class_names == ("label_0", "label_15")
+    assert np.array_equal(read_masks(report)["b"], stripes(0, 1))
 
 
 def test_smooth_edges_are_refused_with_what_helps(source: Path, tmp_path: Path) -> None:

@@ -83,29 +83,31 @@ class Contents:
     colours: set[Colour] = field(default_factory=set)
     by_colour: bool = False
     """A mask is in colour, or a palette has a colour where another file's has a different one."""
-    _colour_of: dict[int, Colour] = field(default_factory=dict)
-    _index_of: dict[Colour, int] = field(default_factory=dict)
+    _colour_of: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _index_of: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def add(self, path: Path) -> None:
         """Take in one mask; raises ImageError when it cannot be read."""
         data = read_bytes(path, "its mask")
         rgb = decode_image(data, "its mask", formats=LABEL_FORMATS)
-        found = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
-        if found is None:
+        counted = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
+        if counted is None:
             raise ImageError(f"its mask has more than {_MANY_COLOURS} colours")
-        colours = {colour for _, colour in found if isinstance(colour, tuple)}
+        colours = {colour for _, colour in counted if isinstance(colour, tuple)}
         self.colours |= {(red, green, blue) for red, green, blue in colours}
         try:
             value_hw = decode_label(data, "its mask")
         except ImageError:  # in colour
             self.by_colour = True
             return
-        for value in np.flatnonzero(np.bincount(value_hw.ravel())).tolist():
-            red, green, blue = rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist()
-            colour = (red, green, blue)
+        found = np.flatnonzero(np.bincount(value_hw.ravel())).tolist()
+        self.values.update(found)
+        pixels = {value: tuple(rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist()) for value in found}
+        if all(colour == (value,) * 3 for value, colour in pixels.items()):
+            return  # grey, which goes along with any palette
+        for value, colour in pixels.items():
             is_same = self._colour_of.setdefault(value, colour) == colour
             self.by_colour |= not is_same or self._index_of.setdefault(colour, value) != value
-            self.values.add(value)
 
 
 def number_values(values: set[int], class_names: Sequence[str], source: str) -> tuple[tuple[str, ...], UInt8Array]:
