@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gluonseg.cli import main
+from gluonseg.cli import build_parser, main
 from gluonseg.data.check.doctor import check_channels
 from gluonseg.data.prepare.core import NOT_LISTED
 from gluonseg.data.prepare.folders import find_folders, match_names
@@ -133,6 +133,13 @@ def test_palette_and_grey_masks_go_together(source: Path, tmp_path: Path) -> Non
     report = prepare(find_folders, source, masks=tmp_path / "masks")
     assert report.class_names == ("label_0", "label_15")
     assert np.array_equal(read_masks(report)["b"], stripes(0, 1))
+    assert (report.out / "colours.csv").read_text().splitlines()[1:] == ["label_0,0,0,0", "label_15,192,128,128"]
+
+
+def test_one_class_is_too_few(source: Path, tmp_path: Path) -> None:
+    save_mask(tmp_path / "masks/a.png", stripes(0))
+    with pytest.raises(DataError, match="2 to 254 classes can be learned, and the data has 1: label_0"):
+        prepare(find_folders, source, masks=tmp_path / "masks")
 
 
 def test_smooth_edges_are_refused_with_what_helps(source: Path, tmp_path: Path) -> None:
@@ -162,7 +169,10 @@ def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Cap
     assert "--photo_names '*_photo' --mask_names '*_mask'" in problem
     for name in "abcd":
         save_mask(tmp_path / f"masks/{name}-m1.png", stripes(0, 1, 1))
-    assert main([*command, "--mask_names", "*-m1", "--classes", "ground,cat"]) == 0
+    for name in ("names.txt", "names.txt" * 40):  # a list may be longer than a file's name can be
+        assert build_parser().parse_args([*command, "--classes", name]).classes == [name]
+    (tmp_path / "names.txt").write_text("ground\n\ncat\n")
+    assert main([*command, "--mask_names", "*-m1", "--classes", str(tmp_path / "names.txt")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"wrote 3 training and 1 validation pairs to {tmp_path / 'out'}",
         "2 classes: ground, cat",

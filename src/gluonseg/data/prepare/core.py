@@ -243,8 +243,8 @@ def _check(data_set: DataSet) -> None:
         reasons = "".join(f"; {name}: {reason}" for name, reason in list(data_set.left_out.items())[:1])
         raise DataError(f"no photo with a mask was found{reasons}")
     if not 2 <= len(data_set.class_names) <= MAX_CLASSES:
-        count = len(data_set.class_names)
-        raise DataError(f"the data has {count} classes ({join_names(data_set.class_names)}); 2 to {MAX_CLASSES} can be")
+        found = f"{len(data_set.class_names)}: {join_names(data_set.class_names)}"
+        raise DataError(f"2 to {MAX_CLASSES} classes can be learned, and the data has {found}")
 
 
 def _gather_notes(outcomes: Iterable[_Outcome], data_set: DataSet) -> dict[str, list[str]]:

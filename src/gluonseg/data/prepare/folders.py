@@ -12,18 +12,13 @@ from typing import NamedTuple
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import Colour, ColourTable, build_colour_table, read_colour_table
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import iter_pictures
-from gluonseg.data.prepare.masks import Contents, number_values, read_by_colour, read_by_value
+from gluonseg.data.prepare.files import JPEG_EXTENSIONS, NO_MASK, NO_PHOTO, find_split, iter_pictures
+from gluonseg.data.prepare.masks import Contents, build_value_table, number_values, read_by_colour, read_by_value
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array
 from gluonseg.text import join_names
 
-MEANINGS = ("value", "colour")
-NO_MASK = "the photo has no mask"
-NO_PHOTO = "the mask has no photo"
 TWO_OF_ONE_NAME = "two files have its name"
-SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
-SPLIT_FOLDERS["validation"] = "validation"
 
 
 class Affix(NamedTuple):
@@ -126,19 +121,12 @@ def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[P
     if photos.resolve() != masks.resolve():
         own = (path for path in iter_pictures(photos) if not path.resolve().is_relative_to(masks.resolve()))
         return [path.relative_to(photos) for path in own], in_masks
-    affix = parse_pattern(mask_pattern or "*")
-    is_jpeg = [path.suffix.lower() in (".jpg", ".jpeg", ".jfif") for path in in_masks]
-    is_mask = [
-        affix.strip(path.stem) is not None and (bool(mask_pattern) or not jpeg)
-        for path, jpeg in zip(in_masks, is_jpeg, strict=True)
-    ]
-    found = list(zip(in_masks, is_mask, strict=True))
-    return [path for path, one in found if not one], [path for path, one in found if one]
-
-
-def find_split(photo: PurePath) -> str:
-    """The split that a sub-folder such as train/ or val/ names, or ""."""
-    return next((SPLIT_FOLDERS[part.lower()] for part in photo.parts[:-1] if part.lower() in SPLIT_FOLDERS), "")
+    if mask_pattern:
+        affix = parse_pattern(mask_pattern)
+        chosen = {path for path in in_masks if affix.strip(path.stem) is not None}
+    else:
+        chosen = {path for path in in_masks if path.suffix.lower() not in JPEG_EXTENSIONS}
+    return [path for path in in_masks if path not in chosen], sorted(chosen)
 
 
 def _name_colours(colours: set[Colour], source: Path) -> ColourTable:
@@ -160,10 +148,6 @@ class Reading(NamedTuple):
     notes: dict[str, Sequence[str]]
 
 
-def _read_with(table: ColourTable) -> Callable[[Path, Size, Note], UInt8Array]:
-    return lambda path, size, note: read_by_colour(path, table, size, note)
-
-
 def choose_reading(
     masks: Sequence[Path], source: Path, table: ColourTable | None, by: str | None, names: Sequence[str]
 ) -> Reading:
@@ -172,7 +156,7 @@ def choose_reading(
     Raises DataError when no way fits.
     """
     if table is not None:
-        return Reading(table.class_names, table.colours, _read_with(table), {})
+        return Reading(table.class_names, table.colours, partial(read_by_colour, table), {})
     contents, problems = Contents(), []
     for path in masks:
         try:
@@ -186,12 +170,14 @@ def choose_reading(
             raise DataError(f"the masks in {source} are in colour: name the classes with --colours, not with --classes")
         found = _name_colours(contents.colours, source)
         note = "masks are in colour; name the classes in colours.csv and give it with --colours the next time"
-        return Reading(found.class_names, found.colours, _read_with(found), {note: ()})
+        return Reading(found.class_names, found.colours, partial(read_by_colour, found), {note: ()})
     class_names, values = number_values(contents.values, names, str(source))
-    scored = [value for value in sorted(contents.values) if values[value] != IGNORE]
-    note = f"masks are read by value; their labels are {join_names(map(str, scored), 20)}"
-    note += ", and 255, not scored" if len(scored) < len(contents.values) else ""
-    return Reading(class_names, (), lambda path, size, note: read_by_value(path, values, size, note), {note: ()})
+    table_of_values = build_value_table({IGNORE: IGNORE} | {value: class_id for class_id, value in enumerate(values)})
+    note = f"masks are read by value; their labels are {join_names(map(str, sorted(contents.values & {*values})), 20)}"
+    note += ", and 255, not scored" if IGNORE in contents.values - {*values} else ""
+    colours = [contents.palette[value] for value in values if value in contents.palette]
+    shown = colours if len(colours) == len(values) else []
+    return Reading(class_names, shown, partial(read_by_value, table_of_values), {note: ()})
 
 
 def find_folders(

@@ -29,7 +29,7 @@ def build_value_table(class_ids: Mapping[int, int]) -> UInt8Array:
     return table
 
 
-def read_by_value(path: Path, table: UInt8Array, _size: Size, _note: Note) -> UInt8Array:
+def read_by_value(table: UInt8Array, path: Path, _size: Size, _note: Note) -> UInt8Array:
     """Class ids (H, W) of a mask by its values; raises ImageError for a value that ``table`` does not know."""
     return _look_up(decode_label(read_bytes(path, "its mask"), "its mask"), table)
 
@@ -41,16 +41,16 @@ def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
     return mask_hw
 
 
-def read_by_value_or_colour(path: Path, values: UInt8Array, table: ColourTable, size: Size, note: Note) -> UInt8Array:
+def read_by_value_or_colour(values: UInt8Array, table: ColourTable, path: Path, size: Size, note: Note) -> UInt8Array:
     """As :func:`read_by_value`, and as :func:`read_by_colour` where the mask is in colour."""
     try:
         value_hw = decode_label(read_bytes(path, "its mask"), "its mask")
     except ImageError:
-        return read_by_colour(path, table, size, note)
+        return read_by_colour(table, path, size, note)
     return _look_up(value_hw, values)
 
 
-def read_by_colour(path: Path, table: ColourTable, _size: Size, note: Note) -> UInt8Array:
+def read_by_colour(table: ColourTable, path: Path, _size: Size, note: Note) -> UInt8Array:
     """Class ids (H, W) of a mask by its colours; those that ``table`` does not know are noted and not scored."""
     code_hw = _read_codes(path)
     known = sorted((_encode(colour), class_id) for colour, class_id in table.class_ids.items())
@@ -83,8 +83,9 @@ class Contents:
     colours: set[Colour] = field(default_factory=set)
     by_colour: bool = False
     """A mask is in colour, or a palette has a colour where another file's has a different one."""
-    _colour_of: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    _index_of: dict[tuple[int, ...], int] = field(default_factory=dict)
+    palette: dict[int, Colour] = field(default_factory=dict)
+    """The colour of each index, in masks with a palette."""
+    _index_of: dict[Colour, int] = field(default_factory=dict)
 
     def add(self, path: Path) -> None:
         """Take in one mask; raises ImageError when it cannot be read."""
@@ -92,9 +93,11 @@ class Contents:
         rgb = decode_image(data, "its mask", formats=LABEL_FORMATS)
         counted = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
         if counted is None:
-            raise ImageError(f"its mask has more than {_MANY_COLOURS} colours")
-        colours = {colour for _, colour in counted if isinstance(colour, tuple)}
-        self.colours |= {(red, green, blue) for red, green, blue in colours}
+            raise ImageError(
+                f"its mask has more than {_MANY_COLOURS} colours; name those of the classes with --colours"
+            )
+        if len(self.colours) < _MANY_COLOURS:
+            self.colours |= {(red, green, blue) for _, (red, green, blue) in counted}  # type: ignore[misc]  of RGB
         try:
             value_hw = decode_label(data, "its mask")
         except ImageError:  # in colour
@@ -102,16 +105,17 @@ class Contents:
             return
         found = np.flatnonzero(np.bincount(value_hw.ravel())).tolist()
         self.values.update(found)
-        pixels = {value: tuple(rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist()) for value in found}
-        if all(colour == (value,) * 3 for value, colour in pixels.items()):
+        pixels = [rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist() for value in found]
+        if all(pixel == [value] * 3 for value, pixel in zip(found, pixels, strict=True)):
             return  # grey, which goes along with any palette
-        for value, colour in pixels.items():
-            is_same = self._colour_of.setdefault(value, colour) == colour
+        for value, (red, green, blue) in zip(found, pixels, strict=True):
+            colour = (red, green, blue)
+            is_same = self.palette.setdefault(value, colour) == colour
             self.by_colour |= not is_same or self._index_of.setdefault(colour, value) != value
 
 
-def number_values(values: set[int], class_names: Sequence[str], source: str) -> tuple[tuple[str, ...], UInt8Array]:
-    """Class names, and the table of class ids, for masks whose pixels have ``values``.
+def number_values(values: set[int], class_names: Sequence[str], source: str) -> tuple[tuple[str, ...], list[int]]:
+    """Class names, and the value of each class, for masks whose pixels have ``values``.
 
     255 is not scored, unless 0 is the only other value. ``class_names`` are those of the values 0, 1, ..., or of the
     values that occur, from the lowest; without them a class is called after its value.
@@ -131,6 +135,4 @@ def number_values(values: set[int], class_names: Sequence[str], source: str) -> 
         raise DataError(
             f"{len(class_names)} class names, and the masks in {source} hold {len(scored)} labels: {labels}"
         )
-    names = tuple(class_names) or tuple(f"label_{value}" for value in scored)
-    ids = {value: class_id for class_id, value in enumerate(scored)}
-    return names, build_value_table({IGNORE: IGNORE} | ids)
+    return tuple(class_names) or tuple(f"label_{value}" for value in scored), scored
