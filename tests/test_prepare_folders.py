@@ -41,6 +41,8 @@ def _paths(names: str) -> list[PurePath]:
         ("x_image y_image", "x_label y_label", "x y"),
         ("train/a val/a", "train/a_gt val/a_gt", "train/a val/a"),
         ("a b", "one/a two/b", "a b"),
+        ("train/a val/a", "train_annotation/a val_annotation/a", "train/a val/a"),
+        ("train/images/a val/images/a", "train/masks/a_m val/masks/a_m", "train/a val/a"),
         ("f/b_left f/c_left", "f/b_fine f/c_fine", "f/b f/c"),
     ],
 )
@@ -159,6 +161,16 @@ def test_photos_and_masks_in_one_folder_with_a_split(tmp_path: Path) -> None:
     report = prepare(find_folders, tmp_path / "all", masks=tmp_path / "all")
     assert (read_names(report, "train"), read_names(report, "validation")) == (["train_one_jpg"], ["val_one_jpg"])
     assert report.skipped == {"test_one_jpg": NOT_LISTED}
+
+
+def test_channels_of_any_masks_are_made_anew(tmp_path: Path) -> None:
+    """What the doctor advises where a channel's masks are in colour, or are called otherwise than the photos."""
+    for split in ("train", "validation"):
+        draw_photo(tmp_path / f"data/{split}/one.png")
+        save_colours(tmp_path / f"data/{split}_annotation/one_mask.png", stripes(0, 1), [BLACK, RED])
+    report = prepare(find_folders, tmp_path / "data", masks=tmp_path / "data", by="colour")
+    assert (report.num_train, report.num_validation, report.skipped) == (1, 1, {})
+    assert np.array_equal(read_masks(report)["train_one_png"], stripes(0, 1))
 
 
 def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Capture) -> None:

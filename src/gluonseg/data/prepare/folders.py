@@ -19,6 +19,9 @@ from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array
 from gluonseg.text import join_names
 
 TWO_OF_ONE_NAME = "two files have its name"
+_WORDS = "masks?|labels?|annotations?|gt|ground_?truth|segmentations?"
+_MASK_FOLDER = re.compile(rf"(?:^|[_. -])(?:{_WORDS})$|annot$", re.IGNORECASE)
+_PHOTO_FOLDER = re.compile(r"(?:^|[_. -])(?:images?|imgs?|photos?|pictures?|jpegimages)$", re.IGNORECASE)
 
 
 class Affix(NamedTuple):
@@ -62,12 +65,27 @@ Groups = Mapping[str, list[PurePath]]
 """Common name -> the files that have it."""
 
 
-def _group(paths: Sequence[PurePath], affix: Affix, with_folder: bool) -> dict[str, list[PurePath]]:
+def _is_mask_folder(folder: PurePath) -> bool:
+    return any(_MASK_FOLDER.search(part) for part in folder.parts)
+
+
+def _strip_folder(folder: PurePath) -> PurePath:
+    """``train_annotation`` and ``train/images`` as ``train``."""
+    return PurePath(*(_PHOTO_FOLDER.sub("", _MASK_FOLDER.sub("", part)) for part in folder.parts))
+
+
+_FOLDER_WAYS: tuple[Callable[[PurePath], PurePath], ...] = (PurePath, _strip_folder, lambda _: PurePath())
+"""How much of their folders a photo and its mask have in common: all, all but words such as masks, nothing."""
+
+
+def _group(
+    paths: Sequence[PurePath], affix: Affix, find_folder: Callable[[PurePath], PurePath]
+) -> dict[str, list[PurePath]]:
     groups: dict[str, list[PurePath]] = {}
     for path in paths:
         common = affix.strip(path.stem)
         if common is not None:
-            groups.setdefault(str(path.parent / common) if with_folder else common, []).append(path)
+            groups.setdefault(str(find_folder(path.parent) / common), []).append(path)
     return groups
 
 
@@ -95,19 +113,19 @@ def match_names(
 ) -> Match:
     """Match photos with masks, paths below their folders, by what their names have in common.
 
-    Names are compared without extension, with their sub-folders and without, and with and without what all photos or
-    all masks begin and end with; the way that gives the most pairs counts. Patterns such as ``*_mask`` take the place
-    of what is found.
+    Names are compared without extension, with and without what all photos or all masks begin and end with, and with
+    their sub-folders, without words such as masks in those, and without any; the way that gives the most pairs counts.
+    Patterns such as ``*_mask`` take the place of what is found.
     """
     photo_affixes = [parse_pattern(photo_pattern)] if photo_pattern else _find_affixes(photos)
     mask_affixes = [parse_pattern(mask_pattern)] if mask_pattern else _find_affixes(masks)
     ways = []
-    for with_folder in (True, False):
-        mine = [(affix, _group(photos, affix, with_folder)) for affix in photo_affixes]
-        other = [(affix, _group(masks, affix, with_folder)) for affix in mask_affixes]
+    for rank, find_folder in enumerate(_FOLDER_WAYS):
+        mine = [(affix, _group(photos, affix, find_folder)) for affix in photo_affixes]
+        other = [(affix, _group(masks, affix, find_folder)) for affix in mask_affixes]
         for (photo_affix, by_photo), (mask_affix, by_mask) in product(mine, other):
             stripped = sum(map(len, (*photo_affix, *mask_affix)))
-            ways.append((len(_pair(by_photo, by_mask)), -stripped, with_folder, by_photo, by_mask))
+            ways.append((len(_pair(by_photo, by_mask)), -stripped, -rank, by_photo, by_mask))
     *_, by_photo, by_mask = max(ways, key=lambda way: way[:3])
     left_over = {str(path): TWO_OF_ONE_NAME for group in (by_photo, by_mask) for path in _iter_twice(group)}
     left_over |= {str(photo): NO_MASK for name in by_photo.keys() - by_mask.keys() for photo in by_photo[name]}
@@ -116,7 +134,11 @@ def match_names(
 
 
 def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[PurePath], list[PurePath]]:
-    """Photos and masks, below their folders; where both lie in one, what fits the pattern, or is no JPEG, is a mask."""
+    """Photos and masks, below their folders.
+
+    Where both lie below one, masks are what fits the pattern, what lies in folders such as masks/ or train_annotation/,
+    or what is no JPEG.
+    """
     in_masks: list[PurePath] = [path.relative_to(masks) for path in iter_pictures(masks)]
     if photos.resolve() != masks.resolve():
         own = (path for path in iter_pictures(photos) if not path.resolve().is_relative_to(masks.resolve()))
@@ -125,7 +147,8 @@ def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[P
         affix = parse_pattern(mask_pattern)
         chosen = {path for path in in_masks if affix.strip(path.stem) is not None}
     else:
-        chosen = {path for path in in_masks if path.suffix.lower() not in JPEG_EXTENSIONS}
+        chosen = {path for path in in_masks if _is_mask_folder(path.parent)}
+        chosen = chosen or {path for path in in_masks if path.suffix.lower() not in JPEG_EXTENSIONS}
     return [path for path in in_masks if path not in chosen], sorted(chosen)
 
 

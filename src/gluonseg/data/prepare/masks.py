@@ -97,7 +97,8 @@ class Contents:
                 f"its mask has more than {_MANY_COLOURS} colours; name those of the classes with --colours"
             )
         if len(self.colours) < _MANY_COLOURS:
-            self.colours |= {(red, green, blue) for _, (red, green, blue) in counted}  # type: ignore[misc]  of RGB
+            pixels = [pixel for _, pixel in counted if isinstance(pixel, tuple)]  # all of them, as it is RGB
+            self.colours |= {(red, green, blue) for red, green, blue in pixels}
         try:
             value_hw = decode_label(data, "its mask")
         except ImageError:  # in colour
@@ -105,10 +106,10 @@ class Contents:
             return
         found = np.flatnonzero(np.bincount(value_hw.ravel())).tolist()
         self.values.update(found)
-        pixels = [rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist() for value in found]
-        if all(pixel == [value] * 3 for value, pixel in zip(found, pixels, strict=True)):
+        first = [rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist() for value in found]
+        if all(pixel == [value] * 3 for value, pixel in zip(found, first, strict=True)):
             return  # grey, which goes along with any palette
-        for value, (red, green, blue) in zip(found, pixels, strict=True):
+        for value, (red, green, blue) in zip(found, first, strict=True):
             colour = (red, green, blue)
             is_same = self.palette.setdefault(value, colour) == colour
             self.by_colour |= not is_same or self._index_of.setdefault(colour, value) != value
