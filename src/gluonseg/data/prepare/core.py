@@ -23,7 +23,7 @@ from gluonseg.data.channel import (
     format_prepare_report,
     replacing_folder,
 )
-from gluonseg.data.decode import decode_image, find_orientation
+from gluonseg.data.decode import LARGEST_MAX_PIXELS, decode_image, find_orientation
 from gluonseg.data.prepare.colours import Colour, format_colour_table
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
@@ -152,7 +152,8 @@ def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
 def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool]:
     """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
     data = example.read_photo()
-    image_hwc = decode_image(data, "its photo")
+    # Training has a limit that can be set; here it would only get in the way.
+    image_hwc = decode_image(data, "its photo", max_pixels=LARGEST_MAX_PIXELS)
     orientation = find_orientation(data)
     turned_hwc = turn_upright(image_hwc, orientation) if orientation > 1 else image_hwc
     stored, upright = image_hwc.shape[:2], turned_hwc.shape[:2]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.data.decode import LABEL_FORMATS, decode_image, decode_label, read_bytes
+from gluonseg.data.decode import LABEL_FORMATS, LARGEST_MAX_PIXELS, decode_image, decode_label, read_bytes
 from gluonseg.data.prepare.colours import Colour, ColourTable
 from gluonseg.data.prepare.core import Note, Size
 from gluonseg.errors import DataError, ImageError
@@ -31,7 +31,15 @@ def build_value_table(class_ids: Mapping[int, int]) -> UInt8Array:
 
 def read_by_value(table: UInt8Array, path: Path, _size: Size, _note: Note) -> UInt8Array:
     """Class ids (H, W) of a mask by its values; raises ImageError for a value that ``table`` does not know."""
-    return _look_up(decode_label(read_bytes(path, "its mask"), "its mask"), table)
+    return _look_up(_decode_values(read_bytes(path, "its mask")), table)
+
+
+def _decode_values(data: bytes) -> UInt8Array:
+    return decode_label(data, "its mask", max_pixels=LARGEST_MAX_PIXELS)
+
+
+def _decode_colours(data: bytes) -> UInt8Array:
+    return decode_image(data, "its mask", formats=LABEL_FORMATS, max_pixels=LARGEST_MAX_PIXELS)
 
 
 def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
@@ -44,7 +52,7 @@ def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
 def read_by_value_or_colour(values: UInt8Array, table: ColourTable, path: Path, size: Size, note: Note) -> UInt8Array:
     """As :func:`read_by_value`, and as :func:`read_by_colour` where the mask is in colour."""
     try:
-        value_hw = decode_label(read_bytes(path, "its mask"), "its mask")
+        value_hw = _decode_values(read_bytes(path, "its mask"))
     except ImageError:
         return read_by_colour(table, path, size, note)
     return _look_up(value_hw, values)
@@ -70,7 +78,7 @@ def _encode(colour: Sequence[int]) -> int:
 
 def _read_codes(path: Path) -> npt.NDArray[np.uint32]:
     """A mask's colours (H, W), each as one number 0xRRGGBB."""
-    rgb = decode_image(read_bytes(path, "its mask"), "its mask", formats=LABEL_FORMATS).astype(np.uint32)
+    rgb = _decode_colours(read_bytes(path, "its mask")).astype(np.uint32)
     code_hw: npt.NDArray[np.uint32] = (rgb[..., 0] << np.uint32(16)) | (rgb[..., 1] << np.uint32(8)) | rgb[..., 2]
     return code_hw
 
@@ -90,7 +98,7 @@ class Contents:
     def add(self, path: Path) -> None:
         """Take in one mask; raises ImageError when it cannot be read."""
         data = read_bytes(path, "its mask")
-        rgb = decode_image(data, "its mask", formats=LABEL_FORMATS)
+        rgb = _decode_colours(data)
         counted = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
         if counted is None:
             raise ImageError(
@@ -100,7 +108,7 @@ class Contents:
             pixels = [pixel for _, pixel in counted if isinstance(pixel, tuple)]  # all of them, as it is RGB
             self.colours |= {(red, green, blue) for red, green, blue in pixels}
         try:
-            value_hw = decode_label(data, "its mask")
+            value_hw = _decode_values(data)
         except ImageError:  # in colour
             self.by_colour = True
             return
