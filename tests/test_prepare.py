@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -81,6 +82,10 @@ def test_masks_have_the_colours_of_the_classes(source: Path) -> None:
     table = read_colour_table(report.out / "colours.csv")
     assert table.class_ids == {(255, 0, 0): 0, (0, 0, 255): 1}
     assert read_class_names(report) == ["a", "b"]
+    report = prepare(lambda folder: replace(_find(folder), colours=[(255, 0, 0), (255, 0, 0)]), source)
+    assert not (report.out / "colours.csv").exists()
+    with Image.open(report.out / "train_annotation/filler0.png") as mask:
+        assert np.asarray(mask.convert("RGB"))[0, :2].tolist() == [[0, 0, 0], [128, 0, 0]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

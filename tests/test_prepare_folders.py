@@ -114,6 +114,13 @@ def test_colours_that_are_found_are_written_down(source: Path, tmp_path: Path) -
     assert read_class_names(report) == ["colour_000000", "grass"]
 
 
+def test_an_index_that_changes_its_colour_is_read_by_colour(source: Path, tmp_path: Path) -> None:
+    save_mask(tmp_path / "masks/a.png", stripes(0, 1), [RED, BLACK])
+    save_mask(tmp_path / "masks/b.png", stripes(0, 1), [GREEN, BLACK])
+    report = prepare(find_folders, source, masks=tmp_path / "masks")
+    assert report.class_names == ("colour_000000", "colour_00ff00", "colour_ff0000")
+
+
 def test_palettes_that_differ_are_read_by_colour(source: Path, tmp_path: Path) -> None:
     """A program that saves a colour mask with a palette of its own gives one colour another index in each file."""
     for name, palette, mask in (("a", [RED, GREEN], (0, 1)), ("b", [GREEN, RED], (1, 0))):
