@@ -143,9 +143,7 @@ def _take_low_bytes(picture: ImageFile.ImageFile, name: str) -> None:
     for tile in picture.tile:
         mode, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         if mode not in _SWAPPED or is_in_planes:
-            raise ImageError(
-                f"{name} has 16 bits a value and colours that photo_range cannot scale; save it as grey or RGB PNG"
-            )
+            raise ImageError(f"{name} has 16-bit colours that photo_range cannot scale; save it as a grey or RGB PNG")
         tiles.append(tile._replace(args=(_SWAPPED[mode], *others) if others else _SWAPPED[mode]))
     picture.tile = tiles
 
