@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gluonseg.data.check.header import Header, read_header
 from gluonseg.labels import UInt8Array, voc_colours
@@ -71,6 +72,15 @@ def test_small_copies_and_masks_of_a_page_are_no_pages(subfile_type: int) -> Non
 )
 def test_headers(content: bytes, expected: Header) -> None:
     assert read_header(content) == expected
+
+
+def test_a_palette_is_read_beside_a_text_that_pillow_refuses() -> None:
+    picture, texts = Image.new("P", (4, 5)), PngInfo()
+    picture.putpalette(COLOURS.ravel().tolist())
+    texts.add_text("history", "a" * (2 << 20), zip=True)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=texts)
+    assert read_header(buffer.getvalue()).palette[:9] == COLOURS.tobytes()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])

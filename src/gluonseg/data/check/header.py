@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from gluonseg.data import tiff
-from gluonseg.data.decode import FORMATS
+from gluonseg.data.decode import open_picture
 
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_DEPTH_OFFSET = 24
@@ -37,7 +36,7 @@ def read_header(data: bytes) -> Header:
     if data.startswith(_JPEG_START):
         return Header()
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with open_picture(data) as picture:
             bits, palette = _find_bits(picture, data), _read_palette(picture)
             return Header(_count_pages(picture), bits, picture.mode in ("RGBA", "LA", "PA"), palette)
     except Exception:  # as in decode: a damaged file raises errors of almost any class, and is named there
@@ -47,7 +46,7 @@ def read_header(data: bytes) -> Header:
 def find_pixels(data: bytes) -> int:
     """Return the pixels of a picture by its header, a JPEG's too; 0 when it cannot be read."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with open_picture(data) as picture:
             return picture.size[0] * picture.size[1]
     except Exception:  # as above
         return 0
@@ -55,14 +54,14 @@ def find_pixels(data: bytes) -> int:
 
 def is_transparent(data: bytes) -> bool:
     """Whether any pixel of a picture with alpha is not opaque; decodes it."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+    with open_picture(data) as picture:
         return bool((np.asarray(picture.getchannel("A")) < _OPAQUE).any())
 
 
 def is_colour(data: bytes) -> bool:
     """Whether a file is whole, and in colour with 8 bits a sample; decodes it."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with open_picture(data) as picture:
             picture.load()
             return picture.mode in ("RGB", "RGBA") and _find_bits(picture, data) <= 8
     except Exception:  # as above
