@@ -48,7 +48,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"gluonseg": ["py.typed", "report/template/*", "sagemaker/user_site/*.py"]},
+    package_data={"gluonseg": ["py.typed", "predict/template/*", "report/template/*", "sagemaker/user_site/*.py"]},
     install_requires=USE,
     extras_require={"train": TRAIN, "tensorboard": TENSORBOARD, "test": [*TRAIN, *TENSORBOARD, *TEST]},
     entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},

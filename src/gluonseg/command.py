@@ -170,13 +170,14 @@ def _load(arguments: argparse.Namespace) -> Any:
 
 def run_predict(arguments: argparse.Namespace) -> int:
     from gluonseg.predict.batch import find_images, iter_written
+    from gluonseg.predict.sheet import PAGE_FILE
 
-    if arguments.palette and not arguments.overlay:
-        raise UserError("--palette colours the overlays, and none are written; add --overlay")
+    if arguments.palette and not (arguments.overlay or arguments.html):
+        raise UserError("--palette colours the overlays, and none are written; add --overlay or --html")
     images, output, max_pixels = find_images(arguments.images), arguments.output, arguments.max_pixels
     predictor, bar, problems = _load(arguments), _ProgressBar("predicting"), []
     options = {"overlays": arguments.overlay, "palette": arguments.palette, "shares": arguments.shares}
-    outcomes = iter_written(predictor, images, output, max_pixels=max_pixels, **options)
+    outcomes = iter_written(predictor, images, output, max_pixels=max_pixels, sheet=arguments.html, **options)
     for done, outcome in enumerate(outcomes, 1):
         if not arguments.shares:  # the bar would stand between their lines
             bar(done, len(images))
@@ -185,6 +186,8 @@ def run_predict(arguments: argparse.Namespace) -> int:
         elif arguments.shares:
             print(format_shares(outcome.image, outcome.shares))
     print(f"wrote {len(images) - len(problems)} masks to {output}")
+    if arguments.html:
+        print(f"the page is {output / PAGE_FILE}")
     for problem in problems:
         print(f"gluonseg: left out: {escape_line(problem)}", file=sys.stderr)
     return 2 if problems else 0
@@ -276,6 +279,15 @@ def run_serve(arguments: argparse.Namespace) -> int:
     given = {"model_path": arguments.model, "host": arguments.host, "port": arguments.port}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return run_server(dataclasses.replace(read_settings(os.environ), **changes))
+
+
+def run_app(arguments: argparse.Namespace) -> int:
+    from gluonseg.app.run import run_app
+    from gluonseg.serve.settings import read_settings
+
+    changes = {"host": arguments.host, **({"port": arguments.port} if arguments.port else {})}
+    settings = dataclasses.replace(read_settings(os.environ), **changes)
+    return run_app(arguments.models, settings, examples=arguments.examples, per_minute=arguments.rate)
 
 
 def run_export(arguments: argparse.Namespace) -> int:

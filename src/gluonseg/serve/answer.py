@@ -12,6 +12,8 @@ from gluonseg.text import LineFormatter, shorten
 LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 170
 """Characters of a log line, 200 with the time before it."""
+RETRY_AFTER = {429: "10", 503: "1"}
+"""Seconds after which a client may ask again, by status."""
 NOT_READY = "the model is not ready: it is being loaded, or its process is being replaced; try again in a few seconds"
 STOPPING = "the server is stopping: try again elsewhere"
 INTERNAL = "internal error: the server's log has the details; other requests are not affected"
@@ -30,8 +32,8 @@ def configure_log() -> None:
 def encode_error(status: int, text: str) -> tuple[bytes, list[tuple[str, str]]]:
     """Encode the body, one line of JSON, and the headers of the answer to a request that cannot be served."""
     headers = [("Content-Type", "application/json")]
-    if status == 503:  # in seconds
-        headers.append(("Retry-After", "1"))
+    if status in RETRY_AFTER:
+        headers.append(("Retry-After", RETRY_AFTER[status]))
     return json.dumps({"error": text}).encode() + b"\n", headers
 
 
