@@ -16,6 +16,7 @@ from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.data.palettes import PALETTES
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
+from gluonseg.metrics import PROTOCOLS
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.models.registry import get_encoders
 from gluonseg.models.torch_names import list_namings
@@ -24,7 +25,6 @@ from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.text import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
-PROTOCOLS = ("gluonseg", "csail", "keras")
 TRAINING_MODULES = ("mxnet", "gluoncv", "scipy", "sagemaker_training", "safetensors", "requests")
 """What the extra "train" brings; a model is used without."""
 

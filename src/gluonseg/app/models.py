@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,8 @@ def format_colour(colour: tuple[int, int, int]) -> str | None:
 class OfferedModels(Mapping[str, OfferedModel]):
     """Every model by its name, in the order in which they were given."""
 
-    def __init__(self, sources: Sequence[Source], settings: Settings, load: Load = load_model) -> None:
-        """Begin to load all of them."""
-        self._models = {}
-        for source in sources:
-            own = replace(settings, model_path=source.path, max_requests=MAX_WAITING)
-            self._models[source.name] = OfferedModel(source, Model(own, load))
+    def __init__(self, models: Iterable[OfferedModel]) -> None:
+        self._models = {one.source.name: one for one in models}
 
     def __getitem__(self, name: str) -> OfferedModel:
         return self._models[name]
@@ -117,6 +113,14 @@ class OfferedModels(Mapping[str, OfferedModel]):
         """Wait until all are loaded, one of them cannot be, or there is a signal."""
         while self.exit_code is None and not signals and any(one.model.card is None for one in self.values()):
             time.sleep(_TICK_S)
+
+
+def load_models(sources: Sequence[Source], settings: Settings, load: Load = load_model) -> OfferedModels:
+    """Begin to load all of them."""
+    settings = replace(settings, max_requests=MAX_WAITING)
+    return OfferedModels(
+        OfferedModel(source, Model(replace(settings, model_path=source.path), load)) for source in sources
+    )
 
 
 def find_sources(paths: Sequence[Path], examples: Path | None = None) -> list[Source]:

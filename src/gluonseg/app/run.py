@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from gluonseg.app.models import MAX_WAITING, OfferedModels, find_sources
+from gluonseg.app.models import MAX_WAITING, OfferedModels, find_sources, load_models
 from gluonseg.app.web import create_app
 from gluonseg.errors import UserError
 from gluonseg.serve.answer import LOGGER, configure_log
@@ -40,7 +40,7 @@ def run_app(
     sources = find_sources(paths or [_find_default(settings)], examples)
 
     def build(signals: list[int]) -> tuple[OfferedModels, Flask]:
-        models = OfferedModels(sources, settings, load)
+        models = load_models(sources, settings, load)
         models.wait(signals)
         if models.exit_code is None and not signals:
             host = "localhost" if settings.host in ("0.0.0.0", "127.0.0.1", "::") else settings.host

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, g, render_template, request, send_file
+from flask import Flask, Response, abort, g, render_template, request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import NotFound
 
@@ -118,7 +118,8 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0) -
         examples = find_model(name).source.examples
         if number >= len(examples):
             raise NotFound
-        return send_file(examples[number], EXAMPLE_TYPES[examples[number].suffix.lower()])
+        photo = examples[number]
+        return Response(photo.read_bytes(), content_type=EXAMPLE_TYPES[photo.suffix.lower()])
 
     @app.get("/api/models")
     def list_models() -> dict[str, Any]:
@@ -126,7 +127,7 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0) -
 
     @app.get("/api/openapi.json")
     def send_api() -> Response:
-        return send_file(Path(__file__).with_name("openapi.json"), "application/json")
+        return Response(Path(__file__).with_name("openapi.json").read_bytes(), content_type="application/json")
 
     @app.post("/api/models/<name>/prediction")
     def predict(name: str) -> Response:
