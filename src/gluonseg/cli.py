@@ -157,7 +157,6 @@ def _add_use(commands: Any) -> None:
     port = Spec(int, None, "port (default 8080, or SAGEMAKER_BIND_TO_PORT)", low=1, high=65535)
     _add_parsed(serve, "port", port)
 
-
     app = _add_command(commands, "app", command.run_app, "Serve a web page that turns photos into masks.")
     text = "model folders, model.tar.gz files, runs, or what compare wrote (default /opt/ml/model, or the image's)"
     app.add_argument("models", type=Path, nargs="*", help=text)

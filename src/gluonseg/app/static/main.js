@@ -144,6 +144,7 @@ async function show() {
   const masks = models.map(({ title }, which) => ({ title, counts: results[which].counts, total: photo.width * photo.height }));
   fillLegend(get("legend"), get("absent"), state.rows, masks, state.hidden, showLayers);
   showDifference(results);
+  get("download-state").textContent = "";
   showDownloads(models);
 }
 
@@ -301,9 +302,9 @@ async function download(kind) {
   }[kind];
   const part = kind === "cut-out" ? model.classes.find((one) => one.id === id).name : kind;
   const stem = `${photo.name.replace(/\.\w+$/, "")}-${model.name}-${part}`.replace(/[^\p{L}\p{N}._-]+/gu, "-");
-  get("announcement").textContent = "The download is being made.";
+  get("download-state").textContent = "The file is being made …";
   save(await encode(), `${stem}.${kind === "json" ? "json" : "png"}`);
-  get("announcement").textContent = "The download is ready.";
+  get("download-state").textContent = "The file is ready.";
 }
 
 // The controls.
