@@ -174,7 +174,9 @@ def test_the_serve_image_serves_without_a_command(serve_image: str, trained: Job
 
 
 def test_the_page_has_a_model_of_its_own(image: str) -> None:
-    with started_container(image, "app", options=[*ANOTHER_USER, "--read-only", "--tmpfs", "/tmp:size=64m"]) as container:
+    with started_container(
+        image, "app", options=[*ANOTHER_USER, "--read-only", "--tmpfs", "/tmp:size=64m"]
+    ) as container:
         container.wait_until_served()
         (model,) = json.loads(container.request("/api/models").body)["models"]
         assert [one["name"] for one in model["classes"]] == ["background", "disc", "box", "triangle"]

@@ -12,7 +12,7 @@ from gluonseg.text import LineFormatter, shorten
 LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 170
 """Characters of a log line, 200 with the time before it."""
-RETRY_AFTER = {429: "10", 503: "1"}
+RETRY_AFTER = {429: "20", 503: "1"}
 """Seconds after which a client may ask again, by status."""
 NOT_READY = "the model is not ready: it is being loaded, or its process is being replaced; try again in a few seconds"
 STOPPING = "the server is stopping: try again elsewhere"

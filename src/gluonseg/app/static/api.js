@@ -16,8 +16,8 @@ const SENTENCES = {
   404: "This model is not served any more. Load the page again to see which ones are.",
   413: "The photo is too large for this server. Choose a smaller one, or save it as a JPEG.",
   415: "The server takes JPEG and PNG photos only. Choose another photo, or save it as one of these.",
-  429: "The server has had many photos from you in a short time.",
-  503: "The server is busy with other photos.",
+  429: "The server has had many photos from you in a short time. Try again in a minute.",
+  503: "The server is busy with other photos. Try again in a minute.",
 };
 
 /** {models, limits} as the server describes them. */

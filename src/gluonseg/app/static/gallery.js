@@ -65,7 +65,7 @@ export function drawContactSheet(entries, model) {
     const [width, height] = [thumbnail.width * factor, thumbnail.height * factor];
     context.imageSmoothingQuality = "high";
     context.drawImage(thumbnail, x, y + CELL.picture - height, width, height);
-    const shares = listShares(counts, model.classes).slice(0, 3).map(([one, share]) => `${one.name} ${formatShare(share)}`);
+    const shares = listShares(counts, model.classes).slice(0, 3).map(([one, share]) => `${one.name} ${Math.round(100 * share)} %`);
     write(context, name, x, y + CELL.picture + 22, CELL.width, `600 15px ${FONT}`, "#1c2024");
     write(context, shares.join(", "), x, y + CELL.picture + 42, CELL.width, `13px ${FONT}`, "#59626b");
   });

@@ -2,10 +2,12 @@
 
 import { formatShare } from "./gallery.js";
 
+export const LETTERS = ["A", "B"]; // of two models side by side
+
 /**
  * Fill `table` with the rows of `mask.js` that the masks have, the most frequent first, and `rest` with the others.
  *
- * `masks` are {title, counts}, one for each model. `hidden` is the set of keys that are not shown; it is changed here,
+ * `masks` are {counts, total}, numbers of pixels, one for each model. `hidden` is the set of keys that are not shown; it is changed here,
  * and `onChange` told.
  */
 export function fillLegend(table, rest, rows, masks, hidden, onChange) {
@@ -30,7 +32,7 @@ export function fillLegend(table, rest, rows, masks, hidden, onChange) {
     if (!wasAlone) for (const row of rows) if (row.key !== key) hidden.add(row.key);
     refresh();
   };
-  const head = build("tr", {}, build("th", { scope: "col" }, "Class"), ...masks.map(({ title }) => build("th", { scope: "col", className: "number" }, masks.length > 1 ? title : "Share")), build("td"));
+  const head = build("tr", {}, build("th", { scope: "col" }, "Class"), ...masks.map((_, which) => build("th", { scope: "col", className: "number" }, masks.length > 1 ? `Share ${LETTERS[which]}` : "Share")), build("td"));
   table.tHead.replaceChildren(head);
   table.tBodies[0].replaceChildren(
     ...order.map((index) => {

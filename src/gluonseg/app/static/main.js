@@ -1,9 +1,9 @@
 // The page: which photos and models there are, and what is shown of them.
 
-import { loadModels } from "./api.js";
+import { ApiError, loadModels } from "./api.js";
 import { encodeColoured, encodeCutOut, encodeJson, encodeMask, encodeOverlay, save } from "./export.js";
 import { drawContactSheet, drawThumbnail, formatShare, listShares } from "./gallery.js";
-import { build, fillLegend } from "./legend.js";
+import { build, fillLegend, LETTERS } from "./legend.js";
 import { buildLayer, buildRows, count, measureDifference, turn } from "./mask.js";
 import { openPhoto } from "./photo.js";
 import { decodeAnswer } from "./png.js";
@@ -26,6 +26,12 @@ const queue = new Queue({ findNext, onAnswer: keepAnswer, onError: keepError, on
 function getChosen() {
   const names = [get("model").value, get("compare")?.value];
   return [...new Set(names)].map((name) => state.models.find((model) => model.name === name)).filter(Boolean);
+}
+
+/** Its title; of two that are looked at, with a letter before it. */
+function nameModel(model) {
+  const chosen = getChosen();
+  return chosen.length > 1 ? `${LETTERS[chosen.indexOf(model)]}: ${model.title}` : (model?.title ?? "");
 }
 
 async function addPhotos(files) {
@@ -81,7 +87,8 @@ async function decode({ bytes, orientation }) {
 }
 
 function keepError({ photo, model }, error) {
-  photo.results.set(model.name, { error: error.message });
+  const text = error instanceof ApiError ? error.message : `The mask of ${photo.name} cannot be shown: ${error.message}. Try again.`;
+  photo.results.set(model.name, { error: text });
   showPhotoErrors();
   showGallery();
 }
@@ -96,6 +103,7 @@ function cancel() {
 function retry() {
   for (const { results } of state.photos) for (const [name, { error }] of results) if (error) results.delete(name);
   showErrors([]);
+  showGallery();
   queue.run();
 }
 
@@ -114,7 +122,7 @@ function clear() {
 // What is shown.
 
 function select(photo) {
-  for (const result of state.current?.results.values() ?? []) delete result.mask; // a gallery of large photos fits
+  for (const { results } of state.photos) for (const result of results.values()) delete result.mask; // large masks add up
   state.current = photo;
   document.body.classList.add("has-photo");
   get("result").hidden = false;
@@ -135,13 +143,13 @@ async function show() {
   showPhotoErrors();
   get("pane-b").hidden = models.length < 2;
   get("panes").classList.toggle("two", models.length > 1);
-  ["a", "b"].forEach((pane, which) => (get(`title-${pane}`).textContent = models[which]?.title ?? ""));
+  ["a", "b"].forEach((pane, which) => (get(`title-${pane}`).textContent = nameModel(models[which])));
   const isReady = results.every((result) => result?.mask);
   get("controls").hidden = !isReady;
   showFacts(photo, results);
   if (!isReady) return viewer.setLayers([]);
   state.rows = buildRows(models);
-  const masks = models.map(({ title }, which) => ({ title, counts: results[which].counts, total: photo.width * photo.height }));
+  const masks = models.map((_, which) => ({ counts: results[which].counts, total: photo.width * photo.height }));
   fillLegend(get("legend"), get("absent"), state.rows, masks, state.hidden, showLayers);
   showDifference(results);
   get("download-state").textContent = "";
@@ -166,6 +174,7 @@ function buildLayers() {
 
 function showLayers() {
   const isTwo = getChosen().length > 1;
+  get("opacity").disabled = get("style-outlines").checked;
   get("opacity-value").textContent = `${get("opacity").value} %`;
   get("swipe-choice").hidden = isTwo;
   get("swipe").hidden = isTwo || !get("swipe-on").checked;
@@ -190,7 +199,7 @@ function showDifference(results) {
 
 function showDownloads(models) {
   get("download-choice").hidden = models.length < 2;
-  fillSelect(get("download-model"), models.map(({ name, title }) => [name, title]));
+  fillSelect(get("download-model"), models.map((model) => [model.name, nameModel(model)]));
   showCutOutClasses();
 }
 
@@ -212,11 +221,11 @@ function showReading(point, isByKey) {
   readout.ariaLive = isByKey ? "polite" : "off"; // a mouse would never let a screen reader finish
   const at = point && point.y * state.current.width + point.x;
   const models = point ? getChosen() : [];
-  const readings = models.flatMap(({ name, title, classes }) => {
+  const readings = models.flatMap(({ name, classes }, which) => {
     const mask = state.current.results.get(name)?.mask;
     if (!mask) return [];
     const found = classes.find(({ id }) => id === mask.ids[at])?.name ?? `class ${mask.ids[at]}`;
-    return `${models.length > 1 ? `${title}: ` : ""}${found} ${Math.round(mask.confidence[at] / 2.55)} %`;
+    return `${models.length > 1 ? `${LETTERS[which]}: ` : ""}${found} ${Math.round(mask.confidence[at] / 2.55)} %`;
   });
   readout.textContent = readings.length ? `${readings.join(" · ")} (pixel ${point.x}, ${point.y})` : "";
 }
@@ -257,6 +266,7 @@ function showGallery() {
   if (get("gallery").hidden) return;
   const [model] = getChosen();
   get("contact-sheet").disabled = !state.photos.some(({ results }) => results.get(model.name)?.thumbnail);
+  get("rest").hidden = !state.photos.some(({ results }) => [...results.values()].some(({ error }) => error));
   const list = get("thumbnails");
   while (list.children.length > state.photos.length) list.lastChild.remove();
   state.photos.forEach((photo, index) => {
@@ -269,8 +279,9 @@ function fillThumbnail(button, photo, result, model) {
   button.setAttribute("aria-pressed", String(photo === state.current));
   photo.bare ??= drawThumbnail(photo);
   const picture = result?.thumbnail ?? photo.bare;
-  const [largest] = result?.counts ? listShares(result.counts, model.classes) : [];
-  const text = largest ? `${largest[0].name} ${formatShare(largest[1])}` : result ? "not computed" : "waits";
+  const shares = result?.counts ? listShares(result.counts, model.classes) : [];
+  const [largest, share] = shares.find(([{ colour }]) => colour) ?? shares[0] ?? [];
+  const text = largest ? `${largest.name} ${formatShare(share)}` : result ? "not computed" : "waits";
   if (button.firstChild !== picture) button.replaceChildren(picture, build("span", {}, photo.name), build("small", {}));
   button.lastChild.textContent = text;
 }
@@ -355,7 +366,7 @@ function listen() {
   for (const id of ["style-colours", "style-outlines", "swipe-on", "differences"]) on(id, "change", showLayers);
   on("form", "submit", (event) => event.preventDefault());
   on("cancel", "click", cancel);
-  on("retry", "click", retry);
+  for (const id of ["retry", "rest"]) on(id, "click", retry);
   on("clear", "click", clear);
   on("contact-sheet", "click", downloadContactSheet);
   on("download-model", "change", showCutOutClasses);
