@@ -24,9 +24,10 @@ from gluonseg.predict.formats import describe_mask
 from gluonseg.predict.overlay import choose_card_colours, draw_overlay
 from local_server import ServerProcess, find_free_port, started_server
 from picture import UInt8Array, encode_picture
-from program import build_environment
+from program import build_environment, run_program
 from real_photo import find_pet_photos
-from repository import ROOT
+from repository import ROOT, read_blocks
+from screenshot import SIZE, take_screenshot
 from stand_in import KILLS, StandIn, compute_mask
 
 Open = Callable[..., Window]
@@ -285,6 +286,26 @@ def test_without_a_script_the_form_gives_the_overlay(open_page: Open, tmp_path: 
     expect(window.page.locator(".plain img")).to_be_visible()
 
 
+def test_the_snippets_of_the_page_on_the_app_run(open_page: Open, server: ServerProcess, tmp_path: Path) -> None:
+    def read(language: str) -> str:
+        (snippet,) = [text for text in read_blocks("docs/app.md", language) if "/api/" in text]
+        return snippet.replace("localhost:8080", f"127.0.0.1:{server.port}").replace("models/run/", "models/plain/")
+
+    (tmp_path / "photo.jpg").write_bytes(HALVES[2])
+    done = run_program(["bash", "-ec", read("sh")], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    np.testing.assert_array_equal(read_label(tmp_path / "mask.png"), compute_mask(_draw_halves()))
+    shares = ["pet: 50.0 %", "background: 50.0 %", "border: 0.0 %"]
+    assert run_program([sys.executable, "-c", read("python")], cwd=tmp_path).stdout.splitlines() == shares
+    window = open_page()
+    lines: list[str] = []
+    window.page.on("console", lambda message: lines.append(message.text))
+    window.page.evaluate("document.body.innerHTML = '<input type=file>'")
+    window.page.set_input_files("input", str(tmp_path / "photo.jpg"))
+    window.page.evaluate(f"(async () => {{ {read('js')} }})()")
+    assert lines == shares
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_everybody_can_use_it(open_page: Open, scheme: str, width: int) -> None:
@@ -302,3 +323,9 @@ def test_everybody_can_use_it(open_page: Open, scheme: str, width: int) -> None:
         window.page.goto(f"{address}{path}")
         found.append(axe.run(window.page))
     assert [(one.violations_count, one.generate_report()) for one in found if one.violations_count] == []
+
+
+def test_the_picture_of_the_readme_can_be_made(trained_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(HALVES[2])
+    take_screenshot(trained_model, tmp_path / "photo.png", tmp_path / "app.png")
+    assert read_image(tmp_path / "app.png").shape[:2] == (SIZE["height"], SIZE["width"])

@@ -1,8 +1,7 @@
 // The table of the classes: names, colours and shares; each can be hidden, or shown alone.
 
 import { formatShare } from "./gallery.js";
-
-export const LETTERS = ["A", "B"]; // of two models side by side
+import { build, LETTERS } from "./state.js";
 
 /**
  * Fill `table` with the rows of `mask.js` that the masks have, the most frequent first, and `rest` with the others.
@@ -32,7 +31,7 @@ export function fillLegend(table, rest, rows, masks, hidden, onChange) {
     if (!wasAlone) for (const row of rows) if (row.key !== key) hidden.add(row.key);
     refresh();
   };
-  const head = build("tr", {}, build("th", { scope: "col" }, "Class"), ...masks.map((_, which) => build("th", { scope: "col", className: "number" }, masks.length > 1 ? `Share ${LETTERS[which]}` : "Share")), build("td"));
+  const head = build("tr", {}, build("th", { scope: "col" }, "Class"), ...masks.map((_, which) => build("th", { scope: "col", className: "number" }, masks.length > 1 ? LETTERS[which] : "Share")), build("td"));
   table.tHead.replaceChildren(head);
   table.tBodies[0].replaceChildren(
     ...order.map((index) => {
@@ -49,13 +48,6 @@ export function fillLegend(table, rest, rows, masks, hidden, onChange) {
   rest.hidden = !absent.length;
   rest.textContent = `Not found: ${absent.join(", ")}.`;
   refresh();
-}
-
-/** An element with properties and children. */
-export function build(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
-  return element;
 }
 
 function buildSwatch(colour) {

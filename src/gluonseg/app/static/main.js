@@ -1,38 +1,18 @@
-// The page: which photos and models there are, and what is shown of them.
+// The page: photos are added, computed one after another, and downloaded.
 
 import { ApiError, loadModels } from "./api.js";
 import { encodeColoured, encodeCutOut, encodeJson, encodeMask, encodeOverlay, save } from "./export.js";
 import { drawContactSheet, drawThumbnail, formatShare, listShares } from "./gallery.js";
-import { build, fillLegend, LETTERS } from "./legend.js";
-import { buildLayer, buildRows, count, measureDifference, turn } from "./mask.js";
+import { count } from "./mask.js";
 import { openPhoto } from "./photo.js";
-import { decodeAnswer } from "./png.js";
 import { Queue } from "./queue.js";
-import { Viewer } from "./viewer.js";
+import { buildLayers, decode, getDownloadModel, select, show, showCutOutClasses, showErrors, showLayers, showPhotoErrors, viewer } from "./show.js";
+import { build, get, getChosen, state } from "./state.js";
 
 const CANCELLED = "You have cancelled this photo. The server may still finish it; its answer is not waited for.";
-const get = (id) => document.getElementById(id);
-
-// A photo of `photo.js` has also `results`, by the model's name: {bytes, orientation, seconds, counts, thumbnail} and
-// for the photo that is shown `mask`, upright; or {error}, a sentence.
-const state = { models: [], limits: {}, photos: [], current: null, rows: [], hidden: new Set(), showing: 0 };
-
-const viewer = new Viewer([get("canvas-a"), get("canvas-b")], { onRead: showReading, onZoom: showZoom });
 const queue = new Queue({ findNext, onAnswer: keepAnswer, onError: keepError, onProgress: showProgress });
 
 // The photos and their masks.
-
-/** The models that are looked at: one, or two side by side. */
-function getChosen() {
-  const names = [get("model").value, get("compare")?.value];
-  return [...new Set(names)].map((name) => state.models.find((model) => model.name === name)).filter(Boolean);
-}
-
-/** Its title; of two that are looked at, with a letter before it. */
-function nameModel(model) {
-  const chosen = getChosen();
-  return chosen.length > 1 ? `${LETTERS[chosen.indexOf(model)]}: ${model.title}` : (model?.title ?? "");
-}
 
 async function addPhotos(files) {
   const errors = [];
@@ -82,10 +62,6 @@ async function keepAnswer({ photo, model }, answer) {
   showGallery();
 }
 
-async function decode({ bytes, orientation }) {
-  return turn(await decodeAnswer(bytes), orientation);
-}
-
 function keepError({ photo, model }, error) {
   const text = error instanceof ApiError ? error.message : `The mask of ${photo.name} cannot be shown: ${error.message}. Try again.`;
   photo.results.set(model.name, { error: text });
@@ -98,6 +74,7 @@ function cancel() {
   for (let job = findNext(); job; job = findNext()) job.photo.results.set(job.model.name, { error: CANCELLED });
   showPhotoErrors();
   showGallery();
+  get(get("error").hidden ? "rest" : "retry").focus();
 }
 
 function retry() {
@@ -105,6 +82,7 @@ function retry() {
   showErrors([]);
   showGallery();
   queue.run();
+  get("cancel").focus();
 }
 
 function clear() {
@@ -119,126 +97,12 @@ function clear() {
   get("photo").focus();
 }
 
-// What is shown.
-
-function select(photo) {
-  for (const { results } of state.photos) for (const result of results.values()) delete result.mask; // large masks add up
-  state.current = photo;
-  document.body.classList.add("has-photo");
-  get("result").hidden = false;
-  get("controls").hidden = true;
-  get("photo-title").textContent = photo.name;
-  for (const canvas of document.querySelectorAll("canvas[tabindex]")) canvas.parentElement.style.aspectRatio = `${photo.width} / ${photo.height}`;
-  viewer.setPhoto(photo);
-  return show();
-}
-
-/** Show the masks that there are of the current photo; whoever asks later wins. */
-async function show() {
-  const turnOf = ++state.showing;
-  const [photo, models] = [state.current, getChosen()];
-  const results = models.map(({ name }) => photo.results.get(name));
-  for (const result of results) if (result?.bytes) result.mask ??= await decode(result);
-  if (turnOf !== state.showing) return;
-  showPhotoErrors();
-  get("pane-b").hidden = models.length < 2;
-  get("panes").classList.toggle("two", models.length > 1);
-  ["a", "b"].forEach((pane, which) => (get(`title-${pane}`).textContent = nameModel(models[which])));
-  const isReady = results.every((result) => result?.mask);
-  get("controls").hidden = !isReady;
-  showFacts(photo, results);
-  if (!isReady) return viewer.setLayers([]);
-  state.rows = buildRows(models);
-  const masks = models.map((_, which) => ({ counts: results[which].counts, total: photo.width * photo.height }));
-  fillLegend(get("legend"), get("absent"), state.rows, masks, state.hidden, showLayers);
-  showDifference(results);
-  get("download-state").textContent = "";
-  showDownloads(models);
-}
-
-function showFacts(photo, results) {
-  const facts = [`${photo.width} × ${photo.height} pixels`];
-  const seconds = results.map((result) => result?.seconds?.toFixed(1)).filter(Boolean);
-  if (seconds.length) facts.push(`sent, computed and received in ${seconds.join(" and ")} s`);
-  if (photo.isConverted) facts.push("converted to PNG before it was sent");
-  get("photo-facts").textContent = facts.join(", ");
-  get("orientation-note").hidden = !results.some((result) => result?.orientation > 1);
-}
-
-/** A layer for each model, as the controls say. */
-function buildLayers() {
-  const isShown = (row) => !state.hidden.has(row.key);
-  const opacity = get("opacity").value / 100;
-  return getChosen().map(({ name }, which) => buildLayer(state.current.results.get(name).mask, state.rows, which, isShown, opacity));
-}
-
-function showLayers() {
-  const isTwo = getChosen().length > 1;
-  get("opacity").disabled = get("style-outlines").checked;
-  get("opacity-value").textContent = `${get("opacity").value} %`;
-  get("swipe-choice").hidden = isTwo;
-  get("swipe").hidden = isTwo || !get("swipe-on").checked;
-  const marksDifferences = isTwo && !get("differences-choice").hidden && get("differences").checked;
-  viewer.setSwipe(get("swipe").hidden ? null : get("swipe").value / 100);
-  viewer.setLayers(buildLayers(), { outlines: get("style-outlines").checked, marksDifferences });
-}
-
-function showDifference(results) {
-  const isTwo = results.length > 1;
-  const areComparable = isTwo && state.rows.some(({ ids }) => !ids.includes(null));
-  get("difference").hidden = !isTwo;
-  get("differences-choice").hidden = !areComparable;
-  if (areComparable) {
-    const share = measureDifference(...buildLayers());
-    get("difference").textContent = `The models differ in ${formatShare(share)} of the pixels. Classes are the same where their names are.`;
-  } else if (isTwo) {
-    get("difference").textContent = "The models have no class name in common, so their masks cannot be compared.";
-  }
-  showLayers();
-}
-
-function showDownloads(models) {
-  get("download-choice").hidden = models.length < 2;
-  fillSelect(get("download-model"), models.map((model) => [model.name, nameModel(model)]));
-  showCutOutClasses();
-}
-
-function showCutOutClasses() {
-  const model = getDownloadModel();
-  const found = listShares(state.current.results.get(model.name).counts, model.classes).map(([one]) => one);
-  const [coloured, others] = [found.filter(({ colour }) => colour), found.filter(({ colour }) => !colour)];
-  fillSelect(get("cut-out-class"), [...coloured, ...others].map(({ id, name }) => [id, name]));
-}
-
-function fillSelect(select, choices) {
-  const before = select.value;
-  select.replaceChildren(...choices.map(([value, text]) => build("option", { value }, text)));
-  if (choices.some(([value]) => String(value) === before)) select.value = before;
-}
-
-function showReading(point, isByKey) {
-  const readout = get("readout");
-  readout.ariaLive = isByKey ? "polite" : "off"; // a mouse would never let a screen reader finish
-  const at = point && point.y * state.current.width + point.x;
-  const models = point ? getChosen() : [];
-  const readings = models.flatMap(({ name, classes }, which) => {
-    const mask = state.current.results.get(name)?.mask;
-    if (!mask) return [];
-    const found = classes.find(({ id }) => id === mask.ids[at])?.name ?? `class ${mask.ids[at]}`;
-    return `${models.length > 1 ? `${LETTERS[which]}: ` : ""}${found} ${Math.round(mask.confidence[at] / 2.55)} %`;
-  });
-  readout.textContent = readings.length ? `${readings.join(" · ")} (pixel ${point.x}, ${point.y})` : "";
-}
-
-function showZoom(scale) {
-  get("zoom-level").textContent = `${Math.round(scale * window.devicePixelRatio * 100)} %`;
-  get("zoom-out").disabled = get("zoom-fit").disabled = viewer.isFitted;
-}
-
 function showProgress(text, share) {
-  get("progress").hidden = text === null;
-  if (text === null) return;
+  const isNews = get("progress").hidden !== (text === null);
   const number = state.photos.length > 1 ? `${countComputed()} of ${state.photos.length} photos are done. ` : "";
+  get("progress").hidden = text === null;
+  if (isNews) get("announcement").textContent = text === null ? `${get("announcement").textContent} ${number}` : number + text;
+  if (text === null) return;
   get("progress-text").textContent = `${number}${text}`;
   if (share === null) get("progress-bar").removeAttribute("value");
   else get("progress-bar").value = share;
@@ -246,17 +110,6 @@ function showProgress(text, share) {
 
 function countComputed() {
   return state.photos.filter(({ results }) => getChosen().every(({ name }) => results.get(name)?.bytes)).length;
-}
-
-function showErrors(texts, canRetry = false) {
-  get("error").hidden = !texts.length;
-  get("error-text").textContent = texts.join(" ");
-  get("retry").hidden = !canRetry;
-}
-
-function showPhotoErrors() {
-  const errors = getChosen().map(({ name }) => state.current?.results.get(name)?.error).filter(Boolean);
-  if (errors.length || !get("retry").hidden) showErrors([...new Set(errors)], true);
 }
 
 // The gallery.
@@ -270,9 +123,14 @@ function showGallery() {
   const list = get("thumbnails");
   while (list.children.length > state.photos.length) list.lastChild.remove();
   state.photos.forEach((photo, index) => {
-    if (!list.children[index]) list.append(build("li", {}, build("button", { type: "button", onclick: () => select(state.photos[index]).then(showGallery) })));
+    if (!list.children[index]) list.append(build("li", {}, build("button", { type: "button", onclick: () => selectFromGallery(index) })));
     fillThumbnail(list.children[index].firstChild, photo, photo.results.get(model.name), model);
   });
+}
+
+function selectFromGallery(index) {
+  select(state.photos[index]);
+  showGallery();
 }
 
 function fillThumbnail(button, photo, result, model) {
@@ -293,11 +151,6 @@ async function downloadContactSheet() {
 }
 
 // Downloads.
-
-function getDownloadModel() {
-  const chosen = getChosen();
-  return chosen.find(({ name }) => name === get("download-model").value) ?? chosen[0];
-}
 
 async function download(kind) {
   const [photo, model] = [state.current, getDownloadModel()];
