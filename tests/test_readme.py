@@ -86,8 +86,8 @@ def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
             (curl,) = CURL_COMMANDS
             run_command(f"{curl.replace('8080', str(port))} --silent --fail", tmp_path)
         assert server.stop() == 0
-    command = [*shlex.split(app), "--port", str(port)]
-    with started_server(command, port, log, build_reader_environment(), cwd=tmp_path) as server:
+    arguments = [*shlex.split(app), "--port", str(port)]
+    with started_server(arguments, port, log, build_reader_environment(), cwd=tmp_path) as server:
         server.wait_until_served()
         assert b"fcn on resnet-18 with 4 classes" in server.request("/").body
     if not shutil.which("curl"):
