@@ -152,8 +152,10 @@ def _iter_models(path: Path) -> Iterator[Path]:
         if not runs:
             raise UserError(f"no run of the comparison in {path} has finished yet")
         yield from (find_model(run) for run in runs)
+    elif path.is_file() or any(path.glob("*.tar.gz")):
+        yield path
     else:
-        yield find_model(path) if path.is_dir() else path
+        yield find_model(path)
 
 
 def _choose_name(path: Path) -> str:

@@ -45,7 +45,8 @@ def run_app(
         if models.exit_code is None and not signals:
             host = "localhost" if settings.host in ("0.0.0.0", "127.0.0.1", "::") else settings.host
             LOGGER.info("open http://%s:%d in a browser", host, settings.port)
-        return models, create_app(models, settings, per_minute)
+        is_demo = sources[0].path == DEMO_MODEL
+        return models, create_app(models, settings, per_minute, is_demo=is_demo)
 
     # The models of one page are rarely asked at once, so each computes on all cores.
     return run_application(replace(settings, workers=1), build, MAX_WAITING * len(sources))

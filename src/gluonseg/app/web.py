@@ -55,10 +55,11 @@ _TITLES = {
 }
 
 
-def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0) -> Flask:
+def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *, is_demo: bool = False) -> Flask:
     """Build the application for ``models``, all of which have been loaded.
 
-    One address may send ``per_minute`` photos in a minute; 0 is no limit.
+    One address may send ``per_minute`` photos in a minute; 0 is no limit. With ``is_demo`` the page says that the model
+    is the image's own, and how to bring another.
     """
     app = build_flask("gluonseg.app", settings, "see /api/openapi.json", static_folder="static")
     rate = RateLimit(per_minute)
@@ -74,10 +75,9 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0) -
         limits = {"max_mb": settings.max_payload_mb, "max_megapixels": settings.max_pixels / 1e6}
         return {"models": [one.describe() for one in models.values()], "limits": limits}
 
-    def show_page(**more: Any) -> str:
-        return render_template(
-            "page.html", **describe(), version=__version__, **{"result": None, "error": None, **more}
-        )
+    def show_page(*, result: dict[str, Any] | None = None, error: str | None = None) -> str:
+        more = {"result": result, "error": error, "is_demo": is_demo}
+        return render_template("page.html", **describe(), version=__version__, **more)
 
     @app.get("/ping")
     def ping() -> Response:
