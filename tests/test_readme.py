@@ -89,7 +89,7 @@ def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
     arguments = [*shlex.split(app), "--port", str(port)]
     with started_server(arguments, port, log, build_reader_environment(), cwd=tmp_path) as server:
         server.wait_until_served()
-        assert b"fcn on resnet-18 with 4 classes" in server.request("/").body
+        assert b"FCN on resnet-18" in server.request("/").body
     if not shutil.which("curl"):
         pytest.skip("every step ran but the last one: curl is not installed here")
     mask = read_label(tmp_path / "mask.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from gluonseg.errors import UserError
 from gluonseg.models.folder.card import ModelCard
+from gluonseg.models.registry import get_title
 from gluonseg.predict.overlay import UNTINTED, choose_card_colours
 from gluonseg.report.one_model import CURVES_PICTURE, find_model
 from gluonseg.report.record import COMPARISON_FILE, FINISHED, RUNS_FOLDER, read_record
@@ -59,7 +61,7 @@ class OfferedModel:
         classes = zip(card.class_names, choose_card_colours(card), strict=True)
         return {
             "name": name,
-            "title": card.describe(),
+            "title": f"{get_title(card.algorithm)} on {card.backbone}",
             "classes": [
                 {"id": class_id, "name": class_name, "colour": format_colour(colour)}
                 for class_id, (class_name, colour) in enumerate(classes)
@@ -88,6 +90,15 @@ class OfferedModels(Mapping[str, OfferedModel]):
 
     def __len__(self) -> int:
         return len(self._models)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What the page needs of each; where two have one title, their names are added to it."""
+        described = [one.describe() for one in self.values()]
+        titles = Counter(one["title"] for one in described)
+        return [
+            one if titles[one["title"]] == 1 else {**one, "title": f"{one['title']}, {one['name']}"}
+            for one in described
+        ]
 
     @property
     def exit_code(self) -> int | None:

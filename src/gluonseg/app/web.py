@@ -73,7 +73,7 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
 
     def describe() -> dict[str, Any]:
         limits = {"max_mb": settings.max_payload_mb, "max_megapixels": settings.max_pixels / 1e6}
-        return {"models": [one.describe() for one in models.values()], "limits": limits}
+        return {"models": models.describe(), "limits": limits}
 
     def show_page(*, result: dict[str, Any] | None = None, error: str | None = None) -> str:
         more = {"result": result, "error": error, "is_demo": is_demo}

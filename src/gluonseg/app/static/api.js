@@ -10,7 +10,8 @@ export class ApiError extends Error {
   }
 }
 
-const UNREACHABLE = "The server cannot be reached. Check that it still runs and that you are connected to it, then try again.";
+const UNREACHABLE =
+  "The server cannot be reached. Check that it still runs and that you are connected to it, then try again.";
 const SLOW = `The server did not answer within ${PATIENCE_S / 60} minutes. Try again later, or choose a smaller photo.`;
 const SENTENCES = {
   404: "This model is not served any more. Load the page again to see which ones are.",
@@ -90,5 +91,8 @@ function describe(status, body) {
   } catch {
     // A proxy in between answers with a page of its own.
   }
-  return SENTENCES[status] ?? `The server answered with error ${status}. Try again; if that does not help, tell the person who runs it.`;
+  return (
+    SENTENCES[status] ??
+    `The server answered with error ${status}. Try again; if that does not help, tell the person who runs it.`
+  );
 }

@@ -39,7 +39,14 @@ export function encodeOverlay(photo, layer, outlines) {
   async function* blend() {
     for await (const { top, height, pixels } of readStrips(photo)) {
       const overlay = new Uint8Array(pixels.length);
-      paint(new Uint32Array(overlay.buffer), photo.width, height, layer, { left: 0, top, step: 1 }, { outlines, thick });
+      paint(
+        new Uint32Array(overlay.buffer),
+        photo.width,
+        height,
+        layer,
+        { left: 0, top, step: 1 },
+        { outlines, thick },
+      );
       const mixed = new Uint8Array((pixels.length / 4) * 3);
       for (let from = 0, to = 0; from < pixels.length; from += 4) {
         const opacity = overlay[from + 3] / 255;

@@ -11,7 +11,10 @@ const FONT = "system-ui, sans-serif";
 export function drawThumbnail(photo, mask, model) {
   const factor = Math.min(1, SIDE / Math.max(photo.width, photo.height));
   const canvas = document.createElement("canvas");
-  const [width, height] = [Math.max(1, Math.round(photo.width * factor)), Math.max(1, Math.round(photo.height * factor))];
+  const [width, height] = [
+    Math.max(1, Math.round(photo.width * factor)),
+    Math.max(1, Math.round(photo.height * factor)),
+  ];
   [canvas.width, canvas.height] = [width, height];
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
@@ -65,7 +68,9 @@ export function drawContactSheet(entries, model) {
     const [width, height] = [thumbnail.width * factor, thumbnail.height * factor];
     context.imageSmoothingQuality = "high";
     context.drawImage(thumbnail, x, y + CELL.picture - height, width, height);
-    const shares = listShares(counts, model.classes).slice(0, 3).map(([one, share]) => `${one.name} ${Math.round(100 * share)} %`);
+    const shares = listShares(counts, model.classes)
+      .slice(0, 3)
+      .map(([one, share]) => `${one.name} ${Math.round(100 * share)} %`);
     write(context, name, x, y + CELL.picture + 22, CELL.width, `600 15px ${FONT}`, "#1c2024");
     write(context, shares.join(", "), x, y + CELL.picture + 42, CELL.width, `13px ${FONT}`, "#59626b");
   });

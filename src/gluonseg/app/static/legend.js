@@ -10,7 +10,9 @@ import { build, LETTERS } from "./state.js";
  * and `onChange` told.
  */
 export function fillLegend(table, rest, rows, masks, hidden, onChange) {
-  const shares = rows.map((row) => masks.map(({ counts, total }, which) => (row.ids[which] === null ? null : counts[row.ids[which]] / total)));
+  const shares = rows.map((row) =>
+    masks.map(({ counts, total }, which) => (row.ids[which] === null ? null : counts[row.ids[which]] / total)),
+  );
   const order = rows.map((_, index) => index).filter((index) => shares[index].some((share) => share));
   order.sort((a, b) => Math.max(...shares[b]) - Math.max(...shares[a]));
   const refresh = () => {
@@ -31,16 +33,30 @@ export function fillLegend(table, rest, rows, masks, hidden, onChange) {
     if (!wasAlone) for (const row of rows) if (row.key !== key) hidden.add(row.key);
     refresh();
   };
-  const head = build("tr", {}, build("th", { scope: "col" }, "Class"), ...masks.map((_, which) => build("th", { scope: "col", className: "number" }, masks.length > 1 ? LETTERS[which] : "Share")), build("td"));
+  const head = build(
+    "tr",
+    {},
+    build("th", { scope: "col" }, "Class"),
+    ...masks.map((_, which) =>
+      build("th", { scope: "col", className: "number" }, masks.length > 1 ? LETTERS[which] : "Share"),
+    ),
+    build("td"),
+  );
   table.tHead.replaceChildren(head);
   table.tBodies[0].replaceChildren(
     ...order.map((index) => {
       const row = rows[index];
       const box = build("input", { type: "checkbox", onchange: () => toggle(row) });
-      const only = build("button", { type: "button", ariaLabel: `Only ${row.name}`, onclick: () => toggleAlone(row) }, "Only");
+      const only = build(
+        "button",
+        { type: "button", ariaLabel: `Only ${row.name}`, onclick: () => toggleAlone(row) },
+        "Only",
+      );
       [box.dataset.show, only.dataset.only] = [row.key, row.key];
       const name = build("label", {}, box, buildSwatch(row.colour), build("span", {}, row.name));
-      const numbers = shares[index].map((share) => build("td", { className: "number" }, share === null ? "–" : formatShare(share)));
+      const numbers = shares[index].map((share) =>
+        build("td", { className: "number" }, share === null ? "–" : formatShare(share)),
+      );
       return build("tr", {}, build("th", { scope: "row" }, name), ...numbers, build("td", {}, only));
     }),
   );

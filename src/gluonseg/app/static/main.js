@@ -6,7 +6,18 @@ import { drawContactSheet, drawThumbnail, formatShare, listShares } from "./gall
 import { count } from "./mask.js";
 import { openPhoto } from "./photo.js";
 import { Queue } from "./queue.js";
-import { buildLayers, decode, getDownloadModel, select, show, showCutOutClasses, showErrors, showLayers, showPhotoErrors, viewer } from "./show.js";
+import {
+  buildLayers,
+  decode,
+  getDownloadModel,
+  select,
+  show,
+  showCutOutClasses,
+  showErrors,
+  showLayers,
+  showPhotoErrors,
+  viewer,
+} from "./show.js";
 import { build, get, getChosen, state } from "./state.js";
 
 const CANCELLED = "You have cancelled this photo. The server may still finish it; its answer is not waited for.";
@@ -36,7 +47,8 @@ async function addPhotos(files) {
 
 async function addExample(address) {
   const response = await fetch(address).catch(() => null);
-  if (!response?.ok) return showErrors(["The example photo cannot be loaded. Check that the server still runs, then try again."]);
+  if (!response?.ok)
+    return showErrors(["The example photo cannot be loaded. Check that the server still runs, then try again."]);
   const number = Number(address.split("/").at(-1)) + 1;
   await addPhotos([new File([await response.blob()], `Example ${number}`)]);
 }
@@ -63,7 +75,10 @@ async function keepAnswer({ photo, model }, answer) {
 }
 
 function keepError({ photo, model }, error) {
-  const text = error instanceof ApiError ? error.message : `The mask of ${photo.name} cannot be shown: ${error.message}. Try again.`;
+  const text =
+    error instanceof ApiError
+      ? error.message
+      : `The mask of ${photo.name} cannot be shown: ${error.message}. Try again.`;
   photo.results.set(model.name, { error: text });
   showPhotoErrors();
   showGallery();
@@ -101,7 +116,8 @@ function showProgress(text, share) {
   const isNews = get("progress").hidden !== (text === null);
   const number = state.photos.length > 1 ? `${countComputed()} of ${state.photos.length} photos are done. ` : "";
   get("progress").hidden = text === null;
-  if (isNews) get("announcement").textContent = text === null ? `${get("announcement").textContent} ${number}` : number + text;
+  if (isNews)
+    get("announcement").textContent = text === null ? `${get("announcement").textContent} ${number}` : number + text;
   if (text === null) return;
   get("progress-text").textContent = `${number}${text}`;
   if (share === null) get("progress-bar").removeAttribute("value");
@@ -123,7 +139,8 @@ function showGallery() {
   const list = get("thumbnails");
   while (list.children.length > state.photos.length) list.lastChild.remove();
   state.photos.forEach((photo, index) => {
-    if (!list.children[index]) list.append(build("li", {}, build("button", { type: "button", onclick: () => selectFromGallery(index) })));
+    if (!list.children[index])
+      list.append(build("li", {}, build("button", { type: "button", onclick: () => selectFromGallery(index) })));
     fillThumbnail(list.children[index].firstChild, photo, photo.results.get(model.name), model);
   });
 }
@@ -147,7 +164,13 @@ function fillThumbnail(button, photo, result, model) {
 async function downloadContactSheet() {
   const [model] = getChosen();
   const entries = state.photos.map(({ name, results }) => ({ name, ...results.get(model.name) }));
-  save(await drawContactSheet(entries.filter(({ thumbnail }) => thumbnail), model), `${model.name}-contact-sheet.png`);
+  save(
+    await drawContactSheet(
+      entries.filter(({ thumbnail }) => thumbnail),
+      model,
+    ),
+    `${model.name}-contact-sheet.png`,
+  );
 }
 
 // Downloads.
@@ -205,15 +228,20 @@ function listen() {
     event.preventDefault();
     document.body.classList.add("is-dropping");
   });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("is-dropping"));
+  document.addEventListener(
+    "dragleave",
+    (event) => event.relatedTarget || document.body.classList.remove("is-dropping"),
+  );
   document.addEventListener("drop", (event) => {
     document.body.classList.remove("is-dropping");
     if (!event.dataTransfer.files.length) return;
     event.preventDefault();
     addPhotos([...event.dataTransfer.files]);
   });
-  for (const button of document.querySelectorAll("[data-example]")) button.addEventListener("click", () => addExample(button.dataset.example));
-  for (const button of document.querySelectorAll("[data-download]")) button.addEventListener("click", () => download(button.dataset.download));
+  for (const button of document.querySelectorAll("[data-example]"))
+    button.addEventListener("click", () => addExample(button.dataset.example));
+  for (const button of document.querySelectorAll("[data-download]"))
+    button.addEventListener("click", () => download(button.dataset.download));
   for (const id of ["model", "compare"]) on(id, "change", changeModels);
   for (const id of ["opacity", "swipe"]) on(id, "input", showLayers);
   for (const id of ["style-colours", "style-outlines", "swipe-on", "differences"]) on(id, "change", showLayers);

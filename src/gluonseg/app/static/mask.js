@@ -61,7 +61,12 @@ export const BARE = "#e0e0c0"; // of a class without a colour, when it is shown 
  * nothing is painted) in `tints`, mixed by `opacity`, and in `lines`, opaque; `rows` is its row in the legend.
  */
 export function buildLayer(mask, legend, which, isShown, opacity) {
-  const layer = { ...mask, tints: new Uint32Array(256), lines: new Uint32Array(256), rows: new Uint16Array(256).fill(9999) };
+  const layer = {
+    ...mask,
+    tints: new Uint32Array(256),
+    lines: new Uint32Array(256),
+    rows: new Uint16Array(256).fill(9999),
+  };
   const shown = legend.filter(isShown);
   legend.forEach((row, index) => {
     const id = row.ids[which];
@@ -141,6 +146,10 @@ export function describeMask(mask, classes) {
     while (to < ids.length && ids[to] === ids[from]) to++;
     runs.push([ids[from], to - from]);
   }
-  const shares = classes.map(({ id, name }) => ({ id, name, share: Math.round((counts[id] / ids.length) * 1e6) / 1e6 }));
+  const shares = classes.map(({ id, name }) => ({
+    id,
+    name,
+    share: Math.round((counts[id] / ids.length) * 1e6) / 1e6,
+  }));
   return { width: mask.width, height: mask.height, classes: shares, mask: { order: "row-major", runs } };
 }

@@ -19,12 +19,16 @@ export async function openPhoto(file, name, limits) {
     const photo = { name, url, image, width, height, blob: file, isConverted: !(await isJpegOrPng(file)) };
     const megapixels = (width * height) / 1e6;
     if (megapixels > limits.max_megapixels) {
-      throw new Error(`${name} has ${format(megapixels)} megapixels, and the server takes at most ${format(limits.max_megapixels)}. Make it smaller, or choose another one.`);
+      throw new Error(
+        `${name} has ${format(megapixels)} megapixels, and the server takes at most ${format(limits.max_megapixels)}. Make it smaller, or choose another one.`,
+      );
     }
     if (photo.isConverted) photo.blob = await convert(photo);
     const size = photo.blob.size / 2 ** 20;
     if (size > limits.max_mb) {
-      throw new Error(`${name} takes ${format(size)} MB${photo.isConverted ? " as a PNG" : ""}, and the server takes at most ${format(limits.max_mb)} MB. Save it as a JPEG, make it smaller, or choose another one.`);
+      throw new Error(
+        `${name} takes ${format(size)} MB${photo.isConverted ? " as a PNG" : ""}, and the server takes at most ${format(limits.max_mb)} MB. Save it as a JPEG, make it smaller, or choose another one.`,
+      );
     }
     return photo;
   } catch (error) {

@@ -28,7 +28,7 @@ export async function decodeAnswer(bytes) {
   let filled = 0;
   const reader = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
   for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) {
-    for (let from = 0; from < value.length && row < height; ) {
+    for (let from = 0; from < value.length && row < height;) {
       const part = value.subarray(from, from + line.length - filled);
       line.set(part, filled);
       from += part.length;

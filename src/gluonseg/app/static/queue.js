@@ -61,11 +61,14 @@ export class Queue {
     const percent = share === null ? "" : ` ${Math.round(100 * share)} %`;
     if (phase === "send") this.onProgress(`Sending ${photo.name}${percent}`, share);
     if (phase === "receive") this.onProgress(`Receiving the mask of ${photo.name}${percent}`, share);
-    if (phase === "compute") this.startClock((seconds) => this.onProgress(`${model.title} computes ${photo.name}: ${seconds} s`, null));
+    if (phase === "compute")
+      this.startClock((seconds) => this.onProgress(`${model.title} computes ${photo.name}: ${seconds} s`, null));
   }
 
   async wait({ photo }, reason, seconds, signal) {
-    this.startClock((passed) => this.onProgress(`${reason} ${photo.name} is sent again in ${Math.max(0, seconds - passed)} s.`, null));
+    this.startClock((passed) =>
+      this.onProgress(`${reason} ${photo.name} is sent again in ${Math.max(0, seconds - passed)} s.`, null),
+    );
     await new Promise((resolve, reject) => {
       const timer = setTimeout(resolve, 1000 * seconds);
       signal.addEventListener("abort", () => {

@@ -22,7 +22,8 @@ export function select(photo) {
   document.body.classList.add("has-photo");
   get("result").hidden = false;
   get("photo-title").textContent = photo.name;
-  for (const canvas of document.querySelectorAll("canvas[tabindex]")) canvas.parentElement.style.aspectRatio = `${photo.width} / ${photo.height}`;
+  for (const canvas of document.querySelectorAll("canvas[tabindex]"))
+    canvas.parentElement.style.aspectRatio = `${photo.width} / ${photo.height}`;
   viewer.setPhoto(photo);
   return show();
 }
@@ -64,7 +65,9 @@ function showFacts(photo, results) {
 export function buildLayers() {
   const isShown = (row) => !state.hidden.has(row.key);
   const opacity = get("opacity").value / 100;
-  return getChosen().map(({ name }, which) => buildLayer(state.current.results.get(name).mask, state.rows, which, isShown, opacity));
+  return getChosen().map(({ name }, which) =>
+    buildLayer(state.current.results.get(name).mask, state.rows, which, isShown, opacity),
+  );
 }
 
 export function showLayers() {
@@ -85,7 +88,8 @@ function showDifference(results) {
   get("differences-choice").hidden = !areComparable;
   if (areComparable) {
     const share = measureDifference(...buildLayers());
-    get("difference").textContent = `The models differ in ${formatShare(share)} of the pixels. Classes are the same where their names are.`;
+    get("difference").textContent =
+      `The models differ in ${formatShare(share)} of the pixels. Classes are the same where their names are.`;
   } else if (isTwo) {
     get("difference").textContent = "The models have no class name in common, so their masks cannot be compared.";
   }
@@ -94,7 +98,10 @@ function showDifference(results) {
 
 function showDownloads(models) {
   get("download-choice").hidden = models.length < 2;
-  fillSelect(get("download-model"), models.map((model) => [model.name, nameModel(model)]));
+  fillSelect(
+    get("download-model"),
+    models.map((model) => [model.name, nameModel(model)]),
+  );
   showCutOutClasses();
 }
 
@@ -102,7 +109,10 @@ export function showCutOutClasses() {
   const model = getDownloadModel();
   const found = listShares(state.current.results.get(model.name).counts, model.classes).map(([one]) => one);
   const [coloured, others] = [found.filter(({ colour }) => colour), found.filter(({ colour }) => !colour)];
-  fillSelect(get("cut-out-class"), [...coloured, ...others].map(({ id, name }) => [id, name]));
+  fillSelect(
+    get("cut-out-class"),
+    [...coloured, ...others].map(({ id, name }) => [id, name]),
+  );
 }
 
 function fillSelect(select, choices) {
@@ -136,7 +146,9 @@ export function showErrors(texts, canRetry = false) {
 }
 
 export function showPhotoErrors() {
-  const errors = getChosen().map(({ name }) => state.current?.results.get(name)?.error).filter(Boolean);
+  const errors = getChosen()
+    .map(({ name }) => state.current?.results.get(name)?.error)
+    .filter(Boolean);
   if (errors.length || !get("retry").hidden) showErrors([...new Set(errors)], true);
 }
 

@@ -73,7 +73,8 @@ export class Viewer {
   move(right, down) {
     if (!this.photo) return;
     const { view, photo, size } = this;
-    const keep = (place, length, room) => (room >= length ? length / 2 : Math.min(Math.max(place, room / 2), length - room / 2));
+    const keep = (place, length, room) =>
+      room >= length ? length / 2 : Math.min(Math.max(place, room / 2), length - room / 2);
     view.x = keep(view.x - right / view.scale, photo.width, size.width / view.scale);
     view.y = keep(view.y - down / view.scale, photo.height, size.height / view.scale);
     this.isFitted = view.scale <= this.fittedScale * 1.0001;
@@ -140,7 +141,11 @@ export class Viewer {
     }
     const pixels = new Uint32Array(pane.image.data.buffer).fill(0);
     const other = this.panes.find((one) => one !== pane)?.layer;
-    const look = { outlines: this.look.outlines, other: this.look.marksDifferences && other, thick: Math.round(2 * ratio) };
+    const look = {
+      outlines: this.look.outlines,
+      other: this.look.marksDifferences && other,
+      thick: Math.round(2 * ratio),
+    };
     paint(pixels, width, height, pane.layer, corner, look);
     pane.overlay.putImageData(pane.image, 0, 0);
     return pane.overlay.canvas;
@@ -215,8 +220,16 @@ export class Viewer {
 
   handleKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.photo) return;
-    const actions = { "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(), Escape: () => this.read(null) };
-    const [right, down] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
+    const actions = {
+      "+": () => this.zoom(1.5),
+      "=": () => this.zoom(1.5),
+      "-": () => this.zoom(1 / 1.5),
+      0: () => this.fit(),
+      Escape: () => this.read(null),
+    };
+    const [right, down] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[
+      event.key
+    ] ?? [0, 0];
     if (right || down) this.step(right, down, event.shiftKey ? 10 : 1);
     else if (actions[event.key]) actions[event.key]();
     else return;
@@ -231,7 +244,8 @@ export class Viewer {
     const keep = (place, end) => Math.min(Math.max(place, 0), end - 1);
     const point = { x: keep(start.x + right * length, photo.width), y: keep(start.y + down * length, photo.height) };
     this.read(point, { isByKey: true });
-    const getExcess = (place, centre, room) => Math.sign(place - centre) * Math.max(0, Math.abs(place - centre) * view.scale - room / 2 + 20);
+    const getExcess = (place, centre, room) =>
+      Math.sign(place - centre) * Math.max(0, Math.abs(place - centre) * view.scale - room / 2 + 20);
     this.move(-getExcess(point.x, view.x, size.width), -getExcess(point.y, view.y, size.height));
   }
 }
@@ -243,7 +257,10 @@ function drawCased(context, ratio, lines) {
     path.moveTo(x, y);
     path.lineTo(endX, endY);
   }
-  for (const [colour, width] of [["white", 4], ["#111", 1.5]]) {
+  for (const [colour, width] of [
+    ["white", 4],
+    ["#111", 1.5],
+  ]) {
     context.strokeStyle = colour;
     context.lineWidth = width * ratio;
     context.stroke(path);
