@@ -1,4 +1,4 @@
-"""Make docs/images/app.png, what README.md shows of the web page: ``screenshot.py MODEL PHOTO``."""
+"""Make what README.md shows of the web page: ``screenshot.py MODEL PHOTO docs/images/app.png``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from playwright.sync_api import ViewportSize
 from browser import Window, started_browser
 from local_server import find_free_port, started_server
 from program import build_environment
-from repository import ROOT
 
 SIZE: ViewportSize = {"width": 1120, "height": 850}
 COLOURS = 128
@@ -39,4 +38,4 @@ def take_screenshot(model: Path, photo: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    take_screenshot(Path(sys.argv[1]), Path(sys.argv[2]), ROOT / "docs" / "images" / "app.png")
+    take_screenshot(*map(Path, sys.argv[1:]))
