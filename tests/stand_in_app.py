@@ -1,4 +1,4 @@
-"""The web application with stand-ins for its models: ``stand_in_app.py PORT RATE FOLDER...``.
+"""The web application with stand-ins for its models: ``stand_in_app.py FOLDER...``.
 
 The model in a folder called ``inverse`` gives bright pixels the class that others give dark ones.
 """

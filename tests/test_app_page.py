@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import schemathesis
 from axe_playwright_python.sync_playwright import Axe
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Route, expect
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from browser import Window, started_browser
 from gluonseg.data.decode import read_image, read_label
@@ -23,7 +27,7 @@ from gluonseg.models.folder.manifest import BEST_FILE
 from gluonseg.predict.formats import describe_mask
 from gluonseg.predict.overlay import choose_card_colours, draw_overlay
 from local_server import ServerProcess, find_free_port, started_server
-from picture import UInt8Array, encode_picture
+from picture import UInt8Array, draw_noise, encode_picture
 from program import build_environment, run_program
 from real_photo import find_pet_photos
 from repository import ROOT, read_blocks
@@ -308,6 +312,39 @@ def test_the_snippets_of_the_page_on_the_app_run(open_page: Open, server: Server
     assert lines == shares
 
 
+def test_a_form_that_is_too_large_gives_a_page(open_page: Open, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(HALVES[2] + bytes(3 << 20))
+    window = open_page(java_script_enabled=False)
+    window.choose(tmp_path / "large.png")
+    window.page.click("button.no-script")
+    expect(window.page.locator("main")).to_contain_text("larger than 2 MB")
+
+
+def test_mouse_and_finger_read_a_pixel(open_page: Open) -> None:
+    window = open_page(has_touch=True)
+    window.drop(HALVES)
+    window.wait_for_mask()
+    canvas, readout = window.page.locator("#canvas-a"), window.page.locator("#readout")
+    box = canvas.bounding_box()
+    assert box
+    window.page.mouse.move(box["x"] + 0.26 * box["width"], box["y"] + 0.51 * box["height"])
+    expect(readout).to_contain_text("pet 100 % (pixel 15, 20)")
+    canvas.tap(position={"x": 0.75 * box["width"], "y": 0.5 * box["height"]})
+    expect(readout).to_contain_text("background 100 %")
+
+
+def test_cancel_leaves_out_what_was_not_opened_yet(open_page: Open) -> None:
+    window = open_page()
+    window.page.route("**/prediction", lambda route: None)  # never answered
+    window.drop(*((f"{number}.png", "image/png", HALVES[2]) for number in range(60)))
+    window.page.click("#cancel")
+    expect(window.page.locator("#error")).to_contain_text("cancelled")
+    window.page.click("#clear")
+    window.page.wait_for_timeout(500)
+    assert window.page.locator("#gallery, #result").filter(visible=True).count() == 0
+    assert sum(url.endswith("/prediction") for url in window.asked) == 1
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_everybody_can_use_it(open_page: Open, scheme: str, width: int) -> None:
@@ -320,6 +357,9 @@ def test_everybody_can_use_it(open_page: Open, scheme: str, width: int) -> None:
     window.page.wait_for_selector("#progress", state="hidden")
     found.append(axe.run(window.page))
     assert window.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert window.page.evaluate(
+        "document.querySelector('.legend').scrollWidth <= document.querySelector('.legend').clientWidth"
+    )
     address = window.page.url
     for path in ("models/plain", "nowhere"):
         window.page.goto(f"{address}{path}")
@@ -333,3 +373,28 @@ def test_the_picture_of_the_readme_can_be_made(trained_model: Path, tmp_path: Pa
     done = run_program([sys.executable, script, trained_model, tmp_path / "photo.png", tmp_path / "app.png"])
     assert done.returncode == 0, done.stdout
     assert read_image(tmp_path / "app.png").shape[:2] == (SIZE["height"], SIZE["width"])
+
+
+# The API's description against the running server.
+
+_PICTURES = st.sampled_from(
+    [HALVES[2], encode_picture(draw_noise(7, 3)), encode_picture(draw_noise(400, 300)), b"", b"text"]
+)
+for _media_type in ("image/png", "image/jpeg"):
+    schemathesis.openapi.media_type(_media_type, _PICTURES)
+
+
+def test_the_description_of_the_api_holds(server: ServerProcess) -> None:
+    described = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/api/openapi.json")
+    statuses = set()
+    # A schema cannot say that the bytes are a picture, so some that fit it are refused.
+
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(case=described.as_strategy())
+    def check(case: Any) -> None:
+        if len(case.path_parameters.get("name", "")) % 2:  # else hardly a model of this name would be asked
+            case.path_parameters["name"] = "plain"
+        statuses.add(case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code)
+
+    check()
+    assert statuses >= {200, 404}

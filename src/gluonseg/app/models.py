@@ -66,7 +66,6 @@ class OfferedModel:
                 {"id": class_id, "name": class_name, "colour": format_colour(colour)}
                 for class_id, (class_name, colour) in enumerate(classes)
             ],
-            "examples": [f"/examples/{name}/{number}" for number in range(len(self.source.examples))],
             "card": f"/models/{name}",
         }
 
@@ -81,6 +80,8 @@ class OfferedModels(Mapping[str, OfferedModel]):
 
     def __init__(self, models: Iterable[OfferedModel]) -> None:
         self._models = {one.source.name: one for one in models}
+        self.examples = list(dict.fromkeys(photo for one in self.values() for photo in one.source.examples))
+        """The photos to try of all models, each once."""
 
     def __getitem__(self, name: str) -> OfferedModel:
         return self._models[name]
@@ -93,7 +94,11 @@ class OfferedModels(Mapping[str, OfferedModel]):
 
     def describe(self) -> list[dict[str, Any]]:
         """What the page needs of each; where two have one title, their names are added to it."""
-        described = [one.describe() for one in self.values()]
+        numbers = {photo: number for number, photo in enumerate(self.examples)}
+        described = [
+            {**one.describe(), "examples": [f"/examples/{numbers[photo]}" for photo in one.source.examples]}
+            for one in self.values()
+        ]
         titles = Counter(one["title"] for one in described)
         return [
             one if titles[one["title"]] == 1 else {**one, "title": f"{one['title']}, {one['name']}"}
@@ -127,8 +132,8 @@ class OfferedModels(Mapping[str, OfferedModel]):
 
 
 def load_models(sources: Sequence[Source], settings: Settings, load: Load = load_model) -> OfferedModels:
-    """Begin to load all of them."""
-    settings = replace(settings, max_requests=MAX_WAITING)
+    """Begin to load all of them, each in one process."""
+    settings = replace(settings, workers=1, max_requests=MAX_WAITING)
     return OfferedModels(
         OfferedModel(source, Model(replace(settings, model_path=source.path), load)) for source in sources
     )
@@ -144,7 +149,7 @@ def find_sources(paths: Sequence[Path], examples: Path | None = None) -> list[So
         UserError: a path holds no model, two models have one name, or there are no photos in ``examples``.
     """
     found: dict[str, Path] = {}
-    for path in (model.resolve() for given in paths for model in _iter_models(given)):
+    for path in (model.absolute() for given in paths for model in _iter_models(given)):
         name = _choose_name(path)
         if found.setdefault(name, path) != path:
             raise UserError(f"two models are called {name}, {found[name]} and {path}: rename one of the folders")
@@ -170,16 +175,16 @@ def _iter_models(path: Path) -> Iterator[Path]:
 
 
 def _choose_name(path: Path) -> str:
-    """A name that an address can have: letters, digits, points, dashes."""
+    """A name that an address can have: ASCII letters, digits, ``-_.``."""
     name = path.name.removesuffix(".tar.gz")
     if name == "model":
         name = path.parent.name or name
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    return "".join(letter if (letter.isascii() and letter.isalnum()) or letter in "-_." else "-" for letter in name)
 
 
 def _find_examples(folder: Path) -> list[Path]:
     """The first photos of a folder in the formats that a request may have."""
     if not folder.is_dir():
         return []
-    photos = [path.resolve() for path in sorted(folder.iterdir()) if path.suffix.lower() in EXAMPLE_TYPES]
-    return photos[:MAX_EXAMPLES]
+    found = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXAMPLE_TYPES and path.is_file())
+    return [path.absolute() for path in found][:MAX_EXAMPLES]

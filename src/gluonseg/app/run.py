@@ -56,4 +56,7 @@ def _find_default(settings: Settings) -> Path:
     for path in (settings.model_path, DEMO_MODEL):
         if path.is_dir() and any(path.iterdir()):
             return path
-    raise UserError("no model is named: gluonseg app MODEL takes a model folder, a model.tar.gz or what compare wrote")
+    raise UserError(
+        "no model is named: gluonseg app MODEL takes a model folder, a model.tar.gz or what compare wrote; "
+        'in a container mount it, -v "$PWD/job:/opt/ml" with the model in job/model'
+    )

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import base64
-import json
+import io
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, g, render_template, request
+from PIL import Image, ImageOps
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import NotFound
 
 from gluonseg import __version__
 from gluonseg.app.limits import RateLimit
 from gluonseg.app.models import EXAMPLE_TYPES, OfferedModel, OfferedModels
-from gluonseg.data.decode import find_orientation
+from gluonseg.data.decode import decode_label, find_orientation
 from gluonseg.errors import BadRequestError, BusyError
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.models.registry import get_title
+from gluonseg.predict.formats import compute_shares
 from gluonseg.report.comparison import Comparison
 from gluonseg.report.one_model import build_record, list_card_scores
 from gluonseg.report.run_facts import find_settings
-from gluonseg.serve.answer import RETRY_AFTER, STOPPING
-from gluonseg.serve.app import build_flask, describe_error, handle_error
-from gluonseg.serve.media import JSON, OVERLAY, check_content_type, negotiate_accept
+from gluonseg.serve.answer import STOPPING, build_retry_header, encode_error
+from gluonseg.serve.app import build_flask, describe_error
+from gluonseg.serve.media import OVERLAY, PNG, check_content_type, negotiate_accept
 from gluonseg.serve.settings import Settings
 
 _POLICY = "; ".join(
@@ -45,14 +48,9 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_TITLES = {
-    404: "There is no such page",
-    413: "This photo is too large",
-    415: "This is not a photo that can be read",
-    429: "Too many photos at once",
-    500: "Something went wrong here",
-    503: "The server is busy",
-}
+_KEPT = {"Cache-Control": "private, max-age=3600"}
+_THUMBNAIL_SIDE = 160
+_TITLES = {404: "There is no such page", 413: "This photo is too large", 500: "Something went wrong here"}
 
 
 def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *, is_demo: bool = False) -> Flask:
@@ -63,13 +61,18 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
     """
     app = build_flask("gluonseg.app", settings, "see /api/openapi.json", static_folder="static")
     rate = RateLimit(per_minute)
-    app.register_error_handler(Exception, _show_error)
+    app.config["ENCODE_ERROR"] = partial(encode_failure, app)
     app.after_request(_add_headers)
 
     def find_model(name: str) -> OfferedModel:
         if name not in models:
             raise NotFound
         return models[name]
+
+    def find_example(number: int) -> Path:
+        if number >= len(models.examples):
+            raise NotFound
+        return models.examples[number]
 
     def describe() -> dict[str, Any]:
         limits = {"max_mb": settings.max_payload_mb, "max_megapixels": settings.max_pixels / 1e6}
@@ -92,16 +95,16 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
         return show_page()
 
     @app.post("/")
-    def predict_without_script() -> tuple[str, int]:
+    def predict_without_script() -> str | Response:
         try:
             photo = request.files.get("photo")
             if photo is None or not photo.filename:
                 raise BadRequestError("no photo was chosen: choose one first")
             rate.check(request.remote_addr or "")
-            return show_page(result=_predict_overlay(find_model(request.form.get("model", "")), photo)), 200
+            return show_page(result=_predict_overlay(find_model(request.form.get("model", "")), photo))
         except Exception as error:
             status, text = describe_error(error)
-            return show_page(error=text), status
+            return Response(show_page(error=text), status, build_retry_header(status))
 
     @app.get("/models/<name>")
     def show_model(name: str) -> str:
@@ -113,13 +116,14 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
         curves = find_model(name).read_curves()
         return Response(curves, content_type="image/png") if curves else abort(404)
 
-    @app.get("/examples/<name>/<int:number>")
-    def send_example(name: str, number: int) -> Response:
-        examples = find_model(name).source.examples
-        if number >= len(examples):
-            raise NotFound
-        photo = examples[number]
-        return Response(photo.read_bytes(), content_type=EXAMPLE_TYPES[photo.suffix.lower()])
+    @app.get("/examples/<int:number>")
+    def send_example(number: int) -> Response:
+        photo = find_example(number)
+        return Response(photo.read_bytes(), content_type=EXAMPLE_TYPES[photo.suffix.lower()], headers=_KEPT)
+
+    @app.get("/examples/<int:number>/thumbnail")
+    def send_thumbnail(number: int) -> Response:
+        return Response(_draw_thumbnail(find_example(number)), content_type="image/jpeg", headers=_KEPT)
 
     @app.get("/api/models")
     def list_models() -> dict[str, Any]:
@@ -135,7 +139,7 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
         rate.check(request.remote_addr or "")
         model.check_ready()
         check_content_type(request.headers.get("Content-Type"))
-        g.note = media_type = negotiate_accept(request.headers.get("Accept"), "image/png")
+        g.note = media_type = negotiate_accept(request.headers.get("Accept"), PNG)
         response = Response(model.predict(request.get_data, media_type), content_type=media_type)
         response.headers["X-Orientation"] = str(find_orientation(request.get_data()))
         return response
@@ -143,24 +147,32 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
     return app
 
 
+@lru_cache(maxsize=256)
+def _draw_thumbnail(photo: Path) -> bytes:
+    """A small JPEG of a photo, upright."""
+    with Image.open(photo) as picture:
+        picture.draft("RGB", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    upright.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    file = io.BytesIO()
+    upright.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
 def _predict_overlay(model: OfferedModel, photo: FileStorage) -> dict[str, Any]:
     """What the page shows of a photo that a form has sent."""
     data = photo.read()
     overlay = model.model.predict(lambda: data, OVERLAY)
-    found = json.loads(model.model.predict(lambda: data, JSON))
-    colours = {one["id"]: one["colour"] for one in model.describe()["classes"]}
-    shares = [
-        {"name": one["name"], "colour": colours[one["id"]], "percent": 100 * one["share"]}
-        for one in sorted(found["classes"], key=lambda one: -one["share"])
-        if one["share"]
-    ]
+    mask = decode_label(model.model.predict(lambda: data, PNG), "the mask")
+    classes = {one["name"]: one for one in model.describe()["classes"]}
+    shares = compute_shares(mask, model.card.class_names)
     return {
         "model": model.source.name,
         "file_name": photo.filename,
         "overlay": f"data:image/png;base64,{base64.b64encode(overlay).decode()}",
-        "width": found["width"],
-        "height": found["height"],
-        "shares": shares,
+        "width": mask.shape[1],
+        "height": mask.shape[0],
+        "shares": [{**classes[name], "percent": 100 * share} for name, share in shares.items()],
         "is_turned": find_orientation(data) != 1,
     }
 
@@ -207,20 +219,17 @@ def _format_iou(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _show_error(error: Exception) -> Response:
-    """Answer with JSON to programs, and to people with a page that says what to do."""
-    if request.path.startswith("/api/") or request.path == "/ping":
-        return handle_error(error)
-    status, text = describe_error(error)
+def encode_failure(app: Flask, status: int, text: str, path: str) -> tuple[bytes, list[tuple[str, str]]]:
+    """Encode an error: one line of JSON for programs, and for people a page that says what to do."""
+    if path.startswith("/api/") or path == "/ping":
+        body, headers = encode_error(status, text)
+        return body, [*headers, *_HEADERS.items()]
     if status == 404:
         text = "go to the first page for the models and a place to drop photos"
     title = _TITLES.get(status, "This request cannot be answered")
-    response = Response(
-        render_template("error.html", version=__version__, status=status, title=title, text=text), status
-    )
-    if status in RETRY_AFTER:
-        response.headers["Retry-After"] = RETRY_AFTER[status]
-    return response
+    page = app.jinja_env.get_template("error.html").render(version=__version__, status=status, title=title, text=text)
+    headers = [("Content-Type", "text/html; charset=utf-8"), *build_retry_header(status), *_HEADERS.items()]
+    return page.encode(), headers
 
 
 def _add_headers(response: Response) -> Response:

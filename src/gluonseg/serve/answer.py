@@ -29,12 +29,18 @@ def configure_log() -> None:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-def encode_error(status: int, text: str) -> tuple[bytes, list[tuple[str, str]]]:
+Headers = list[tuple[str, str]]
+
+
+def encode_error(status: int, text: str, _path: str = "") -> tuple[bytes, Headers]:
     """Encode the body, one line of JSON, and the headers of the answer to a request that cannot be served."""
-    headers = [("Content-Type", "application/json")]
-    if status in RETRY_AFTER:
-        headers.append(("Retry-After", RETRY_AFTER[status]))
+    headers = [("Content-Type", "application/json"), *build_retry_header(status)]
     return json.dumps({"error": text}).encode() + b"\n", headers
+
+
+def build_retry_header(status: int) -> Headers:
+    """The header that says when to ask again, where that helps."""
+    return [("Retry-After", RETRY_AFTER[status])] if status in RETRY_AFTER else []
 
 
 def log_request(method: str, path: str, status: int, bytes_in: int, bytes_out: int, begun: float, note: str) -> None:

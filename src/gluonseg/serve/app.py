@@ -48,9 +48,9 @@ def describe_error(error: Exception) -> tuple[int, str]:
 
 
 def handle_error(error: Exception) -> Response:
-    """Answer any error with one line of JSON."""
+    """Answer any error, as the application encodes them."""
     status, text = describe_error(error)
-    body, headers = encode_error(status, text)
+    body, headers = current_app.config["ENCODE_ERROR"](status, text, request.path)
     response = Response(body, status, headers)
     if isinstance(error, MethodNotAllowed):
         response.allow.update(error.valid_methods or ())
@@ -68,12 +68,14 @@ def _finish_request(response: Response) -> Response:
 
 
 def build_flask(name: str, settings: Settings, addresses: str, static_folder: str | None = None) -> Flask:
-    """A Flask application of the package ``name``: limits, errors as JSON and the log, without any route.
+    """A Flask application of the package ``name``: limits, errors and the log, without any route.
 
-    ``addresses`` tells who asked for a wrong one what there is.
+    ``addresses`` tells who asked for a wrong one what there is. ``ENCODE_ERROR`` in its ``config`` encodes errors from
+    status, text and path, also those that waitress finds; it gives one line of JSON unless it is replaced.
     """
     app = Flask(name, static_folder=static_folder)
     app.config["ADDRESSES"] = addresses
+    app.config["ENCODE_ERROR"] = encode_error
     app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_mb << 20
     app.register_error_handler(Exception, handle_error)
     app.before_request(_start_request)

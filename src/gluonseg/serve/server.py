@@ -26,7 +26,7 @@ from waitress.task import ErrorTask, WSGITask
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.machine.limits import count_usable_cores, set_thread_count
 from gluonseg.sagemaker.contract import check_temporary_folder
-from gluonseg.serve.answer import LOGGER, configure_log, encode_error, log_request
+from gluonseg.serve.answer import LOGGER, configure_log, log_request
 from gluonseg.serve.app import create_app, describe_http_error
 from gluonseg.serve.model import Load, Model, load_model
 from gluonseg.serve.settings import MAX_CONNECTIONS, Settings, read_settings
@@ -91,12 +91,12 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         error, request = self.request.error, self.request
         max_mb = self.channel.adj.max_request_body_size >> 20
         text = describe_http_error(error.code, "this is not a valid HTTP/1.1 request", max_mb)
-        body, headers = encode_error(error.code, text)
+        path = getattr(request, "path", "-")  # missing when the head could not be parsed
+        body, headers = self.channel.server.encode_error(error.code, text, path)
         self.status, self.content_length = f"{error.code} {error.reason}", len(body)
         self.response_headers.extend(headers)
         self.set_close_on_finish()
         self.channel.is_refused = True
-        path = getattr(request, "path", "-")  # missing when the head could not be parsed
         log_request(getattr(request, "command", "-"), path, error.code, 0, len(body), time.monotonic(), text)
         self.write(body)
 
@@ -159,6 +159,7 @@ class _Server:
             ident=None,  # answers do not tell what the server is made of
         )
         self._listener.channel_class, self._listener.is_stopping = _Channel, False
+        self._listener.encode_error = app.config["ENCODE_ERROR"]
 
     def run(self, model: Served, signals: list[int]) -> int:
         """Serve until ``signals`` has a signal or the model is not served any more; returns the exit code."""

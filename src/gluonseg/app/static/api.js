@@ -1,6 +1,6 @@
-// Talks to the server: the list of models, and the prediction of one photo.
+// Talks to the server: the prediction of one photo.
 
-const PATIENCE_S = 180; // the server itself gives a photo up sooner
+const PATIENCE_S = 180; // the server's own settings give a photo up after 115 s
 
 /** An error with a sentence for people; `retryAfter` is the number of seconds the server asks to wait, 0 for none. */
 export class ApiError extends Error {
@@ -20,13 +20,6 @@ const SENTENCES = {
   429: "The server has had many photos from you in a short time. Try again in a minute.",
   503: "The server is busy with other photos. Try again in a minute.",
 };
-
-/** {models, limits} as the server describes them. */
-export async function loadModels() {
-  const response = await fetch("/api/models").catch(() => null);
-  if (!response?.ok) throw new ApiError(response ? describe(response.status, "") : UNREACHABLE);
-  return response.json();
-}
 
 /**
  * Send the bytes of one JPEG or PNG, and receive the classes of its pixels as a PNG.

@@ -1,6 +1,6 @@
 // The page: photos are added, computed one after another, and downloaded.
 
-import { ApiError, loadModels } from "./api.js";
+import { ApiError } from "./api.js";
 import { encodeColoured, encodeCutOut, encodeJson, encodeMask, encodeOverlay, save } from "./export.js";
 import { drawContactSheet, drawThumbnail, formatShare, listShares } from "./gallery.js";
 import { count } from "./mask.js";
@@ -23,15 +23,19 @@ import { build, get, getChosen, state } from "./state.js";
 const CANCELLED = "You have cancelled this photo. The server may still finish it; its answer is not waited for.";
 const queue = new Queue({ findNext, onAnswer: keepAnswer, onError: keepError, onProgress: showProgress });
 
+let round = 0; // raised when the user cancels: photos that were to be opened before are left out
+let isMakingFile = false;
+
 // The photos and their masks.
 
 async function addPhotos(files) {
-  const errors = [];
+  const [mine, errors] = [round, []];
   showErrors(errors);
   let isFirst = true;
   for (const file of files) {
     try {
       const photo = await openPhoto(file, file.name, state.limits);
+      if (mine !== round) return URL.revokeObjectURL(photo.url);
       state.photos.push({ ...photo, results: new Map() });
     } catch (error) {
       errors.push(error.message);
@@ -85,6 +89,7 @@ function keepError({ photo, model }, error) {
 }
 
 function cancel() {
+  round++;
   queue.cancel();
   for (let job = findNext(); job; job = findNext()) job.photo.results.set(job.model.name, { error: CANCELLED });
   showPhotoErrors();
@@ -100,7 +105,17 @@ function retry() {
   get("cancel").focus();
 }
 
+function remove() {
+  if (state.photos.length === 1) return clear();
+  const index = state.photos.indexOf(state.current);
+  URL.revokeObjectURL(state.current.url);
+  state.photos.splice(index, 1);
+  select(state.photos[Math.min(index, state.photos.length - 1)]);
+  showGallery();
+}
+
 function clear() {
+  round++;
   queue.cancel();
   for (const { url } of state.photos) URL.revokeObjectURL(url);
   [state.photos, state.current] = [[], null];
@@ -187,11 +202,19 @@ async function download(kind) {
     json: () => encodeJson(mask, orientation, model.classes),
     "cut-out": () => encodeCutOut(photo, mask, id),
   }[kind];
-  const part = kind === "cut-out" ? model.classes.find((one) => one.id === id).name : kind;
+  const part = kind === "cut-out" ? `cut-out-${model.classes.find((one) => one.id === id).name}` : kind;
   const stem = `${photo.name.replace(/\.\w+$/, "")}-${model.name}-${part}`.replace(/[^\p{L}\p{N}._-]+/gu, "-");
+  if (isMakingFile) return;
+  isMakingFile = true;
   get("download-state").textContent = "The file is being made …";
-  save(await encode(), `${stem}.${kind === "json" ? "json" : "png"}`);
-  get("download-state").textContent = "The file is ready.";
+  try {
+    save(await encode(), `${stem}.${kind === "json" ? "json" : "png"}`);
+    get("download-state").textContent = "The file is ready.";
+  } catch (error) {
+    get("download-state").textContent = `The file cannot be made: ${error.message}. Try a smaller photo.`;
+  } finally {
+    isMakingFile = false;
+  }
 }
 
 // The controls.
@@ -249,6 +272,8 @@ function listen() {
   on("cancel", "click", cancel);
   for (const id of ["retry", "rest"]) on(id, "click", retry);
   on("clear", "click", clear);
+  on("remove", "click", remove);
+  on("cut-out-class", "change", () => (state.cutOut = get("cut-out-class").selectedOptions[0].text));
   on("contact-sheet", "click", downloadContactSheet);
   on("download-model", "change", showCutOutClasses);
   on("zoom-in", "click", () => viewer.zoom(1.5));
@@ -256,15 +281,11 @@ function listen() {
   on("zoom-fit", "click", () => viewer.fit());
 }
 
-async function start() {
+function start() {
   document.documentElement.classList.add("has-script");
   Object.assign(get("photo"), { multiple: true, accept: "image/*", required: false });
   get("retry").hidden = true;
-  try {
-    Object.assign(state, await loadModels());
-  } catch (error) {
-    return showErrors([error.message]);
-  }
+  Object.assign(state, JSON.parse(get("form").dataset.description));
   listen();
   changeModels();
 }

@@ -54,7 +54,7 @@ export function buildRows(models) {
   return rows;
 }
 
-export const BARE = "#e0e0c0"; // of a class without a colour, when it is shown alone
+const BARE = "#e0e0c0"; // of a class without a colour, when it is shown alone
 
 /**
  * What `paint` needs of model number `which`: its mask, and for each class id its colour (as ImageData has it, 0 where

@@ -109,16 +109,17 @@ export function showCutOutClasses() {
   const model = getDownloadModel();
   const found = listShares(state.current.results.get(model.name).counts, model.classes).map(([one]) => one);
   const [coloured, others] = [found.filter(({ colour }) => colour), found.filter(({ colour }) => !colour)];
+  const wanted = found.find(({ name }) => name === state.cutOut);
   fillSelect(
     get("cut-out-class"),
     [...coloured, ...others].map(({ id, name }) => [id, name]),
+    String(wanted?.id),
   );
 }
 
-function fillSelect(select, choices) {
-  const before = select.value;
+function fillSelect(select, choices, wanted = select.value) {
   select.replaceChildren(...choices.map(([value, text]) => build("option", { value }, text)));
-  if (choices.some(([value]) => String(value) === before)) select.value = before;
+  if (choices.some(([value]) => String(value) === wanted)) select.value = wanted;
 }
 
 function showReading(point, isByKey) {

@@ -1,8 +1,9 @@
 // What the modules of the page share: the photos, the models, and which of them are looked at.
 
 // A photo is one of `photo.js` with `results`, by the model's name: {bytes, orientation, seconds, counts, thumbnail} and,
-// for the photo that is shown, `mask`, upright; or {error}, a sentence. `rows` and `hidden` are those of the legend.
-export const state = { models: [], limits: {}, photos: [], current: null, rows: [], hidden: new Set() };
+// for the photo that is shown, `mask`, upright; or {error}, a sentence. `rows` and `hidden` are those of the legend,
+// `cutOut` is the name of the class that the user has chosen to cut out. `models` and `limits` are as in the API.
+export const state = { models: [], limits: {}, photos: [], current: null, rows: [], hidden: new Set(), cutOut: null };
 
 export const LETTERS = ["A", "B"]; // of two models side by side
 
