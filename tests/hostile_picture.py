@@ -22,6 +22,12 @@ def build_png(
     return SIGNATURE + b"".join(_build_chunk(kind, content) for kind, content in chunks.items())
 
 
+def insert_chunk(png: bytes, kind: bytes, content: bytes, *, after_pixels: bool = False) -> bytes:
+    """``png`` with one more chunk, right after IHDR or right before IEND."""
+    place = len(png) - 12 if after_pixels else len(SIGNATURE) + 25
+    return png[:place] + _build_chunk(kind, content) + png[place:]
+
+
 OTHER_FORMATS: Mapping[str, bytes] = {
     "PDF": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF",
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from gluonseg.data.channel import find_channels
 from gluonseg.data.check.doctor import CheckReport, check_channels
-from gluonseg.labels import UInt8Array
+from gluonseg.data.label_channel import read_label_maps
 
 HEIGHT, WIDTH = 6, 8
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
@@ -32,7 +34,7 @@ class SmallData:
                 mask[0, 0] = 255
                 self.mask(split, f"{split[0]}{index}.png", mask)
 
-    def image(self, split: str, name: str, pixels: UInt8Array, **options: Any) -> None:
+    def image(self, split: str, name: str, pixels: npt.NDArray[Any], **options: Any) -> None:
         Image.fromarray(pixels).save(self.root / split / name, **options)
 
     def mask(self, split: str, name: str, labels: npt.NDArray[Any], **options: Any) -> None:
@@ -48,9 +50,15 @@ class SmallData:
                     out[labels == old] = new
                 Image.fromarray(out).save(path)
 
+    def label_map(self, split: str, content: object) -> None:
+        """Write the label map of ``split``."""
+        self.path("label_map").mkdir(exist_ok=True)
+        self.path("label_map", f"{split}_label_map.json").write_text(json.dumps(content))
+
     def path(self, *parts: str) -> Path:
         return self.root.joinpath(*parts)
 
     def check(self, num_classes: int | None = 3, **options: Any) -> CheckReport:
-        channels = {path.name: path for path in self.root.iterdir() if path.is_dir() and path.name != "label_map"}
-        return check_channels(channels, num_classes=num_classes, workers=1, **options)
+        """Check the channels, with the label maps that are there."""
+        options = {"label_maps": read_label_maps(self.path("label_map"), options.get("ignore_label", 255)), **options}
+        return check_channels(find_channels(self.root), num_classes=num_classes, workers=1, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gluoncv.model_zoo import fcn
 from file_tree import add_member
 from gluonseg.errors import ModelError
 from gluonseg.models.folder import archive as archive_module
-from gluonseg.models.folder.artifact import infer_architecture, read_artifact, read_folder
+from gluonseg.models.folder.artifact import find_model, infer_architecture, read_artifact, read_folder
 from gluonseg.models.folder.card import CARD_FILE, parse_card
 from gluonseg.models.folder.manifest import MANIFEST_FILE
 from gluonseg.models.network import build_network
@@ -106,6 +107,50 @@ def test_an_archive_and_a_folder_that_holds_just_it(archive: Path, trained_model
         assert all((found.arrays[name] == array).all() for name, array in expected.arrays.items())
 
 
+@pytest.mark.parametrize(
+    ("model", "others"),
+    [
+        ("model.tar.gz", ["output.tar.gz"]),
+        ("model.tar.gz", ["sourcedir.tar.gz", ".hidden.tar.gz", "old/model.tar.gz", "notes.txt"]),
+        ("model.tar", ["output.tar.gz"]),
+        ("output/model.tar.gz", ["output/output.tar.gz", "debug-output/events.json", "source/sourcedir.tar.gz"]),
+        ("job/output/model.tar.gz", ["job/checkpoints/checkpoint-1.params"]),
+        ("model/model_best.params", ["output/data/curves.json", "output/model_best.params.txt"]),
+        ("model/model_int8.onnx", ["model/model_card.json"]),
+        ("model_best.params", ["model.tar.gz", "old/model.tar.gz"]),
+    ],
+)
+def test_the_one_model_of_a_folder_is_meant(model: str, others: list[str], tmp_path: Path) -> None:
+    for name in (model, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    path = tmp_path / model
+    assert find_model(tmp_path) == (path if ".tar" in path.name else path.parent)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a.tar.gz", "b.tar.gz"], "there are 2 models in FOLDER: a.tar.gz, b.tar.gz; give one of them"),
+        (
+            ["one/output/model.tar.gz", "two/output/model.tar.gz"],
+            "there are 2 models in FOLDER: one/output/model.tar.gz, two/output/model.tar.gz; give one of them",
+        ),
+        (
+            ["output.tar.gz", "data/a.jpg"],
+            "no model_best.params, no model.tar.gz in FOLDER: it holds data/, output.tar.gz; give",
+        ),
+        ([], "no model_best.params, no model.tar.gz in FOLDER: it is empty; give a model folder or a model.tar.gz"),
+    ],
+)
+def test_a_folder_that_can_mean_no_model_or_several(names: list[str], words: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ModelError, match=f"^{re.escape(words.replace('FOLDER', str(tmp_path)))}"):
+        read_artifact(tmp_path)
+
+
 def test_size_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all members together, also those that are not wanted."""
     archive = tmp_path / "model.tar.gz"
@@ -135,13 +180,11 @@ def test_damaged_weights_in_an_archive_are_reported_by_its_name(tmp_path: Path) 
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no model_best.params \(nor model_algo-1\) in"):
-        read_artifact(tmp_path)
     with pytest.raises(ModelError, match=r"absent does not exist; give a model folder or a model.tar.gz"):
         read_artifact(tmp_path / "absent")
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         add_member(tar, "sub/model_best.params", b"x")
-    with pytest.raises(ModelError, match=r"there is no model_best.params in .*; a model archive has it at its root"):
+    with pytest.raises(ModelError, match=r"no model_best.params at the root of .*: it holds 'sub/model_best.params'"):
         read_artifact(tmp_path / "model.tar.gz")
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 import gluonseg
 from gluonseg.cli import main
+from gluonseg.data.prepare.kinds import FINDERS
 from gluonseg.data.prepare.synthetic import draw_oxford_layout
 from gluonseg.hyperparameters import get_specs
 from job_layout import HYPERPARAMETERS, draw_channels, train_once
@@ -75,7 +76,7 @@ def test_help_lists_every_command(capsys: Capture) -> None:
     assert set(COMMANDS) <= set(re.findall(r"^    (\w+)\s", capsys.readouterr().out, re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "prepare oxford-pets", "prepare synthetic"])
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"prepare {kind}" for kind in ("oxford-pets", "synthetic", *FINDERS))])
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])

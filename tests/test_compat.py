@@ -15,6 +15,7 @@ from gluonseg import compat
 from program import build_environment, run_source
 
 USER_SITE = Path(gluonseg.sagemaker.__file__).with_name("user_site")
+SOURCE = USER_SITE.parents[2]
 
 COMPARE = """
 import json, warnings
@@ -83,6 +84,33 @@ def test_constants_have_their_old_values() -> None:
 def test_user_script_can_import_gluoncv_and_mxnet() -> None:
     source = "import gluoncv, mxnet; print(float(mxnet.nd.ones((2, 3)).sum().asscalar()))"
     assert run_python(source, USER_SITE, PYTHONWARNINGS="ignore") == "6.0"
+
+
+TORCHES = {
+    "version 2": "__version__ = '2.6.0'",
+    "a library is missing": "raise OSError('libtorch_cpu.so: cannot open shared object file')",
+    "its parts do not fit": "raise ImportError('cannot import name ops')",
+}
+"""Modules called torch that GluonCV does not take."""
+IMPORT_ALL = """
+import sys
+import gluonseg, gluonseg.command, gluonseg.train.job, gluonseg.export.float32
+gluonseg.get_model("fcn_resnet18_voc", pretrained_base=False)
+assert "torch" not in sys.modules
+gluonseg.command.run_doctor(None)
+"""
+
+
+@pytest.mark.parametrize("source", TORCHES.values(), ids=TORCHES)
+def test_the_pytorch_beside_it_plays_no_part(source: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(source)
+    assert "devices    cpu(0)" in run_python(IMPORT_ALL, SOURCE, tmp_path, PYTHONWARNINGS="ignore")
+
+
+def test_user_script_can_use_pytorch_beside_gluoncv(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(TORCHES["version 2"])
+    source = "import gluoncv, torch; print(torch.__version__)"
+    assert run_python(source, USER_SITE, SOURCE, tmp_path, PYTHONWARNINGS="ignore") == "2.6.0"
 
 
 def test_user_script_starts_without_numpy() -> None:

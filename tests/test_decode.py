@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import zlib
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,17 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from gluonseg.data.dataset import Dataset
 from gluonseg.data.decode import (
     FORMATS,
+    LABEL_FORMATS,
     REQUEST_FORMATS,
     decode_image,
     decode_label,
     find_orientation,
+    is_jpeg,
     read_image,
     read_label,
 )
+from gluonseg.data.pairs import Pair
 from gluonseg.errors import ImageError, ImageTooLargeError, UnsupportedImageError
-from hostile_picture import build_png
+from gluonseg.labels import default_label_map
+from gluonseg.models.folder.card import build_card
+from gluonseg.predict.batch import find_images, iter_written
+from gluonseg.predict.predictor import Predictor
+from gluonseg.serve.codec import decode_request
+from hostile_picture import build_png, insert_chunk
 from picture import UInt8Array, draw_noise, encode_picture
 
 COLOUR = draw_noise(13, 17)
@@ -49,17 +60,23 @@ def _palette() -> Image.Image:
         (encode_picture(Image.merge("RGBA", [Image.fromarray(GREY)] * 4)), GREY_COLOUR),
         (encode_picture(_palette()), np.array(_palette().convert("RGB"))),
         (encode_picture(_palette(), transparency=bytes([0, 128, 255])), np.array(_palette().convert("RGB"))),
+        (encode_picture(_palette(), "GIF", transparency=2), np.array(_palette().convert("RGB"))),
     ],
-    ids=["PNG", "BMP", "TIFF", "grey", "grey with alpha", "16-bit grey", "with alpha", "palette", "clear palette"],
+    ids=[
+        "PNG",
+        "BMP",
+        "TIFF",
+        "grey",
+        "grey with alpha",
+        "16-bit grey",
+        "with alpha",
+        "palette",
+        "clear palette",
+        "clear GIF",
+    ],
 )
 def test_every_kind_becomes_rgb(data: bytes, expected: UInt8Array) -> None:
     assert np.array_equal(decode_image(data), expected)
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_pictures_of_32_bits_a_value_are_refused(kind: type[np.number[Any]]) -> None:
-    with pytest.raises(ImageError, match="32 bits a value; save it with 8 bits, or 16"):
-        decode_image(encode_picture(Image.fromarray(GREY.astype(kind)), "TIFF"))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -134,6 +151,35 @@ def test_formats_outside_the_list_are_unsupported() -> None:
             decode_image(encode_picture(COLOUR, file_format), formats=formats)
 
 
+LONG = zlib.compress(bytes(3 << 20))
+CHUNKS = {
+    "compressed text": (b"zTXt", b"plan\0\0" + LONG),
+    "international text": (b"iTXt", b"plan\0\1\0en\0plan\0" + LONG),
+    "colour profile": (b"iCCP", b"sRGB\0\0" + LONG),
+    "plain text": (b"tEXt", b"plan\0" + bytes(65 << 20)),
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + bytes(65 << 20)),
+    "a colour profile of an unknown kind": (b"iCCP", b"sRGB\0\7" + LONG),
+    "too short a gamma": (b"cHRM", b"\0"),
+    "too short a transparency": (b"tRNS", b""),
+}
+
+
+@pytest.mark.parametrize("after_pixels", [False, True])
+@pytest.mark.parametrize(("kind", "content"), CHUNKS.values(), ids=CHUNKS)
+def test_what_a_png_says_besides_its_pixels_plays_no_part(kind: bytes, content: bytes, after_pixels: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = insert_chunk(encode_picture(COLOUR, exif=exif), kind, content, after_pixels=after_pixels)
+    assert np.array_equal(decode_image(photo, formats=REQUEST_FORMATS), COLOUR)
+    assert find_orientation(photo) == 6
+    assert np.array_equal(decode_label(insert_chunk(encode_picture(LABELS), kind, content)), LABELS)
+
+
+def test_an_orientation_in_the_xmp_of_a_png_is_told() -> None:
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation="8"/>'
+    assert find_orientation(insert_chunk(encode_picture(COLOUR), b"iTXt", xmp)) == 8
+
+
 @pytest.mark.parametrize("share", [0.1, 0.9])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_cut_off_files_are_refused(file_format: str, share: float) -> None:
@@ -156,14 +202,54 @@ def test_large_pictures_are_refused_by_their_header(side: int, words: str) -> No
         decode_image(build_png(side, side))
 
 
-@pytest.mark.parametrize(("value", "orientation"), [(0, 1), (1, 1), (6, 6), (9, 1)])
-def test_an_orientation_is_told_and_not_applied(value: int, orientation: int) -> None:
+ORIENTED: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 100, "subsampling": 0}, "PNG": {}, "TIFF": {}, "WEBP": {"lossless": True},
+}  # fmt: skip
+"""Formats with EXIF, and the options that keep pixels."""
+
+
+def _encode_turned(picture: UInt8Array, file_format: str, value: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = value
-    for file_format in ("JPEG", "PNG", "WEBP"):
-        data = encode_picture(COLOUR, file_format, exif=exif)
-        assert find_orientation(data) == orientation
-        assert decode_image(data).shape == COLOUR.shape
+    return encode_picture(picture, file_format, exif=exif, **ORIENTED[file_format])
+
+
+@pytest.mark.parametrize("value", range(10))
+@pytest.mark.parametrize("file_format", ORIENTED)
+def test_an_orientation_is_told_and_not_applied(file_format: str, value: int) -> None:
+    data = _encode_turned(COLOUR, file_format, value)
+    assert find_orientation(data) == (value if 1 <= value <= 8 else 1)
+    plain = decode_image(encode_picture(COLOUR, file_format, **ORIENTED[file_format]))
+    assert np.array_equal(decode_image(data), plain)
+    if file_format in REQUEST_FORMATS:
+        assert np.array_equal(decode_request(data, COLOUR.size), plain)
+    if file_format in LABEL_FORMATS:
+        assert np.array_equal(decode_label(_encode_turned(LABELS, file_format, value)), LABELS)
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_the_kinds_of_tiff_that_pillow_turns(value: int) -> None:
+    deep = GREY.astype(np.uint16) << 8
+    for picture in (_palette(), Image.fromarray(GREY), Image.fromarray(LABELS > 2), Image.fromarray(deep)):
+        for compression in ("raw", "tiff_deflate"):
+            tags = {274: value}
+            data = encode_picture(picture, "TIFF", tiffinfo=tags, compression=compression)
+            plain = encode_picture(picture, "TIFF", compression=compression)
+            assert np.array_equal(decode_image(data), decode_image(plain))
+
+
+@pytest.mark.parametrize("file_format", ORIENTED)
+def test_training_and_prediction_see_the_pixels_as_stored(file_format: str, tmp_path: Path) -> None:
+    photo, mask = tmp_path / "a.bin", tmp_path / "a.tif"
+    photo.write_bytes(_encode_turned(COLOUR, file_format, 6))
+    mask.write_bytes(_encode_turned(LABELS, "TIFF", 6))
+    image, class_ids = Dataset([Pair("a", photo, mask)], default_label_map()).read(0)
+    assert (image.shape, class_ids.shape) == (COLOUR.shape, LABELS.shape)
+    assert np.array_equal(class_ids, LABELS)
+    predictor = SimpleNamespace(card=build_card("fcn", "resnet-18", 3), predict_mask=lambda image: image[..., 0] % 3)
+    (written,) = iter_written(cast(Predictor, predictor), [photo], tmp_path / "out")
+    assert written.mask is not None
+    assert np.array_equal(read_label(written.mask), image[..., 0] % 3)
 
 
 SEEDS = [
@@ -198,6 +284,17 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"a\.png is empty \(0 bytes\)"):
         read_label(tmp_path / "a.png")
+
+
+def test_jpegs_are_found_by_their_content(tmp_path: Path) -> None:
+    jpeg = encode_picture(COLOUR, "JPEG")
+    for name in ("a.jfif", "b.JPE", "c", "d.image", "e.jpg", "e.jpg.bak", "e.old", ".f"):
+        (tmp_path / name).write_bytes(jpeg)
+    (tmp_path / "g.txt").write_text("no picture")
+    (tmp_path / "h.jfif").mkdir()
+    assert [path.name for path in find_images([tmp_path])] == ["a.jfif", "b.JPE", "c", "d.image", "e.jpg"]
+    assert read_image(tmp_path / "a.jfif").shape == COLOUR.shape
+    assert not is_jpeg(tmp_path / "missing")
 
 
 def test_a_decoders_words_about_its_process_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,7 @@ RANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "precision_dtype": (("float32", "float16"), ("bfloat16",)),
     "syncbn": (("true", "False"), ("sync",)),
     "class_weights": (("balanced", "1, 2.5", "[0.1, 10]"), ("0, 1", "-1, 1", "even")),
+    "photo_range": (("0, 4095", "[100, 200]"), ("0, 65536", "-1, 5")),
     "prediction_scales": (("1", "0.1, 4", "[0.75, 1.25]"), ("0.05", "1, 5", "big")),
     "max_pixels": (("1", "178956970"), ("0", "178956971")),
     "_aux_loss": (("True", "False"), ("half",)),
@@ -122,6 +123,14 @@ def test_defaults_are_within_their_own_ranges() -> None:
 @pytest.mark.parametrize(("given", "used"), [("17", 24), ("24", 24), ("240", 240), ("241", 248), ("240.0", 240)])
 def test_crop_size_is_rounded_up_to_a_multiple_of_8(given: str, used: int) -> None:
     assert _parse(crop_size=given).crop_size == used
+
+
+def test_aws_own_misspelling_is_taken() -> None:
+    assert _parse(optimzer='"adam"').optimizer == "adam"
+    with pytest.raises(HyperparameterError, match=r"^optimizer must be one of sgd, .* got 'adamw'"):
+        _parse(optimzer="adamw")
+    with pytest.raises(HyperparameterError, match=r"^'optimzer' is read as optimizer, and optimizer is given, too"):
+        _parse(optimzer="adam", optimizer="adam")
 
 
 def test_not_given_means_default() -> None:
@@ -179,6 +188,8 @@ def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
         ({"scale_min": "2", "scale_max": "1"}, "scale_min 2.0 is above scale_max 1.0"),
         ({"early_stopping": "True", "early_stopping_patience": "0"}, "early_stopping_patience must be at least 1"),
         ({"class_weights": "1, 2, 3"}, "class_weights needs one entry a class: num_classes is 2, got 3"),
+        ({"photo_range": "4095"}, 'photo_range must be two rising values, as "0, 4095", got "4095"'),
+        ({"photo_range": "9, 3"}, 'photo_range must be two rising values, as "0, 4095", got "9, 3"'),
         ({"prediction_scales": ", ".join(["1"] * 11)}, "prediction_scales has 11 values, at most 10"),
         ({"loss": "dise"}, r"one of cross_entropy, dice, focal, ohem, or a sum .* got 'dise' \(did you mean dice\?\)"),
         ({"loss": "dice+ce"}, r"got 'ce' \(did you mean cross_entropy\?\)"),

@@ -72,6 +72,13 @@ def test_255_can_be_a_class_and_a_label_can_be_ignored_when_the_map_says_so() ->
     assert _parse({"map": {"0": 0, "255": "4"}}).table[[0, 4, 255]].tolist() == [0, IGNORE, IGNORE]
 
 
+def test_a_class_joins_several_labels_and_several_are_ignored() -> None:
+    parsed = _parse({"map": {"0": [0, "7"], "1": 3, "2": [], "255": [4, 5, 6]}})
+    assert parsed.table[[0, 7, 3, 4, 5, 6, 255, 8]].tolist() == [0, 0, 1, IGNORE, IGNORE, IGNORE, IGNORE, UNKNOWN]
+    assert parsed.description == {"map": {"0": [0, 7], "1": 3, "2": [], "255": [4, 5, 6]}}
+    assert _parse({"map": {"0": [5], "1": [9, 255]}}, ignore_label=9).table[[5, 9, 255]].tolist() == [0, 1, 1]
+
+
 def test_byte_order_mark_is_read() -> None:
     assert parse_label_map(b'\xef\xbb\xbf{"scale": 2}', "x").table[4] == 2
 
@@ -80,8 +87,9 @@ def test_byte_order_mark_is_read() -> None:
     ("text", "words"),
     [
         (b"not json", "is not a JSON object"),
-        (b'{"map": {"0": 1, "0": 2}}', "the key '0' appears twice"),
+        (b'{"map": {"255": 1, "255": 2}}', r"the key '255' appears twice; .* several labels of a class in a list"),
         (b'{"map": {"0": 1}, "scale": 3}', "is not understood"),
+        (b'{"map": {"1": 1, "01": 2}}', "a class id appears twice; give all its labels in a list"),
         (b'{"map": [0, 1]}', "is not understood"),
         (b'{"scale": 256}', "scale must be 1 to 255, got 256"),
         (b'{"scale": 2.5}', "scale must be a whole number, got 2.5"),
@@ -91,6 +99,10 @@ def test_byte_order_mark_is_read() -> None:
         (b'{"map": {"254": 1}}', "is outside the range"),
         (b'{"map": {"1": 256}}', "is outside the range"),
         (b'{"map": {"0": 5, "1": 5}}', "label 5 is given to class 0 and to class 1"),
+        (b'{"map": {"0": [5, 2], "1": [3, 5]}}', "label 5 is given to class 0 and to class 1"),
+        (b'{"map": {"0": [256]}}', '"0": 256 is outside the range'),
+        (b'{"map": {"0": [[1]]}}', r"a label of class 0 must be a whole number, got \[1\]"),
+        (b'{"map": {"0": {"1": 2}}}', "the label of class 0 must be a whole number"),
     ],
 )
 def test_unusable_label_maps(text: bytes, words: str) -> None:

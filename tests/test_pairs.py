@@ -55,6 +55,15 @@ def test_what_is_no_image_is_skipped_and_named(tmp_path: Path) -> None:
     assert sorted(path.name for path in matching.skipped) == ["a.jpg", "folder.jpg", "notes.txt", "train_annotation"]
 
 
+def test_a_jpeg_is_taken_by_its_content(tmp_path: Path) -> None:
+    train = _fill(tmp_path / "train", "e.jpg", "d.png", "odd.jfif")
+    for name in ("a.jfif", "b", "c.photo", "d.jpe", "e.jpg.bak"):
+        (train / name).write_bytes(b"\xff\xd8\xff\xe0")
+    matching = match_pairs(train, _fill(tmp_path / "train_annotation", *(f"{name}.png" for name in "abcde")))
+    assert [pair.image.name for pair in matching.pairs] == ["a.jfif", "b", "c.photo", "d.png", "e.jpg"]
+    assert [path.name for path in matching.skipped] == ["d.jpe", "e.jpg.bak", "odd.jfif"]
+
+
 def test_links_are_followed_pipes_and_broken_links_are_skipped(tmp_path: Path) -> None:
     train = _fill(tmp_path / "train", "a.jpg")
     (train / "link.jpg").symlink_to(_fill(tmp_path / "elsewhere", "photo.jpg") / "photo.jpg")

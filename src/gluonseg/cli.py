@@ -61,18 +61,97 @@ def _add_check(commands: Any) -> None:
     _add_hyperparameter(parser, "crop_size", default=None, help="warn of images smaller than this")
     _add_hyperparameter(parser, "ignore_label")
     _add_hyperparameter(parser, "max_pixels")
+    _add_hyperparameter(parser, "photo_range")
+
+
+def _parse_names(text: str) -> list[str]:
+    """Class names with commas between, or one a line in a file."""
+    try:
+        is_file = Path(text).is_file()
+        names = Path(text).read_text(encoding="utf-8-sig").splitlines() if is_file else text.split(",")
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error}") from None
+    return [name.strip() for name in names if name.strip()]
+
+
+def _parse_folder_map(text: str) -> tuple[str, Path]:
+    """``s3://bucket/prefix=FOLDER`` as its two parts."""
+    prefix, _, folder = text.partition("=")
+    if not prefix.startswith("s3://") or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form s3://bucket/prefix=FOLDER")
+    return prefix, Path(folder)
+
+
+_PREPARE_OPTIONS: dict[str, dict[str, Any]] = {
+    "masks": {"type": Path, "required": True, "metavar": "FOLDER", "help": "folder of masks"},
+    "photos": {"type": Path, "metavar": "FOLDER", "help": "folder of photos, where they are not below SOURCE"},
+    "photo_names": {"default": "", "metavar": "PATTERN", "help": "as '*_photo': * is what photo and mask share"},
+    "mask_names": {"default": "", "metavar": "PATTERN", "help": "as '*_mask'"},
+    "colours": {"type": Path, "metavar": "FILE", "help": "classes and colours, lines such as car,64,0,128"},
+    "by": {"choices": ("value", "colour"), "help": "what tells classes apart in a mask (default: it is found out)"},
+    "camvid/classes": {"default": "11", "choices": ("11", "32"), "help": "the tutorial's 11, or all of the original"},
+    "map": {
+        "type": _parse_folder_map,
+        "action": "append",
+        "default": [],
+        "metavar": "S3=FOLDER",
+        "help": "where a copy is",
+    },
+    "attribute": {
+        "default": "",
+        "metavar": "NAME",
+        "help": "of the mask (default: the one with a colour map)",
+    },
+    "classes": {"type": _parse_names, "default": (), "metavar": "LIST", "help": "a,b,c or a file with a name a line"},
+}
+_KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "folders": (
+        "Photos and masks in any two folders.",
+        "folder of photos, with train/ and val/ or without",
+        ("masks", "photo_names", "mask_names", "colours", "by", "classes"),
+    ),
+    "voc": ("PASCAL VOC, or any data in its layout.", "folder with SegmentationClass/ below", ("photos", "colours")),
+    "cityscapes": ("Cityscapes, its 19 classes.", "folder with leftImg8bit/ and gtFine/", ()),
+    "camvid": ("CamVid, original or of the SegNet tutorial.", "folder of photos and masks", ("camvid/classes",)),
+    "ade20k": ("ADE20K, or .odgt lists.", "folder with images/ and annotations/, or with .odgt lists", ("classes",)),
+    "coco": ("COCO's instances.", "folder with the JSON files, or one of them", ("photos", "classes")),
+    "labelme": ("labelme's JSON files.", "folder with a JSON file for each photo", ("photos", "classes")),
+    "cvat": ("An export of CVAT: XML or masks.", "folder of the unpacked export", ("photos", "classes")),
+    "ground-truth": ("SageMaker Ground Truth.", "output.manifest of the labeling job", ("map", "attribute")),
+}
+"""Kind of data -> what it is, what SOURCE is, and its own options."""
+
+
+def _add_kind(kinds: Any, kind: str) -> None:
+    text, source, options = _KINDS[kind]
+    parser = _add_command(kinds, kind, command.run_prepare, text)
+    parser.set_defaults(kind=kind, options=[name.removeprefix(f"{kind}/") for name in options])
+    parser.add_argument("source", type=Path, help=source)
+    parser.add_argument("out", type=Path, help="folder to write the channels to")
+    for name in options:
+        parser.add_argument(f"--{name.removeprefix(f'{kind}/')}", **_PREPARE_OPTIONS[name])
+    text = "the set's own lists, or by chance (default: official where there are lists for both)"
+    parser.add_argument("--split", default="", choices=("random", "official"), help=text)
+    _add_random_split(parser)
+
+
+def _add_random_split(parser: argparse.ArgumentParser) -> None:
+    text = "share of photos for validation (random split, default %(default)s)"
+    parser.add_argument("--validation_share", type=float, default=0.25, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random split")
 
 
 def _add_prepare(commands: Any) -> None:
     parser = commands.add_parser("prepare", help="Make the channels of a data set.")
     kinds = parser.add_subparsers(required=True, metavar="DATASET")
+    for kind in _KINDS:
+        _add_kind(kinds, kind)
     pets = _add_command(kinds, "oxford-pets", command.run_prepare_pets, "Oxford-IIIT Pet, or any data in its layout.")
     pets.add_argument("source", type=Path, help="folder with images/ and annotations/, or with the two tar.gz files")
     pets.add_argument("out", type=Path, help="folder to write the channels to")
     pets.add_argument("--classes", default="trimap", choices=("trimap", "pet", "species", "breed"))
     pets.add_argument("--split", default="random", choices=("random", "official"))
-    pets.add_argument("--validation_share", type=float, default=0.25, help="share of photos (random split)")
-    pets.add_argument("--seed", type=int, default=0, help="seed of the random split")
+    _add_random_split(pets)
     pets.add_argument("--download", action="store_true", help="fetch the two tar.gz files into SOURCE first")
     drawn = _add_command(kinds, "synthetic", command.run_prepare_synthetic, "Drawn photos: discs, boxes, triangles.")
     drawn.add_argument("out", type=Path, help="folder to write the channels to")

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,26 @@ def run_check(arguments: argparse.Namespace) -> int:
         ignore_label=arguments.ignore_label,
         crop_size=arguments.crop_size,
         max_pixels=arguments.max_pixels,
+        photo_range=arguments.photo_range,
         progress=_ProgressBar("checking"),
     )
     print(format_report(report))
     return 2 if report.errors else 0
 
 
+def run_prepare(arguments: argparse.Namespace) -> int:
+    from gluonseg.data.prepare.core import Split, format_report, write_data_set
+    from gluonseg.data.prepare.kinds import FINDERS
+
+    options = {name: getattr(arguments, name) for name in arguments.options}
+    find = partial(FINDERS[arguments.kind], arguments.source, **options)
+    split = Split(arguments.split, arguments.seed, arguments.validation_share)
+    print(format_report(write_data_set(find, arguments.source, arguments.out, split, _ProgressBar("preparing"))))
+    return 0
+
+
 def run_prepare_pets(arguments: argparse.Namespace) -> int:
-    from gluonseg.data.channel import format_prepare_report
+    from gluonseg.data.prepare.core import format_report
     from gluonseg.data.prepare.pets import prepare_oxford_pets
     from gluonseg.data.prepare.pets_archive import download_oxford_pets
 
@@ -74,16 +87,16 @@ def run_prepare_pets(arguments: argparse.Namespace) -> int:
         validation_share=arguments.validation_share,
         progress=_ProgressBar("preparing"),
     )
-    print(format_prepare_report(report))
+    print(format_report(report))
     return 0
 
 
 def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
-    from gluonseg.data.channel import format_prepare_report
+    from gluonseg.data.prepare.core import format_report
     from gluonseg.data.prepare.synthetic import prepare_synthetic
 
     report = prepare_synthetic(arguments.out, count=arguments.count, size=arguments.size, seed=arguments.seed)
-    print(format_prepare_report(report))
+    print(format_report(report))
     return 0
 
 
@@ -225,7 +238,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if arguments.label_map:
         path = arguments.label_map
         label_map = parse_label_map(read_bytes(path), str(path), arguments.ignore_label)
-    dataset = Dataset(matching.pairs, label_map, max_pixels=arguments.max_pixels, cache_bytes=0)
+    options = {"max_pixels": arguments.max_pixels, "photo_range": predictor.card.photo_range, "cache_bytes": 0}
+    dataset = Dataset(matching.pairs, label_map, **options)
     found, text = _evaluate(arguments, predictor, dataset)
     print(json.dumps(found, indent=2) if arguments.json else text)
     return 0

@@ -3,7 +3,7 @@
 Both libraries look up names that numpy has removed (numpy 1.24 removed ``np.bool``, numpy 2 a dozen more). Import this
 module before ``mxnet``: it puts those names back, each as an alias of its documented successor, and changes no name
 that exists. On numpy 1.23 and older it does nothing. It also loads the libraries of MXNet's CUDA build, where that is
-installed (see :mod:`gluonseg.machine.cuda_library`).
+installed (see :mod:`gluonseg.machine.cuda_library`), and takes the place of GluonCV's check of versions.
 
 Successors: https://numpy.org/doc/stable/numpy_2_0_migration_guide.html
 """
@@ -11,7 +11,9 @@ Successors: https://numpy.org/doc/stable/numpy_2_0_migration_guide.html
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,5 +52,23 @@ def restore_numpy_names() -> list[str]:
     return missing
 
 
+def replace_version_check() -> None:
+    """Give GluonCV a ``gluoncv.check`` that does not import PyTorch: its own raises where PyTorch is 2 or is broken.
+
+    GluonCV then takes PyTorch for missing, which only its own ``gluoncv.torch`` needs; a program can still import it.
+    """
+
+    def skip(*_versions: str) -> None:
+        """MXNet and Python are the versions that gluonseg is installed with."""
+
+    def say_missing(*_versions: str) -> None:
+        raise ImportError("gluonseg runs GluonCV without PyTorch")
+
+    check = ModuleType("gluoncv.check")
+    vars(check).update(_deprecate_python2=skip, _require_mxnet_version=skip, _require_pytorch_version=say_missing)
+    sys.modules.setdefault(check.__name__, check)
+
+
 restore_numpy_names()
 preload_libraries()
+replace_version_check()

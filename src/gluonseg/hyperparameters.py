@@ -16,7 +16,7 @@ from gluonseg.data.decode import DEFAULT_MAX_PIXELS, LARGEST_MAX_PIXELS
 from gluonseg.data.palettes import PALETTES, find_palette_problem
 from gluonseg.errors import HyperparameterError
 from gluonseg.labels import MAX_CLASSES
-from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, SMALLEST_SCALE
+from gluonseg.models.folder.card import LARGEST_SCALE, MAX_SCALES, MAX_VALUE, SMALLEST_SCALE, is_photo_range
 from gluonseg.models.registry import find_network, get_encoders, get_networks
 from gluonseg.parameter import Spec, format_value, parse_value, spec
 from gluonseg.text import find_nearest, join_names, shorten
@@ -26,6 +26,8 @@ LARGEST_SIDE = 16384
 """Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
 LOSSES = ("cross_entropy", "dice", "focal", "ohem")
+_OTHER_SPELLINGS = {"optimzer": "optimizer"}
+"""How a page of AWS spells a hyperparameter -> its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Hyperparameters:
     base_size: int = spec(int, 520, above=16, high=LARGEST_SIDE // 2, help="Long side that random scaling starts from.")
     epochs: int = spec(int, 10, low=1, high=1_000_000, help="Passes over the training data.")
     learning_rate: float = spec(float, 0.001, above=0, high=1, tunable="1e-4 to 0.1", help="Not used by adadelta.")
-    optimizer: str = spec(str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule.")
+    optimizer: str = spec(
+        str, "sgd", choices=OPTIMIZERS, tunable="sgd, adam, adadelta", help="The update rule; `optimzer` is read, too."
+    )
     lr_scheduler: str = spec(str, "poly", choices=("poly", "step", "cosine"), help="How the rate falls.")
     lr_scheduler_factor: float = spec(float, 0.1, low=0, high=1, help="step: what the rate is multiplied by.")
     lr_scheduler_step: tuple[int, ...] = spec(
@@ -119,6 +123,10 @@ class Hyperparameters:
     max_pixels: int = spec(
         int, DEFAULT_MAX_PIXELS, low=1, high=LARGEST_MAX_PIXELS, beyond=True, help="Largest photo, in pixels."
     )
+    photo_range: tuple[int, ...] = spec(
+        tuple, (), item=int, low=0, high=MAX_VALUE, beyond=True,
+        help='Photos of 16 bits: the values that become black and white, as "0, 4095"; none is "0, 65535".',
+    )  # fmt: skip
     output_stride: int | None = spec(
         int, None, low=1, beyond=True,
         help="Pixels a side for one place of the network's output, see docs/networks.md; less is finer and slower.",
@@ -147,6 +155,11 @@ def read_integer(hyperparameters: Mapping[str, str], name: str) -> int:
     field = get_specs()[name]
     value = parse_value(name, hyperparameters.get(name), field)
     return int(field.default if value is None else value)
+
+
+def read_photo_range(hyperparameters: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ``photo_range`` of a training; empty when it had none."""
+    return parse_value("photo_range", hyperparameters.get("photo_range"), get_specs()["photo_range"]) or ()
 
 
 def get_specs() -> dict[str, Spec]:
@@ -180,9 +193,9 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
         HyperparameterError: names every problem with name, value and what is valid.
     """
     specs = get_specs()
+    raw, problems = _correct_spellings(raw)
     settings = {name: one.default for name, one in specs.items()}
     given = {name: raw.get(name) for name, one in specs.items() if name in raw or one.required}
-    problems: list[str] = []
     for name, value in given.items():
         try:
             parsed = parse_value(name, value, specs[name])
@@ -200,6 +213,16 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     settings["loss"] = "+".join(split_loss(settings["loss"]))
     settings["crop_size"] = -(-settings["crop_size"] // CROP_MULTIPLE) * CROP_MULTIPLE
     return Hyperparameters(**settings)
+
+
+def _correct_spellings(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The hyperparameters by their names, and the problems of those that are given by both spellings."""
+    problems = [
+        f"{other!r} is read as {name}, and {name} is given, too; give one of them"
+        for other, name in _OTHER_SPELLINGS.items()
+        if {other, name} <= raw.keys()
+    ]
+    return {_OTHER_SPELLINGS.get(name, name): value for name, value in raw.items()}, problems
 
 
 def split_loss(loss: str) -> tuple[str, ...]:
@@ -240,6 +263,10 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"base_size {settings['base_size']} times scale_max {settings['scale_max']} is {largest:.0f}, "
             f"at most {LARGEST_SIDE} pixels"
+        )
+    if settings["photo_range"] and not is_photo_range(settings["photo_range"]):
+        problems.append(
+            f'photo_range must be two rising values, as "0, 4095", got "{format_value(settings["photo_range"])}"'
         )
     if settings["early_stopping"] and settings["early_stopping_patience"] < 1:
         problems.append("early_stopping_patience must be at least 1 when early_stopping is on")

@@ -7,7 +7,7 @@ A *label* is the raw value in a mask file (0..255); a *class id* is 0..num_class
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,28 +54,30 @@ def scale_label_map(scale: int, ignore_label: int = IGNORE, source: str = "") ->
     return LabelMap(table, {"scale": scale})
 
 
-def mapped_label_map(pairs: Mapping[int, int], ignore_label: int = IGNORE, source: str = "") -> LabelMap:
-    """``pairs`` maps class id -> label, as the built-in's ``{"map": {"0": 5, "1": 0}}``.
+def mapped_label_map(
+    pairs: Mapping[int, int | Sequence[int]], ignore_label: int = IGNORE, source: str = ""
+) -> LabelMap:
+    """``pairs`` maps class id -> label, as the built-in's ``{"map": {"0": 5, "1": 0}}``, or -> several labels.
 
     255 and ``ignore_label`` are not scored unless ``pairs`` gives them to a class.
     """
     table = np.full(256, UNKNOWN, dtype=np.uint8)
     table[[IGNORE, ignore_label]] = IGNORE
     owner: dict[int, int] = {}
-    for class_id, label in pairs.items():
-        if not 0 <= label <= 255 or not (0 <= class_id < MAX_CLASSES or class_id == IGNORE):
-            raise DataError(
-                f'label map {source}: "{class_id}": {label} is outside the range; keys are class ids 0 to '
-                f"{MAX_CLASSES - 1} (or {IGNORE} for ignore), values are labels 0 to 255"
-            )
-        if label in owner:
-            raise DataError(
-                f"label map {source}: label {label} is given to class {owner[label]} and to class {class_id}; "
-                "one label can belong to one class only"
-            )
-        owner[label] = class_id
-        table[label] = class_id
-    return LabelMap(table, {"map": {str(class_id): label for class_id, label in pairs.items()}})
+    for class_id, given in pairs.items():
+        for label in [given] if isinstance(given, int) else given:
+            if not 0 <= label <= 255 or not (0 <= class_id < MAX_CLASSES or class_id == IGNORE):
+                raise DataError(
+                    f'label map {source}: "{class_id}": {label} is outside the range; keys are class ids 0 to '
+                    f"{MAX_CLASSES - 1} (or {IGNORE} for ignore), values are labels 0 to 255"
+                )
+            if owner.setdefault(label, class_id) != class_id:
+                raise DataError(
+                    f"label map {source}: label {label} is given to class {owner[label]} and to class {class_id}; "
+                    "one label can belong to one class only"
+                )
+            table[label] = class_id
+    return LabelMap(table, {"map": {str(class_id): given for class_id, given in pairs.items()}})
 
 
 def default_label_map(ignore_label: int = IGNORE) -> LabelMap:
@@ -89,13 +91,20 @@ def _parse_integer(value: Any, what: str, source: str) -> int:
     return int(float(value))
 
 
-def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> LabelMap:
-    """Parse a label map file: ``{"scale": n}`` or ``{"map": {"class id": label, ...}}``.
+def _parse_labels(class_id: str, given: Any, source: str) -> int | list[int]:
+    """The label of a class, or its labels in a list."""
+    if isinstance(given, list):
+        return [_parse_integer(label, f"a label of class {class_id}", source) for label in given]
+    return _parse_integer(given, f"the label of class {class_id}", source)
 
-    Numbers may be written as strings. ``source`` names the file in errors (:class:`DataError`).
-    Format: https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
+
+def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> LabelMap:
+    """Parse a label map file: ``{"scale": n}`` or ``{"map": {"class id": label or [labels], ...}}``.
+
+    Numbers may be written as strings. Lists are beyond the built-in. ``source`` names the file in errors
+    (:class:`DataError`). Format: https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
     """
-    valid = 'it must be {"scale": 3} or {"map": {"0": 5, "1": 0}}'
+    valid = 'it must be {"scale": 3} or {"map": {"0": 5, "1": [0, 7]}}, several labels of a class in a list'
     try:
         content = parse_json_object(text)
     except ValueError as error:
@@ -106,9 +115,11 @@ def parse_label_map(text: bytes, source: str, ignore_label: int = IGNORE) -> Lab
     if len(content) != 1 or not isinstance(pairs, dict) or not pairs:
         raise DataError(f"label map {source} is not understood: {valid}")
     numbers = {
-        _parse_integer(class_id, "a class id", source): _parse_integer(label, f"the label of class {class_id}", source)
-        for class_id, label in pairs.items()
+        _parse_integer(class_id, "a class id", source): _parse_labels(class_id, given, source)
+        for class_id, given in pairs.items()
     }
+    if len(numbers) < len(pairs):  # "1" and "01"
+        raise DataError(f"label map {source}: a class id appears twice; give all its labels in a list")
     return mapped_label_map(numbers, ignore_label, source)
 
 

@@ -18,8 +18,6 @@ from hostile_archive import LENGTHS, REFUSED_MEMBERS, build_cut_sparse, build_he
 from program import run_source
 
 DAMAGED = {
-    "no bytes": b"",
-    "tar without gzip": gzip.decompress(pack((BEST_FILE, b"x", {}))),
     "cut inside a member": gzip.compress(build_header(BEST_FILE, 10_000) + bytes(512)),
     "cut between members": gzip.compress(gzip.decompress(pack((BEST_FILE, b"x" * 700, {})))[: 512 + 1024]),
     "cut inside the header of a sparse file": gzip.compress(build_cut_sparse()),
@@ -29,6 +27,8 @@ DAMAGED = {
 
 REFUSED = {
     **{name: (content, r"/model\.tar\.gz") for name, content in DAMAGED.items()},
+    "no bytes": (b"", "is not a usable model.tar.gz: it is empty"),
+    "zip": (b"PK\x03\x04" + bytes(600), "is not a usable model.tar.gz: it is no tar, with or without gzip"),
     **{name: (pack(*members), "is not a regular file") for name, members in REFUSED_MEMBERS.items()},
 }
 
@@ -54,6 +54,17 @@ def test_other_members_are_passed_over(tmp_path: Path) -> None:
     assert copy_members(archive, MODEL_FILES, tmp_path / "out") == [*others, BEST_FILE]
     assert read_files(tmp_path / "out") == {BEST_FILE: b"kept"}
     assert (tmp_path / "out" / BEST_FILE).stat().st_mode & 0o7111 == 0
+
+
+def test_a_tar_that_a_browser_has_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    plain = gzip.decompress(pack((BEST_FILE, b"kept", {})))
+    (tmp_path / "model.tar").write_bytes(plain)
+    copy_members(tmp_path / "model.tar", MODEL_FILES, tmp_path / "out")
+    assert read_files(tmp_path / "out") == {BEST_FILE: b"kept"}
+    (tmp_path / "model.tar").write_bytes(plain[:1024])
+    with pytest.raises(ModelError, match="it ends too early"):
+        copy_members(tmp_path / "model.tar", MODEL_FILES, tmp_path / "out")
 
 
 def test_no_room_to_unpack(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image, read_label
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, PhotoRange, read_image, read_label
 from gluonseg.data.pairs import Pair
 from gluonseg.errors import DataError
 from gluonseg.labels import LabelMap, UInt8Array
@@ -26,11 +26,13 @@ class Dataset:
         label_map: LabelMap,
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        photo_range: PhotoRange = (),
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         self.pairs = tuple(pairs)
         self._label_map = label_map
         self._max_pixels = max_pixels
+        self._photo_range = photo_range
         self._free_bytes = cache_bytes
         self._cache: dict[int, tuple[UInt8Array, UInt8Array]] = {}
         self._lock = threading.Lock()
@@ -48,7 +50,7 @@ class Dataset:
         if found is not None:
             return found
         pair = self.pairs[index]
-        image = read_image(pair.image, max_pixels=self._max_pixels)
+        image = read_image(pair.image, max_pixels=self._max_pixels, photo_range=self._photo_range)
         class_ids = self._label_map.apply(read_label(pair.label, max_pixels=self._max_pixels))
         if image.shape[:2] != class_ids.shape:
             raise DataError(f"{pair.label} is {_size(class_ids)} (width x height), {pair.image} is {_size(image)}")

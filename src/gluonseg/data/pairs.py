@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from gluonseg.data.decode import is_jpeg
+
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_EXTENSIONS = (".png", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -52,6 +54,23 @@ def list_folder(folder: Path, extensions: Sequence[str]) -> Listing:
     return found
 
 
+def list_images(folder: Path) -> Listing:
+    """The entries of a folder of images: wanted are those that :func:`list_folder` finds, and other JPEG files.
+
+    A JPEG is one by its content, as ``a.jfif``. It is left out beside an image of its name, and as a copy of an image,
+    ``a.jpg.bak``.
+    """
+    listing = list_folder(folder, IMAGE_EXTENSIONS)
+    stems = {path.stem for path in listing.wanted}
+    found = {
+        path
+        for path in listing.other
+        if path.stem not in stems and Path(path.stem).suffix.lower() not in IMAGE_EXTENSIONS and is_jpeg(path)
+    }
+    others = [path for path in listing.other if path not in found]
+    return Listing(sorted([*listing.wanted, *found]), others)
+
+
 def _group_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path in paths:
@@ -65,7 +84,7 @@ def match_pairs(image_folder: Path, label_folder: Path) -> Matching:
     Two files of one name in the same folder (``a.jpg`` and ``a.JPG``) are ambiguous and match nothing.
     Raises OSError when a folder cannot be listed.
     """
-    in_images = list_folder(image_folder, IMAGE_EXTENSIONS)
+    in_images = list_images(image_folder)
     in_labels = list_folder(label_folder, LABEL_EXTENSIONS)
     images, labels = _group_by_stem(in_images.wanted), _group_by_stem(in_labels.wanted)
     ambiguous = {stem for group in (images, labels) for stem, paths in group.items() if len(paths) > 1}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
-from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_folder
+from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_images
 from gluonseg.errors import DataError, ImageError
 from gluonseg.files import write_bytes
 from gluonseg.labels import UInt8Array
@@ -39,10 +39,10 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            listing = list_folder(path, IMAGE_EXTENSIONS)
-            if not listing.wanted:
-                raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)})")
-            found += listing.wanted
+            pictures = list_images(path).wanted
+            if not pictures:
+                raise DataError(f"there are no pictures in {path} ({', '.join(IMAGE_EXTENSIONS)}, or JPEG inside)")
+            found += pictures
         elif path.is_file():
             found.append(path)
         else:
@@ -101,7 +101,7 @@ def iter_written(
     page = ContactSheet(output, card, colours) if sheet else None
     for path in images:
         try:
-            image = read_image(path, max_pixels=max_pixels)
+            image = read_image(path, max_pixels=max_pixels, photo_range=card.photo_range)
         except ImageError as error:
             if page:
                 page.leave_out(str(error))

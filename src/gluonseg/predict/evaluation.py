@@ -47,8 +47,8 @@ class Prediction:
 def open_dataset(channels: Mapping[str, Path], split: str, card: ModelCard) -> Dataset:
     """The photos of the channel ``split`` (train or validation) that have masks; no picture is kept in memory.
 
-    ``ignore_label`` and ``max_pixels`` are those of the training that wrote ``card``. Raises DataError when the
-    channel, that of its masks, or every pair is missing.
+    ``ignore_label``, ``max_pixels`` and ``photo_range`` are those of the training that wrote ``card``. Raises DataError
+    when the channel, that of its masks, or every pair is missing.
     """
     names = split, f"{split}_annotation"
     for name in names:
@@ -59,7 +59,8 @@ def open_dataset(channels: Mapping[str, Path], split: str, card: ModelCard) -> D
         raise DataError(f"no picture in {channels[names[0]]} has a mask of its name in {channels[names[1]]}")
     ignore_label, max_pixels = (read_integer(card.hyperparameters, name) for name in ("ignore_label", "max_pixels"))
     maps = read_label_maps(channels.get("label_map"), ignore_label)
-    return Dataset(pairs, maps.train if split == "train" else maps.validation, max_pixels=max_pixels, cache_bytes=0)
+    label_map = maps.train if split == "train" else maps.validation
+    return Dataset(pairs, label_map, max_pixels=max_pixels, photo_range=card.photo_range, cache_bytes=0)
 
 
 def iter_predictions(

@@ -39,7 +39,7 @@ def _read_sizes(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     found = []
     for pair in choose_spread(pairs, MAX_SIZED):
         # gluonseg check names photos that cannot be read.
-        with suppress(OSError), Image.open(pair.image) as picture:
+        with suppress(OSError, ValueError), Image.open(pair.image) as picture:
             found.append(picture.size)
     return found
 

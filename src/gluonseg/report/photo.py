@@ -18,6 +18,7 @@ from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image, read_label
 from gluonseg.data.label_channel import default_label_maps, read_label_maps
 from gluonseg.data.pairs import Pair, match_pairs
 from gluonseg.errors import UserError
+from gluonseg.hyperparameters import read_photo_range
 from gluonseg.labels import IGNORE, LabelMap
 from gluonseg.predict.overlay import draw_overlay
 
@@ -104,6 +105,7 @@ class Album:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._channels = {name: Path(path) for name, path in (settings.get("channels") or {}).items()}
         self._max_pixels = find_max_pixels(settings)
+        self._photo_range = read_photo_range(settings.get("hyperparameters") or {})
         self._ignore_label = int((settings.get("hyperparameters") or {}).get("ignore_label", IGNORE))
 
     def find_pairs(self, split: str) -> Sequence[Pair]:
@@ -129,7 +131,7 @@ class Album:
     def read(self, pair: Pair, split: str) -> tuple[UInt8Array, UInt8Array] | None:
         """Photo (H, W, 3) and class ids (H, W), at most MAX_SIDE large; None when they cannot be read."""
         try:
-            image = read_image(pair.image, max_pixels=self._max_pixels)
+            image = read_image(pair.image, max_pixels=self._max_pixels, photo_range=self._photo_range)
             mask = read_label(pair.label, max_pixels=self._max_pixels)
         except UserError:
             return None

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gluonseg.data.decode import REQUEST_FORMATS, decode_image
+from gluonseg.data.decode import REQUEST_FORMATS, PhotoRange, decode_image
 from gluonseg.errors import BadRequestError, PayloadTooLargeError, UnsupportedImageError
 from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import ModelCard
@@ -28,8 +28,8 @@ class MaskPredictor(Protocol):
     def predict_probabilities(self, image_hwc: UInt8Array, /) -> Float32Array: ...
 
 
-def decode_request(body: bytes, max_pixels: int) -> UInt8Array:
-    """Decode the body of a request, one JPEG or PNG file, to RGB (H, W, 3) uint8.
+def decode_request(body: bytes, max_pixels: int, photo_range: PhotoRange = ()) -> UInt8Array:
+    """Decode the body of a request, one JPEG or PNG file, to RGB (H, W, 3) uint8, as the model's training did.
 
     Raises:
         BadRequestError: the body is empty.
@@ -38,7 +38,8 @@ def decode_request(body: bytes, max_pixels: int) -> UInt8Array:
     if not body:
         raise BadRequestError("the body is empty: send the bytes of one JPEG or PNG file")
     try:
-        return decode_image(body, "the picture in the body", formats=REQUEST_FORMATS, max_pixels=max_pixels)
+        name, formats = "the picture in the body", REQUEST_FORMATS
+        return decode_image(body, name, formats=formats, max_pixels=max_pixels, photo_range=photo_range)
     except UnsupportedImageError:
         raise UnsupportedImageError("the body is no JPEG or PNG picture: send the bytes of one such file") from None
 

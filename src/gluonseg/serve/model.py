@@ -78,7 +78,7 @@ def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
             body, media_type = pipe.recv()
             answer: bytes | Exception
             try:
-                image_hwc = decode_request(body, settings.max_pixels)
+                image_hwc = decode_request(body, settings.max_pixels, predictor.card.photo_range)
                 answer = compute_answer(media_type, predictor, image_hwc, settings.max_response_mb)
             except UserError as error:
                 answer = error

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,6 +43,7 @@ def check_job_data(hp: Hyperparameters, channels: Mapping[str, Path], progress: 
         ignore_label=hp.ignore_label,
         crop_size=hp.crop_size,
         max_pixels=hp.max_pixels,
+        photo_range=hp.photo_range,
         progress=progress,
     )
 
@@ -85,8 +87,9 @@ def build_loaders(hp: Hyperparameters, check: CheckReport) -> tuple[Loader, Load
     workers = min(hp._workers, count_usable_cores())
     # Training and validation photos together a quarter of the memory at most: the rest is for the network.
     cache_bytes = min(DEFAULT_CACHE_BYTES, (find_memory_limit() or 0) // 8 or DEFAULT_CACHE_BYTES)
+    options: dict[str, Any] = {"max_pixels": hp.max_pixels, "photo_range": hp.photo_range, "cache_bytes": cache_bytes}
     training, validation = (
-        Dataset(check.pairs[split], label_map, max_pixels=hp.max_pixels, cache_bytes=cache_bytes)
+        Dataset(check.pairs[split], label_map, **options)
         for split, label_map in zip(SPLITS, (check.label_maps.train, check.label_maps.validation), strict=True)
     )
     policy = TrainingPolicy(

@@ -203,6 +203,7 @@ def _build_card(hp: Hyperparameters, check: CheckReport) -> ModelCard:
         **find_network(hp.algorithm).describe(aux=hp._aux_loss, output_stride=hp.output_stride),
         base_size=hp.base_size,
         crop_size=hp.crop_size,
+        photo_range=hp.photo_range,
         prediction_size=hp.prediction_size,
         prediction_scales=hp.prediction_scales,
         prediction_flip=hp.prediction_flip,

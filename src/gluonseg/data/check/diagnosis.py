@@ -11,70 +11,71 @@ from gluonseg.data.label_channel import TRAIN_FILE, VALIDATION_FILE
 from gluonseg.labels import IGNORE, MAX_CLASSES
 from gluonseg.text import join_names
 
-BLACK_AND_WHITE = "black_and_white"
+BOTH_FILES = f"{TRAIN_FILE} and {VALIDATION_FILE}"
 _MANY_LABELS = 3
 """Times num_classes different labels: no longer a wrong number of classes, but smeared masks."""
+_LONGEST_MAP = 40
+"""Labels of a map that is offered beside another way out: a longer one would hide that."""
 
 
-def _describe_map(content: Mapping[str, object]) -> str:
+def describe_map(content: Mapping[str, object], files: str = BOTH_FILES) -> str:
     """Say which label map to write, and where."""
-    return f"give the label map {json.dumps(content)} ({TRAIN_FILE} and {VALIDATION_FILE} in the label_map channel)"
+    return f"give the label map {json.dumps(content)} ({files} in the label_map channel)"
 
 
-def _build_map(labels: Sequence[int]) -> dict[str, object]:
-    """The label map that makes ``labels`` the classes 0, 1, 2, ... in this order."""
-    return {"map": {str(class_id): label for class_id, label in enumerate(labels)}}
+def build_map(labels: Sequence[int], ignored: Sequence[int] = ()) -> dict[str, object]:
+    """The label map that makes ``labels`` the classes 0, 1, 2, ... in this order, and does not score ``ignored``."""
+    pairs: dict[str, object] = {str(class_id): label for class_id, label in enumerate(labels)}
+    return {"map": pairs | ({str(IGNORE): list(ignored)} if ignored else {})}
 
 
-def diagnose_labels(labels: Collection[int], num_classes: int | None, ignore_label: int = IGNORE) -> Finding | None:
+def describe_count(count: int, num_classes: int | None) -> str:
+    """What to do with num_classes beside a label map of ``count`` classes."""
+    return "" if num_classes in (None, count) else f" and set num_classes to {count}"
+
+
+def diagnose_labels(
+    labels: Collection[int], num_classes: int | None, ignore_label: int = IGNORE, files: str = BOTH_FILES
+) -> Finding | None:
     """Return the likeliest mistake behind ``labels`` when they are read without a label map, or None.
 
     Args:
         labels: all raw labels 0..255 that occur in the masks.
         num_classes: what the user says, None when unknown.
         ignore_label: the label that is not scored, besides 255.
+        files: the label map files that are to be written.
     """
     used = sorted(set(labels) - {IGNORE, ignore_label})
-    for diagnose in (_find_black_and_white, _find_off_by_one, _find_scale, _find_smeared, _find_too_few_classes):
-        finding = diagnose(used, IGNORE in labels and ignore_label == IGNORE, num_classes)
+    for diagnose in (_find_off_by_one, _find_scale, _find_smeared, _find_too_few_classes):
+        finding = diagnose(used, IGNORE in labels and ignore_label == IGNORE, num_classes, files)
         if finding is not None:
             return finding
     return None
 
 
-def _find_black_and_white(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
-    if list(used) != [0] or not has_255 or num_classes not in (None, 2):
-        return None
-    return Finding(
-        BLACK_AND_WHITE,
-        "the masks hold the labels 0 and 255 only, and 255 is ignored, so class 0 is all there is to learn",
-        fix=f"If white is the second class, {_describe_map(_build_map([0, 255]))}",
-    )
-
-
-def _find_off_by_one(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
+def _find_off_by_one(used: Sequence[int], has_255: bool, num_classes: int | None, files: str) -> Finding | None:
     count = len(used)
     if count < 2 or list(used) != list(range(1, count + 1)) or num_classes not in (None, count, count + 1):
         return None
     text = f"the labels are 1 to {count}, class 0 never occurs: they look shifted by one"
-    also = f" and set num_classes to {count}" if num_classes != count else ""
-    return Finding("off_by_one", text, fix=f"To begin at 0, {_describe_map(_build_map(used))}{also}")
+    fix = f"To begin at 0, {describe_map(build_map(used), files)}{describe_count(count, num_classes)}"
+    return Finding("off_by_one", text, fix=fix)
 
 
-def _find_scale(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
+def _find_scale(used: Sequence[int], has_255: bool, num_classes: int | None, files: str) -> Finding | None:
     step = math.gcd(*used) if used else 0
     highest = used[-1] // step if step else 0
     if step < 2 or len(used) < 2 or (num_classes is not None and (highest >= num_classes or used[-1] < num_classes)):
         return None
     text = f"the labels {join_names(map(str, used), 12)} are steps of {step}"
     if has_255 and num_classes == len(used) + 1 == highest + 2:
-        fix = f"If 255 is the last class, {_describe_map(_build_map([*used, IGNORE]))}"
+        fix = f"If 255 is the last class, {describe_map(build_map([*used, IGNORE]), files)}"
     else:
-        fix = f"If they are the classes 0 to {highest}, {_describe_map({'scale': step})}"
+        fix = f"If they are the classes 0 to {highest}, {describe_map({'scale': step}, files)}"
     return Finding("scaled", text, fix=fix)
 
 
-def _find_smeared(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
+def _find_smeared(used: Sequence[int], has_255: bool, num_classes: int | None, files: str) -> Finding | None:
     if num_classes is None or len(used) <= _MANY_LABELS * num_classes:
         return None
     return Finding(
@@ -85,14 +86,30 @@ def _find_smeared(used: Sequence[int], has_255: bool, num_classes: int | None) -
     )
 
 
-def _find_too_few_classes(used: Sequence[int], has_255: bool, num_classes: int | None) -> Finding | None:
+def _find_too_few_classes(used: Sequence[int], has_255: bool, num_classes: int | None, files: str) -> Finding | None:
     if num_classes is None or not used or used[-1] < num_classes:
         return None
     text = f"the labels {join_names(map(str, used), 12)} do not fit num_classes={num_classes}"
     needed = used[-1] + 1
     if len(used) <= num_classes:
-        return Finding("gaps", text, fix=f"If they are the classes in this order, {_describe_map(_build_map(used))}")
+        fix = f"If they are the classes in this order, {describe_map(build_map(used), files)}"
+        return Finding("gaps", text, fix=fix)
     if needed <= min(MAX_CLASSES, 2 * len(used)):
-        return Finding("too_few_classes", text, fix=f"Set num_classes to {needed}, or correct the masks")
+        fix = f"Set num_classes to {needed}{_offer_to_ignore(used, num_classes, files)}, or correct the masks"
+        return Finding("too_few_classes", text, fix=fix)
     # With so many gaps the labels are not the ids of neighbouring classes.
-    return Finding("too_few_classes", text, fix=f"Set num_classes to {len(used)} and {_describe_map(_build_map(used))}")
+    fix = f"Set num_classes to {len(used)} and {describe_map(build_map(used), files)}"
+    return Finding("too_few_classes", text, fix=fix)
+
+
+def _offer_to_ignore(used: Sequence[int], num_classes: int, files: str) -> str:
+    """The map for masks in which the first label means "not labelled", or the last ones do; "" for long maps."""
+    if num_classes > _LONGEST_MAP:
+        return ""
+    if list(used) == list(range(num_classes + 1)):
+        return f", or, if 0 is no class, {describe_map(build_map(used[1:], [0]), files)}"
+    high = [label for label in used if label >= num_classes]
+    if len(high) > _MANY_LABELS:
+        return ""
+    kept = build_map(range(num_classes), high)
+    return f", or, if {join_names(map(str, high))} is not to be scored, {describe_map(kept, files)}"

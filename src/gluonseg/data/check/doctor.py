@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.data.channel import SPLITS
+from gluonseg.data.check.classes import FEW_CLASSES, find_class_errors, find_class_warnings
+from gluonseg.data.check.colours import find_colours
+from gluonseg.data.check.examined import Examined
 from gluonseg.data.check.findings import Finding
 from gluonseg.data.check.folders import check_folders, find_skipped
-from gluonseg.data.check.pixels import Examined, find_pixel_errors, find_pixel_warnings
+from gluonseg.data.check.pictures import find_file_errors, find_file_warnings
 from gluonseg.data.check.scan import PairFacts, Progress, scan_pairs
-from gluonseg.data.decode import DEFAULT_MAX_PIXELS
-from gluonseg.data.label_channel import LabelMaps, default_label_maps
+from gluonseg.data.decode import DEFAULT_MAX_PIXELS, PhotoRange
+from gluonseg.data.label_channel import TRAIN_FILE, VALIDATION_FILE, LabelMaps, default_label_maps
 from gluonseg.data.pairs import Pair
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, default_class_names
@@ -80,6 +83,7 @@ def check_channels(
     ignore_label: int = IGNORE,
     crop_size: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    photo_range: PhotoRange = (),
     workers: int | None = None,
     splits: Sequence[str] = SPLITS,
     progress: Progress | None = None,
@@ -93,6 +97,7 @@ def check_channels(
         label_maps: from :func:`gluonseg.data.label_channel.read_label_maps`; None means no label maps.
         crop_size: what training will crop to, in pixels; None leaves the warning of small images out.
         max_pixels: larger pictures are refused by their header.
+        photo_range: the values of 16-bit photos that become black and white; empty for 0 and 65535.
         workers: reading threads; None takes the cores this process may use.
 
     Nothing is raised for bad data: it is all in the report, see :meth:`CheckReport.raise_for_errors`.
@@ -100,19 +105,35 @@ def check_channels(
     maps = label_maps or default_label_maps(ignore_label)
     matchings, errors = check_folders(channels, splits)
     pairs = [(split, pair) for split, matching in matchings.items() for pair in matching.pairs]
-    facts = scan_pairs(pairs, max_pixels=max_pixels, workers=workers or count_usable_cores(), progress=progress)
-    classes = num_classes or _suggest_num_classes(facts, maps)
-    names, name_errors = _name_classes(maps, classes, num_classes is not None)
-    examined = Examined(facts, tuple(matchings), maps, classes, num_classes, names, ignore_label, crop_size)
+    facts = scan_pairs(
+        pairs,
+        max_pixels=max_pixels,
+        photo_range=photo_range,
+        workers=workers or count_usable_cores(),
+        progress=progress,
+    )
+    suggested = _suggest_num_classes(facts, maps)
+    classes = num_classes or suggested
+    names, name_errors = _name_classes(maps, classes, num_classes, suggested)
+    splits = tuple(matchings)
+    options = names, ignore_label, crop_size, max_pixels, photo_range
+    examined = Examined(facts, splits, maps, classes, num_classes, *options)
+    colour_errors, colour_warnings = find_colours(examined)
     return CheckReport(
-        errors=(*errors, *name_errors, *find_pixel_errors(examined)),
-        warnings=(*find_skipped(matchings), *_find_unused(maps), *find_pixel_warnings(examined)),
+        errors=(*errors, *name_errors, *find_file_errors(examined), *colour_errors, *find_class_errors(examined)),
+        warnings=(
+            *find_class_warnings(examined),
+            *colour_warnings,
+            *find_skipped(matchings),
+            *_find_unused(maps),
+            *find_file_warnings(examined),
+        ),
         num_classes=classes,
         is_suggested=num_classes is None,
         class_names=names,
         histogram=examined.histogram,
         ignored={split: int(counts[IGNORE]) for split, counts in examined.totals.items()},
-        sizes={split: tuple(item.image_size for item in examined.of(split) if item.image_size) for split in matchings},
+        sizes={split: tuple(item.image.size for item in examined.of(split) if item.image.size) for split in matchings},
         pairs={split: matching.pairs for split, matching in matchings.items()},
         label_maps=maps,
         fingerprints={split: _compute_fingerprint(examined.of(split)) for split in matchings},
@@ -128,21 +149,24 @@ def _suggest_num_classes(facts: Sequence[PairFacts], maps: LabelMaps) -> int:
 
 def _compute_fingerprint(facts: Iterable[PairFacts]) -> str:
     """sha256 (hex) over names and file hashes of the pairs, which come in the order of their names."""
-    lines = (f"{item.pair.name!r} {item.image_hash} {item.label_hash}\n" for item in facts)
+    lines = (f"{item.pair.name!r} {item.image.hash} {item.mask.hash}\n" for item in facts)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _name_classes(maps: LabelMaps, classes: int, is_given: bool) -> tuple[tuple[str, ...], list[Finding]]:
+def _name_classes(
+    maps: LabelMaps, classes: int, given: int | None, needed: int
+) -> tuple[tuple[str, ...], list[Finding]]:
+    """The names of all classes, and what is wrong with them; ``needed`` is the number of classes by the masks."""
     names = maps.class_names
     if names is None:
         return tuple(default_class_names(classes)), []
     if len(names) == classes:
         return tuple(names), []
-    if not is_given:  # a class that never occurs still has its name
+    if given is None:  # a class that never occurs still has its name
         return tuple([*names, *default_class_names(classes)[len(names) :]][:classes]), []
     text = f"class_names.json names {len(names)} classes, num_classes is {classes}"
-    finding = Finding("class_names", text, fix=f"Set num_classes to {len(names)}, or correct the names")
-    return tuple(default_class_names(classes)), [finding]
+    fix = f"Set num_classes to {len(names)}, or" if len(names) >= needed else "The masks have more:"
+    return tuple(default_class_names(classes)), [Finding("class_names", text, fix=f"{fix} give {classes} names")]
 
 
 def _find_unused(maps: LabelMaps) -> list[Finding]:
@@ -152,7 +176,12 @@ def _find_unused(maps: LabelMaps) -> list[Finding]:
         findings.append(Finding("unused_label_map", "files in label_map that are not read", maps.unused, 1, fix))
     if (maps.train.table != maps.validation.table).any():
         text = "train and validation masks are read with different label maps"
-        fix = f"{maps.missing[0]} is missing, the default is used there" if maps.missing else ""
+        fix = ""
+        if maps.missing:
+            (other,) = {TRAIN_FILE, VALIDATION_FILE} - set(maps.missing)
+            fix = (
+                f"{maps.missing[0]} is missing, labels are class ids there: if the masks are alike, copy {other} to it"
+            )
         findings.append(Finding("different_label_maps", text, fix=fix))
     return findings
 
@@ -187,6 +216,13 @@ def _format_findings(title: str, findings: Sequence[Finding]) -> list[str]:
     return ["", f"{title}: {len(findings)}", *(f"  - {finding}" for finding in findings)] if findings else []
 
 
+def _format_verdict(report: CheckReport) -> str:
+    if report.errors:
+        return "the data cannot be used until the errors are corrected"
+    few = [warning.text for warning in report.warnings if warning.kind == FEW_CLASSES]
+    return f"the data can be used, but {few[0]}" if few else "the data can be used"
+
+
 def format_report(report: CheckReport) -> str:
     """Return the report as text for people: sizes, class histogram, warnings, errors, and the verdict last."""
     lines = [
@@ -200,5 +236,5 @@ def format_report(report: CheckReport) -> str:
     ]
     if report.is_suggested and any(counts.any() for counts in report.histogram.values()):
         lines.append(f"num_classes was not given; by the labels that occur it would be {report.num_classes}")
-    lines.append("the data cannot be used until the errors are corrected" if report.errors else "the data can be used")
+    lines.append(_format_verdict(report))
     return "\n".join(lines)

@@ -2,34 +2,106 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from gluonseg.data.channel import OPTIONAL_CHANNELS
 from gluonseg.data.check.findings import Finding, build_findings
-from gluonseg.data.pairs import Matching, match_pairs
-from gluonseg.text import find_nearest
+from gluonseg.data.check.names import find_affixes
+from gluonseg.data.decode import LABEL_FORMATS
+from gluonseg.data.pairs import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, Matching, match_pairs
+from gluonseg.text import find_nearest, join_names
+
+_ARCHIVES = (".tar", ".gz", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz")
+_IDENTIFIED = 5
+"""Files of a channel without images whose content is looked at."""
 
 
 def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequence[str]) -> Finding:
     unknown = sorted(set(channels) - set(needed) - set(OPTIONAL_CHANNELS))
     nearest = find_nearest(channel, unknown)
     where = f" ({channels[channel]} is not a folder)" if channel in channels else ""
-    fix = f"Is the channel {nearest} meant? Name it {channel}" if nearest else f"Needed are {', '.join(needed)}"
+    deeper = [path for path in channels.values() if (path / channel).is_dir()]
+    if nearest:
+        fix = f"Is the channel {nearest} meant? Name it {channel}"
+    elif deeper and not where:
+        fix = f"There is one in {deeper[0]}: give the folder that holds it"
+    else:
+        found = f"; found are {join_names(channels)}" if channels else ""
+        fix = f"Needed are {', '.join(needed)}{found}"
     return Finding("missing_channel", f"the channel {channel} is missing{where}", fix=fix)
 
 
-def _describe_empty(channel: str, skipped: Iterable[Path]) -> Finding:
-    if not channel.endswith("_annotation"):
-        return Finding("empty_channel", f"the channel {channel} holds no images", fix="Check its S3 URI or folder")
-    has_jpegs = any(path.suffix.lower() in (".jpg", ".jpeg") for path in skipped)
-    fix = "Masks must be PNG files (JPEG changes labels)" if has_jpegs else "Check its S3 URI or folder"
-    return Finding("empty_channel", f"the channel {channel} holds no masks", fix=fix)
+# A channel without a single image or mask.
 
 
-def _hint_names(images: Iterable[str], masks: Iterable[str]) -> str:
-    """Names are matched exactly; say so when only case, spaces or the Unicode form differ."""
+def _describe_empty(channel: str, folder: Path, skipped: Iterable[Path]) -> Finding:
+    is_masks = channel.endswith("_annotation")
+    what, extensions = ("masks", LABEL_EXTENSIONS) if is_masks else ("images", IMAGE_EXTENSIONS)
+    mine = [path for path in skipped if path.parent == folder]
+    files = [path for path in mine if path.is_file()]
+    full = {deep: count for path in mine if path.is_dir() for deep, count in _find_full(path, extensions).items()}
+    held = [*_list_kinds(files), *(f"{count} in the folder {deep.relative_to(folder)}" for deep, count in full.items())]
+    text = f"the channel {channel} holds no {what}" + (f", but {join_names(held)}" if held else "")
+    if full:
+        (deep, *others) = full
+        given = "Move" if others else f"Give {channel}/{deep.relative_to(folder)} as the channel {channel}, or move"
+        fix = f"Folders inside a channel are not entered. {given} the files up into {channel}"
+    else:
+        fix = _fix_files(channel, is_masks, files)
+    return Finding("empty_channel", text, fix=fix)
+
+
+def _list_kinds(files: Iterable[Path]) -> list[str]:
+    """``4 files named .jfif (a.jfif)``: each extension once."""
+    kinds = Counter(path.suffix.lower() for path in files)
+    names = {path.suffix.lower(): path.name for path in files}
+    return [f"{count} files named {kind or 'without a dot'} ({names[kind]})" for kind, count in kinds.items()]
+
+
+def _find_full(folder: Path, extensions: Sequence[str]) -> dict[Path, int]:
+    """The folder and those in it that hold files with one of ``extensions``, and how many each."""
+    counts = {
+        Path(deep): sum(Path(name).suffix.lower() in extensions for name in names) for deep, _, names in os.walk(folder)
+    }
+    return {deep: count for deep, count in sorted(counts.items()) if count}
+
+
+def _fix_files(channel: str, is_masks: bool, files: Sequence[Path]) -> str:
+    """What to do with files of which none is named as an image (or mask)."""
+    extensions = ", ".join(LABEL_EXTENSIONS if is_masks else IMAGE_EXTENSIONS)
+    kinds = {path.suffix.lower() for path in files}
+    if kinds & set(_ARCHIVES):
+        return f"Archives are not opened: unpack them, so that the files themselves lie in {channel}"
+    if is_masks and kinds & {".json", ".xml"}:
+        return "gluonseg prepare makes masks of what drawing tools write: coco, cvat, labelme, ground-truth"
+    formats = {found for path in files[:_IDENTIFIED] if (found := _identify(path))}
+    if is_masks and formats - set(LABEL_FORMATS):
+        return "Masks must be PNG files (JPEG changes labels)"
+    if formats:
+        return f"By their content they are {join_names(sorted(formats))}: let their names end in one of {extensions}"
+    return f"Read are files whose names end in {extensions}" if files else "Check its S3 URI or folder"
+
+
+def _identify(path: Path) -> str | None:
+    """The format of a picture file by its content."""
+    try:
+        with Image.open(path) as picture:
+            return picture.format
+    except Exception:  # as in decode
+        return None
+
+
+# Names without a partner.
+
+
+def _find_alike(images: Iterable[str], masks: Iterable[str]) -> str:
+    """Names are matched exactly; say so when only case, spaces or the Unicode form differ, else ""."""
 
     def fold(name: str) -> str:
         return unicodedata.normalize("NFC", name).casefold().strip()
@@ -39,25 +111,34 @@ def _hint_names(images: Iterable[str], masks: Iterable[str]) -> str:
         mask = by_fold.get(fold(image))
         if mask is not None:
             return f"Names must be equal, {image!r} and {mask!r} are not (upper case, spaces or Unicode form differ)"
-    return "Every image x.jpg needs its mask x.png, and the other way round"
+    return ""
+
+
+def _check_names(split: str, images: Sequence[str], masks: Sequence[str]) -> list[Finding]:
+    """Images and masks without a partner."""
+    hint = _find_alike(images, masks)
+    match = None if hint else find_affixes(images, masks)
+    if match is not None:
+        image, mask = match.example
+        hint = (
+            f"Take {match.describe()}, and {match.total} of {len(images)} images have their mask ({mask!r} is that of "
+            f"{image!r}); gluonseg prepare folders DATA OUT --masks DATA does it"
+        )
+        masks = () if match.total == len(masks) else masks  # then all is said of the images
+    hint = hint or "Every image x.jpg needs its mask x.png, and the other way round"
+    folder = f"{split}_annotation"
+    return [
+        *build_findings("image_without_mask", f"{{n}} images of {split} have no mask in {folder}", images, hint),
+        *build_findings("mask_without_image", f"{{n}} masks of {folder} have no image in {split}", masks, hint),
+    ]
 
 
 def _check_matching(split: str, matching: Matching) -> list[Finding]:
-    without_mask, without_image = matching.images_without_mask, matching.masks_without_image
-    hint = _hint_names(without_mask, without_image)
+    text = f"{{n}} names stand for two files in {split} or {split}_annotation"
+    fix = "Keep one file of each name (a.jpg and a.png, or a.jpg and a.JPG, are the same name)"
     return [
-        *build_findings(
-            "ambiguous",
-            f"{{n}} names stand for two files in {split} or {split}_annotation",
-            matching.ambiguous,
-            "Keep one file of each name (a.jpg and a.png, or a.jpg and a.JPG, are the same name)",
-        ),
-        *build_findings(
-            "image_without_mask", f"{{n}} images of {split} have no mask in {split}_annotation", without_mask, hint
-        ),
-        *build_findings(
-            "mask_without_image", f"{{n}} masks of {split}_annotation have no image in {split}", without_image, hint
-        ),
+        *build_findings("ambiguous", text, matching.ambiguous, fix),
+        *_check_names(split, matching.images_without_mask, matching.masks_without_image),
     ]
 
 
@@ -66,11 +147,12 @@ def _match(split: str, channels: Mapping[str, Path]) -> tuple[Matching, list[Fin
     try:
         matching = match_pairs(channels[images], channels[labels])
     except OSError as error:
-        return Matching(()), [Finding("unreadable_channel", f"the channel {split} cannot be listed: {error}")]
+        text = f"the channel {split} cannot be listed: {error}"
+        return Matching(()), [Finding("unreadable_channel", text, fix=f"Let uid {os.geteuid()} read it")]
     if matching.pairs or matching.ambiguous:
         return matching, _check_matching(split, matching)
     empty = [
-        _describe_empty(channel, (path for path in matching.skipped if path.parent == channels[channel]))
+        _describe_empty(channel, channels[channel], matching.skipped)
         for channel, found in ((images, matching.images_without_mask), (labels, matching.masks_without_image))
         if not found
     ]
@@ -94,7 +176,7 @@ def find_skipped(matchings: Mapping[str, Matching]) -> list[Finding]:
     """Warn of entries in the channels that are neither images nor masks."""
     paths = [path for matching in matchings.values() for path in matching.skipped]
     nested = [path for path in paths if path.name == f"{path.parent.name}_annotation" and path.is_dir()]
-    others = [path for path in paths if path not in nested]
+    folders = [path for path in paths if path not in nested and path.is_dir()]
     return [
         *build_findings(
             "nested_channel",
@@ -105,7 +187,15 @@ def find_skipped(matchings: Mapping[str, Matching]) -> list[Finding]:
         *build_findings(
             "skipped",
             "{n} entries are not images and are skipped",
-            [f"{path.parent.name}/{path.name}" for path in others],
-            "Folders inside a channel are not entered" if any(path.is_dir() for path in others) else "",
+            [f"{path.parent.name}/{path.name}" for path in paths if path not in nested and path not in folders],
+        ),
+        *build_findings(
+            "skipped_folder",
+            "{n} folders inside a channel are not entered",
+            [
+                f"{path.parent.name}/{path.name} holds {sum(_find_full(path, IMAGE_EXTENSIONS).values())} pictures"
+                for path in folders
+            ],
+            "Move files that are meant up into the channel",
         ),
     ]

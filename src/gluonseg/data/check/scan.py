@@ -9,9 +9,17 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from gluonseg.data.decode import decode_image, decode_label, find_orientation, read_bytes
+from gluonseg.data.check.header import find_pixels, is_colour, is_transparent, read_header
+from gluonseg.data.decode import (
+    PhotoRange,
+    decode_image,
+    decode_label,
+    find_orientation,
+    find_value_range,
+    read_bytes,
+)
 from gluonseg.data.pairs import Pair
-from gluonseg.errors import ImageError
+from gluonseg.errors import ImageError, ImageTooLargeError
 
 Progress = Callable[[int, int], None]
 """Called with (pairs read, pairs in all)."""
@@ -20,70 +28,121 @@ _WINDOW = 256
 
 
 @dataclass
+class FileFacts:
+    """What was found in one file of a pair; ``name`` is ``train/a.jpg``: channel and file, short for a message.
+
+    ``size`` is (height, width) of the pixels as stored, None for a file that cannot be used; ``problem`` then says why.
+    ``too_large`` are the pixels of a picture that was refused for their number; ``is_colour`` says that a mask was
+    refused for its colours. ``hash`` is sha256 (hex) of the file. ``pages`` counts the pictures in the file;
+    ``is_transparent`` says that an alpha channel hides some of the pixels.
+    """
+
+    name: str
+    size: tuple[int, int] | None = None
+    hash: str = "-"
+    problem: str = ""
+    too_large: int = 0
+    is_colour: bool = False
+    pages: int = 1
+    is_transparent: bool = False
+
+
+@dataclass
 class PairFacts:
     """What was found in the image and the mask of one pair of ``split``.
 
-    Sizes are (height, width) of the pixels as stored, None for a file that cannot be used; ``problems`` then says
-    why. ``orientation`` is EXIF's, 1 to 8; ``label_counts`` gives the pixels of each label that occurs; hashes are
-    sha256 (hex) of the files.
+    ``orientation`` is EXIF's, 1 to 8. ``values`` are the least and the greatest value of an image of 16 bits, None for
+    another one; ``is_black`` says that all of them are 0 as they are read. ``label_counts`` gives the pixels of each
+    label that occurs; ``palette`` the colours of a mask with palette, three bytes an index.
     """
 
     split: str
     pair: Pair
-    image_size: tuple[int, int] | None = None
+    image: FileFacts = field(init=False)
+    mask: FileFacts = field(init=False)
     orientation: int = 1
-    image_hash: str = "-"
-    label_size: tuple[int, int] | None = None
+    values: tuple[int, ...] | None = None
+    is_black: bool = False
     label_counts: dict[int, int] = field(default_factory=dict)
-    label_hash: str = "-"
-    problems: list[str] = field(default_factory=list)
+    palette: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.image = FileFacts(f"{self.split}/{self.pair.image.name}")
+        self.mask = FileFacts(f"{self.split}_annotation/{self.pair.label.name}")
 
     @property
-    def image_name(self) -> str:
-        """``train/a.jpg``: channel and file, short enough for a message."""
-        return f"{self.split}/{self.pair.image.name}"
-
-    @property
-    def label_name(self) -> str:
-        """``train_annotation/a.png``."""
-        return f"{self.split}_annotation/{self.pair.label.name}"
+    def files(self) -> tuple[FileFacts, FileFacts]:
+        return self.image, self.mask
 
 
-def _scan_image(facts: PairFacts, max_pixels: int) -> None:
-    data = read_bytes(facts.pair.image, facts.image_name)
-    height, width = decode_image(data, facts.image_name, max_pixels=max_pixels).shape[:2]
-    facts.image_size, facts.orientation = (height, width), find_orientation(data)
-    facts.image_hash = hashlib.sha256(data).hexdigest()
+class _Scanner:
+    """Notes the facts of pairs; pictures above ``max_pixels`` are refused by their header."""
+
+    def __init__(self, max_pixels: int, photo_range: PhotoRange) -> None:
+        self._max_pixels, self._photo_range = max_pixels, photo_range
+
+    def scan(self, split: str, pair: Pair) -> PairFacts:
+        facts = PairFacts(split, pair)
+        self._scan_image(facts)
+        self._scan_mask(facts)
+        return facts
+
+    def _scan_image(self, facts: PairFacts) -> None:
+        file, data = facts.image, b""
+        try:
+            data = read_bytes(facts.pair.image, file.name)
+            image_hwc = decode_image(data, file.name, max_pixels=self._max_pixels, photo_range=self._photo_range)
+        except ImageError as error:
+            _note_refusal(file, data, error)
+            return
+        bits, _ = _note_file(file, data, (image_hwc.shape[0], image_hwc.shape[1]))
+        facts.orientation = find_orientation(data)
+        if bits > 8:
+            facts.values = find_value_range(data, max_pixels=self._max_pixels)
+            facts.is_black = not image_hwc.any()
+
+    def _scan_mask(self, facts: PairFacts) -> None:
+        file, data = facts.mask, b""
+        try:
+            data = read_bytes(facts.pair.label, file.name)
+            label_hw = decode_label(data, file.name, max_pixels=self._max_pixels)
+        except ImageError as error:
+            _note_refusal(file, data, error)
+            file.is_colour = is_colour(data)
+            return
+        _, facts.palette = _note_file(file, data, (label_hw.shape[0], label_hw.shape[1]))
+        # Pillow counts in place; numpy's bincount would first make eight bytes of every pixel.
+        counts = Image.fromarray(label_hw).histogram()
+        facts.label_counts = {label: count for label, count in enumerate(counts) if count}
 
 
-def _scan_label(facts: PairFacts, max_pixels: int) -> None:
-    data = read_bytes(facts.pair.label, facts.label_name)
-    label_hw = decode_label(data, facts.label_name, max_pixels=max_pixels)
-    # Pillow counts in place; numpy's bincount would first make eight bytes of every pixel.
-    counts = Image.fromarray(label_hw).histogram()
-    facts.label_size = (label_hw.shape[0], label_hw.shape[1])
-    facts.label_counts = {label: count for label, count in enumerate(counts) if count}
-    facts.label_hash = hashlib.sha256(data).hexdigest()
+def _note_file(file: FileFacts, data: bytes, size: tuple[int, int]) -> tuple[int, bytes]:
+    """Note what both kinds of files can have; return the bits of a sample and the palette."""
+    header = read_header(data)
+    file.size, file.hash, file.pages = size, hashlib.sha256(data).hexdigest(), header.pages
+    file.is_transparent = header.has_alpha and is_transparent(data)
+    return header.bits, header.palette
+
+
+def _note_refusal(file: FileFacts, data: bytes, error: ImageError) -> None:
+    file.problem = str(error)
+    if isinstance(error, ImageTooLargeError):
+        file.too_large = find_pixels(data)
 
 
 def scan_pairs(
-    pairs: Sequence[tuple[str, Pair]], *, max_pixels: int, workers: int, progress: Progress | None = None
+    pairs: Sequence[tuple[str, Pair]],
+    *,
+    max_pixels: int,
+    photo_range: PhotoRange = (),
+    workers: int,
+    progress: Progress | None = None,
 ) -> list[PairFacts]:
     """Return the facts of every (split, pair), in the given order, read by ``workers`` threads."""
-
-    def scan(item: tuple[str, Pair]) -> PairFacts:
-        facts = PairFacts(*item)
-        for scan_file in (_scan_image, _scan_label):
-            try:
-                scan_file(facts, max_pixels)
-            except ImageError as error:
-                facts.problems.append(str(error))
-        return facts
-
-    found = []
+    scanner, found = _Scanner(max_pixels, photo_range), list[PairFacts]()
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(pairs), _WINDOW):
-            for facts in pool.map(scan, pairs[start : start + _WINDOW]):
+            for facts in pool.map(lambda item: scanner.scan(*item), pairs[start : start + _WINDOW]):
                 found.append(facts)
                 if progress is not None:
                     progress(len(found), len(pairs))

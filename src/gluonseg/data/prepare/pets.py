@@ -6,28 +6,33 @@ with the labels 1 pet, 2 background, 3 border. https://www.robots.ox.ac.uk/~vgg/
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gluonseg.data.channel import ChannelWriter, PrepareReport, encode_jpeg, replacing_folder
-from gluonseg.data.decode import decode_image, decode_label, read_bytes
+from gluonseg.data.decode import decode_label, read_bytes
+from gluonseg.data.prepare.core import (
+    DataSet,
+    Example,
+    Note,
+    Progress,
+    Report,
+    Size,
+    Split,
+    write_data_set,
+)
 from gluonseg.data.prepare.pets_archive import find_archives, unpack_archives
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, UInt8Array
 
-Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
-
 CLASSES = ("trimap", "pet", "species", "breed")
-SPLIT_METHODS = ("random", "official")
 PET, BACKGROUND, BORDER = 1, 2, 3
-JPEG_START = b"\xff\xd8\xff"
+NO_LIST = "the photo is in no list"
 
 
 class Record(NamedTuple):
@@ -60,23 +65,6 @@ def read_records(path: Path) -> dict[str, Record]:
     if not records:
         raise DataError(f"{path} lists no photo")
     return {record.name: record for record in records}
-
-
-def split_records(records: Iterable[Record], seed: int, validation_share: float) -> dict[str, str]:
-    """Return name -> ``train`` or ``validation``: ``validation_share`` of every breed, chosen by ``seed``.
-
-    The order is that of a hash of the name, so it depends on nothing but names and seed.
-    """
-
-    def key(record: Record) -> tuple[int, bytes]:
-        return record.breed, hashlib.sha256(f"{seed}/{record.name}".encode()).digest()
-
-    ordered = sorted(records, key=key)
-    quota = np.floor(np.arange(len(ordered) + 1) * validation_share + 0.5)
-    return {
-        record.name: "validation" if quota[index + 1] > quota[index] else "train"
-        for index, record in enumerate(ordered)
-    }
 
 
 def _read_official_split(annotations: Path) -> tuple[dict[str, Record], dict[str, str]]:
@@ -117,16 +105,9 @@ class ClassScheme:
         return mask_hw
 
 
-def _read_pair(source: Path, record: Record, scheme: ClassScheme) -> tuple[bytes, UInt8Array, bool]:
-    """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
-    data = read_bytes(source / "images" / f"{record.name}.jpg", "its photo")
+def _read_mask(source: Path, record: Record, scheme: ClassScheme, _size: Size, _note: Note) -> UInt8Array:
     trimap = read_bytes(source / "annotations" / "trimaps" / f"{record.name}.png", "its trimap")
-    image_hwc = decode_image(data, "its photo")
-    trimap_hw = decode_label(trimap, "its trimap")
-    if image_hwc.shape[:2] != trimap_hw.shape:
-        raise ImageError("its photo and its trimap differ in size")
-    is_jpeg = data.startswith(JPEG_START)
-    return data if is_jpeg else encode_jpeg(image_hwc), scheme.compute_mask(trimap_hw, record), not is_jpeg
+    return scheme.compute_mask(decode_label(trimap, "its trimap"), record)
 
 
 @contextmanager
@@ -142,29 +123,24 @@ def _open_layout(source: Path, out: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _write_pairs(
-    layout: Path,
-    writer: ChannelWriter,
-    scheme: ClassScheme,
-    records: Mapping[str, Record],
-    splits: Mapping[str, str],
-    progress: Progress | None,
-) -> tuple[list[str], dict[str, str]]:
-    """Write every usable pair; return the names of converted photos, and name -> reason of what was left out."""
-    converted: list[str] = []
-    skipped: dict[str, str] = {}
-    for done, name in enumerate(sorted(splits), start=1):
-        try:
-            jpeg, mask_hw, is_converted = _read_pair(layout, records[name], scheme)
-        except ImageError as error:
-            skipped[name] = str(error)
-        else:
-            writer.add(splits[name], name, jpeg, mask_hw)
-            converted += [name] if is_converted else []
-        if progress is not None:
-            progress(done, len(splits))
+def _find(layout: Path, classes: str, split: str) -> DataSet:
+    if split == "official":
+        records, splits = _read_official_split(layout / "annotations")
+    else:
+        records, splits = read_records(layout / "annotations" / "list.txt"), {}
+    scheme = ClassScheme(classes, records.values())
+    examples = [
+        Example(
+            name=name,
+            read_photo=partial(read_bytes, layout / "images" / f"{name}.jpg", "its photo"),
+            read_mask=partial(_read_mask, layout, record, scheme),
+            split=splits.get(name, ""),
+            group=record.breed,
+        )
+        for name, record in records.items()
+    ]
     photos = sorted(path.stem for path in (layout / "images").glob("*.jpg") if not path.name.startswith("."))
-    return converted, skipped | {name: "the photo is in no list" for name in photos if name not in records}
+    return DataSet(scheme.names, examples, left_out={name: NO_LIST for name in photos if name not in records})
 
 
 def prepare_oxford_pets(
@@ -176,7 +152,7 @@ def prepare_oxford_pets(
     seed: int = 0,
     validation_share: float = 0.25,
     progress: Progress | None = None,
-) -> PrepareReport:
+) -> Report:
     """Write the channels of the pet dataset (or of any dataset in its layout) to ``out``.
 
     Args:
@@ -194,33 +170,8 @@ def prepare_oxford_pets(
         DataError: a choice, the source or ``out`` cannot be used. Single bad files do not stop it: they are
             left out and named in the report.
     """
-    if classes not in CLASSES or split not in SPLIT_METHODS:
-        raise DataError(
-            f"classes must be one of {', '.join(CLASSES)}, and split one of {', '.join(SPLIT_METHODS)}; "
-            f"got {classes!r} and {split!r}"
-        )
-    if not 0 < validation_share < 1:
-        raise DataError(f"validation_share must be between 0 and 1, got {validation_share}")
-    if source.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"{out} holds the source {source}; name another folder to write to")
-    with replacing_folder(out) as folder, _open_layout(source, out.resolve()) as layout:
-        if split == "official":
-            records, splits = _read_official_split(layout / "annotations")
-        else:
-            records = read_records(layout / "annotations" / "list.txt")
-            splits = split_records(records.values(), seed, validation_share)
-        scheme = ClassScheme(classes, records.values())
-        writer = ChannelWriter(folder, scheme.names)
-        converted, skipped = _write_pairs(layout, writer, scheme, records, splits, progress)
-        empty = [part for part, count in writer.counts.items() if count == 0]
-        if empty:
-            examples = "".join(f"; {name}: {reason}" for name, reason in list(skipped.items())[:1])
-            raise DataError(f"no usable pair is left for {' and '.join(empty)} ({len(skipped)} left out{examples})")
-    return PrepareReport(
-        out=out,
-        class_names=scheme.names,
-        num_train=writer.counts["train"],
-        num_validation=writer.counts["validation"],
-        converted=tuple(converted),
-        skipped=skipped,
-    )
+    if classes not in CLASSES:
+        raise DataError(f"classes must be one of {', '.join(CLASSES)}; got {classes!r}")
+    with _open_layout(source, out.resolve()) as layout:
+        by = Split(split, seed, validation_share)
+        return write_data_set(partial(_find, layout, classes, split), source, out, by, progress)

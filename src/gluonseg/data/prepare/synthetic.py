@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from gluonseg.data.channel import PrepareReport, encode_jpeg
-from gluonseg.data.prepare.pets import BACKGROUND, BORDER, PET, Progress, prepare_oxford_pets
+from gluonseg.data.channel import encode_jpeg
+from gluonseg.data.prepare.core import Progress, Report
+from gluonseg.data.prepare.pets import BACKGROUND, BORDER, PET, prepare_oxford_pets
 from gluonseg.errors import DataError
 from gluonseg.labels import UInt8Array
 
@@ -114,7 +115,7 @@ def prepare_synthetic(
     seed: int = 0,
     classes: str = "breed",
     progress: Progress | None = None,
-) -> PrepareReport:
+) -> Report:
     """Write the channels of a drawn dataset to ``out``: background, disc, box and triangle.
 
     ``classes`` and ``progress`` are those of :func:`gluonseg.data.prepare.pets.prepare_oxford_pets`; the other

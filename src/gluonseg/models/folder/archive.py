@@ -1,14 +1,15 @@
-"""Reading a model.tar.gz, which may come from anywhere: only wanted files are written, and sizes have limits."""
+"""Reading a model.tar.gz or .tar, which may come from anywhere: only wanted files are written, sizes have limits."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import shutil
 import tarfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 from gluonseg.errors import ModelError, StorageError
 from gluonseg.files import describe_refusal, open_regular
@@ -20,13 +21,21 @@ _MAX_READ = 1 << 16
 """Bytes that are read at a time. No header is longer, nor are the zeros behind the last member."""
 
 
-class _Unzipped(gzip.GzipFile):
-    """Refuses headers that are too long: :mod:`tarfile` reads each as a whole, whatever length it claims."""
+def _check_size(size: int | None) -> int:
+    """Refuse headers that are too long: :mod:`tarfile` reads each as a whole, whatever length it claims."""
+    if size is None or not 0 <= size <= _MAX_READ:
+        raise tarfile.ReadError("its headers are too long")
+    return size
 
+
+class _Unzipped(gzip.GzipFile):
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= _MAX_READ:
-            raise tarfile.ReadError("its headers are too long")
-        return super().read(size)
+        return super().read(_check_size(size))
+
+
+class _Plain(io.BufferedReader):
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(_check_size(size))
 
 
 def _write(source: IO[bytes], path: Path, size: int) -> None:
@@ -39,7 +48,7 @@ def _write(source: IO[bytes], path: Path, size: int) -> None:
         raise StorageError(describe_refusal(path, error, size)) from None
 
 
-def _copy(unzipped: _Unzipped, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
+def _copy(unzipped: _Unzipped | _Plain, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
     names: list[str] = []
     total = 0
     with tarfile.open(fileobj=unzipped, mode="r:") as tar:
@@ -62,18 +71,30 @@ def _copy(unzipped: _Unzipped, archive: Path, wanted: Collection[str], folder: P
     return names
 
 
+def _open_tar(stream: BinaryIO) -> _Unzipped | _Plain:
+    """The tar in ``stream``, which gzip has compressed or, as browsers unpack what they fetch, not."""
+    raw = cast(io.FileIO, cast(io.BufferedReader, stream).raw)
+    start = raw.read(tarfile.BLOCKSIZE) or b""
+    raw.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return _Unzipped(fileobj=stream)
+    if start[257:262] == b"ustar":
+        return _Plain(raw)
+    raise tarfile.ReadError("it is no tar, with or without gzip" if start else "it is empty")
+
+
 def copy_members(archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
     """Copy the members of ``archive``, a model.tar.gz, whose names are in ``wanted`` to ``folder``.
 
     ``wanted`` are bare file names; those in the archive may have ``./`` in front. Returns the names of all members.
 
     Raises:
-        ModelError: it is no gzip-compressed tar, is damaged, is larger than the limit, or a wanted member is a link or
-            device.
+        ModelError: it is no tar (gzip-compressed or plain), is damaged, is larger than the limit, or a wanted member is
+            a link or device.
         StorageError: there is no room in ``folder``.
     """
     try:
-        with open_regular(archive) as stream, _Unzipped(fileobj=stream) as unzipped:
+        with open_regular(archive) as stream, _open_tar(stream) as unzipped:
             return _copy(unzipped, archive, wanted, folder)
     # ValueError, LookupError and RecursionError: tarfile on the header of a sparse file, or on many headers in a row.
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, LookupError, RecursionError) as error:

@@ -7,6 +7,7 @@ are not unpacked.
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,16 +30,22 @@ from gluonseg.models.folder.manifest import (
     LAST_FILE,
     MANIFEST_FILE,
     MODEL_FILES,
-    ONNX_FILE,
     ONNX_FILES,
     SYMBOL_FILE,
     check_files,
     find_digest,
 )
 from gluonseg.models.params import check_finite, convert_arrays, read_arrays
+from gluonseg.text import join_names, shorten
 
-_NETWORKS = (BEST_FILE, LAST_FILE, ONNX_FILE)
+_log = logging.getLogger(__name__)
+_NETWORKS = (BEST_FILE, LAST_FILE, *ONNX_FILES.values())
 """A folder with one of these is a model folder."""
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_OTHER_ARCHIVES = ("output.tar.gz", "sourcedir.tar.gz")
+"""What SageMaker keeps beside a job's model.tar.gz: what else the job has written, and its script."""
+_DEPTH = 3
+"""Levels of folders that are searched for a model."""
 _MAX_SETTINGS_BYTES = 1 << 20
 _BACKBONES = {
     (8, False): "resnet-18",
@@ -134,32 +141,69 @@ def _check_read_files(folder: Path, precision: str) -> None:
     check_files(folder, [*names, weights.name] if weights else names)
 
 
+def _list_entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _list_models(folder: Path, depth: int = _DEPTH) -> list[Path]:
+    """``folder`` when it is a model folder; else the archives in it; else the models of its sub-folders."""
+    if any((folder / name).is_file() for name in _NETWORKS):
+        return [folder]
+    entries = _list_entries(folder)
+    archives = [path for path in entries if path.name.endswith(_ARCHIVES) and path.name not in _OTHER_ARCHIVES]
+    if archives or not depth:
+        return archives
+    return [found for path in entries if path.is_dir() for found in _list_models(path, depth - 1)]
+
+
+def find_model(folder: Path) -> Path:
+    """The model that ``folder`` stands for: a model folder, or an archive.
+
+    This is the folder itself, or the one model in it, as in the folder of all that a training job has written.
+
+    Raises:
+        ModelError: there is no model, or more than one; it names what is there.
+    """
+    found = _list_models(folder)
+    if not found:
+        names = [f"{path.name}/" if path.is_dir() else path.name for path in _list_entries(folder)]
+        there = f"it holds {join_names(names)}" if names else "it is empty"
+        raise ModelError(f"no {BEST_FILE}, no model.tar.gz in {folder}: {there}; give a model folder or a model.tar.gz")
+    if len(found) > 1:
+        names = [str(path.relative_to(folder)) for path in found]
+        raise ModelError(f"there are {len(found)} models in {folder}: {join_names(names)}; give one of them")
+    if found[0] != folder:
+        _log.info("The model in %s is %s", folder, found[0].relative_to(folder))
+    return found[0]
+
+
 @contextmanager
 def open_model(source: Path, precision: str = FLOAT32) -> Iterator[Path]:
     """The folder of a model: ``source`` itself, or for a model.tar.gz a temporary folder.
 
-    ``source`` can also be a folder with one archive and no model. Before the block runs, the parameters, the card and
-    the ONNX file of ``precision`` are compared with the manifest.
+    ``source`` can also be a folder with one model in it, see :func:`find_model`. Before the block runs, the
+    parameters, the card and the ONNX file of ``precision`` are compared with the manifest.
 
     Raises:
-        ModelError: nothing there, not an archive, no model inside, or a file that is not the one its manifest lists.
+        ModelError: nothing there, not an archive, no model inside, several, or a file that is not the one its manifest
+            lists.
             When the block raises a ModelError about a file of the archive, the error names the archive.
         StorageError: there is no room to unpack an archive; ``TMPDIR`` chooses another place.
     """
     if source.is_dir():
-        archives = sorted(source.glob("*.tar.gz"))
-        if len(archives) != 1 or any((source / name).is_file() for name in _NETWORKS):
-            _check_read_files(source, precision)
-            yield source
-            return
-        (source,) = archives
+        source = find_model(source)
+    if source.is_dir():
+        _check_read_files(source, precision)
+        yield source
+        return
     if not source.is_file():
         raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
     with tempfile.TemporaryDirectory(prefix="gluonseg-model-") as temporary:
         folder = Path(temporary)
-        copy_members(source, (MANIFEST_FILE, *MODEL_FILES), folder)
+        names = copy_members(source, (MANIFEST_FILE, *MODEL_FILES), folder)
         if not any((folder / name).is_file() for name in _NETWORKS):
-            raise ModelError(f"there is no {BEST_FILE} in {source}; a model archive has it at its root")
+            there = f"it holds {shorten(join_names(map(ascii, names)), 300)}" if names else "it is empty"
+            raise ModelError(f"there is no {BEST_FILE} at the root of {source}: {there}; pack the model's files there")
         try:
             _check_read_files(folder, precision)
             yield folder

@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 _MAX_BYTES = 4 << 20
 MAX_SIDE = 1 << 20
 """Limit of base_size, crop_size and prediction_size, in pixels."""
+MAX_VALUE = (1 << 16) - 1
+"""The greatest value of 16 bits."""
 MAX_SCALES, SMALLEST_SCALE, LARGEST_SCALE = 10, 0.1, 4.0
 """Limits of prediction_scales: each scale is a pass through the network, whose cost grows with the scale's square."""
 _REAL = (int, float)
@@ -36,6 +38,7 @@ class ModelCard:
 
     ``output_stride`` and ``align_corners`` are explained at :class:`gluonseg.models.registry.Network`. The card has
     them, so that a model can be served where its network is not installed.
+    ``photo_range`` is explained at :data:`gluonseg.data.decode.PhotoRange`.
     ``colours`` are RGB 0..255 by class id; ``mean`` and ``std`` are of RGB scaled to 0..1;
     ``prediction_size`` is the long side in pixels that photos are resized to before the network, 0 for
     none. ``prediction_scales`` and ``prediction_flip`` are the views whose probabilities are averaged, see
@@ -55,6 +58,7 @@ class ModelCard:
     align_corners: bool = True
     base_size: int = 520
     crop_size: int = 240
+    photo_range: tuple[int, ...] = ()
     prediction_size: int = 0
     prediction_scales: tuple[float, ...] = ()
     prediction_flip: bool = False
@@ -108,6 +112,12 @@ def _freeze(value: Any) -> Any:
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
+def is_photo_range(value: Any) -> bool:
+    """Two rising whole numbers of 16 bits."""
+    is_pair = isinstance(value, tuple) and len(value) == 2 and all(_is_number(item, 0, MAX_VALUE) for item in value)
+    return is_pair and value[0] < value[1]
+
+
 def _is_number(value: Any, low: float, high: float, kind: Any = int) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
 
@@ -137,6 +147,7 @@ def _check_card(card: ModelCard, source: str) -> None:
         "align_corners": isinstance(card.align_corners, bool),
         "base_size": _is_number(card.base_size, 0, MAX_SIDE),
         "crop_size": _is_number(card.crop_size, 0, MAX_SIDE),
+        "photo_range": card.photo_range == () or is_photo_range(card.photo_range),
         "prediction_size": _is_number(card.prediction_size, 0, MAX_SIDE),
         "prediction_scales": isinstance(scales, tuple)
         and len(scales) <= MAX_SCALES

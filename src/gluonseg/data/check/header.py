@@ -1,0 +1,100 @@
+"""What the header of a picture file says of the data in it that a training does not see."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from gluonseg.data import tiff
+from gluonseg.data.decode import FORMATS
+
+_JPEG_START = b"\xff\xd8\xff"
+_PNG_DEPTH_OFFSET = 24
+_RGB_SIZE, _OPAQUE = 3, 255
+
+
+class Header(NamedTuple):
+    """``pages`` counts the pictures of the file, ``bits`` is the depth of a sample.
+
+    ``palette`` has three bytes an entry, red, green, blue, and none when the file has no palette.
+    """
+
+    pages: int = 1
+    bits: int = 8
+    has_alpha: bool = False
+    palette: bytes = b""
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header of a picture; a JPEG, and what cannot be read, has nothing to tell.
+
+    A JPEG with several pictures (MPO) has small or partial copies of the first, so nothing is lost with them.
+    """
+    if data.startswith(_JPEG_START):
+        return Header()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            bits, palette = _find_bits(picture, data), _read_palette(picture)
+            return Header(_count_pages(picture), bits, picture.mode in ("RGBA", "LA", "PA"), palette)
+    except Exception:  # as in decode: a damaged file raises errors of almost any class, and is named there
+        return Header()
+
+
+def find_pixels(data: bytes) -> int:
+    """Return the pixels of a picture by its header, a JPEG's too; 0 when it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return picture.size[0] * picture.size[1]
+    except Exception:  # as above
+        return 0
+
+
+def is_transparent(data: bytes) -> bool:
+    """Whether any pixel of a picture with alpha is not opaque; decodes it."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        return bool((np.asarray(picture.getchannel("A")) < _OPAQUE).any())
+
+
+def is_colour(data: bytes) -> bool:
+    """Whether a file is whole, and in colour with 8 bits a sample; decodes it."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            picture.load()
+            return picture.mode in ("RGB", "RGBA") and _find_bits(picture, data) <= 8
+    except Exception:  # as above
+        return False
+
+
+def _count_pages(picture: Image.Image) -> int:
+    count = int(getattr(picture, "n_frames", 1))
+    if count == 1 or not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return count
+    pages = 1
+    for index in range(1, count):
+        picture.seek(index)
+        pages += tiff.is_page(picture.tag_v2)
+    return pages
+
+
+def _find_bits(picture: Image.Image, data: bytes) -> int:
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return tiff.count_bits(picture.tag_v2)
+    return data[_PNG_DEPTH_OFFSET] if picture.format == "PNG" else 8
+
+
+def _read_palette(picture: Image.Image) -> bytes:
+    if picture.mode != "P" or picture.palette is None:
+        return b""
+    return _convert_palette(*picture.palette.getdata())
+
+
+@lru_cache(maxsize=256)  # most masks of a data set have the same one
+def _convert_palette(mode: str, raw: bytes) -> bytes:
+    """A palette of any form as RGB: a picture of one pixel turns it without decoding the file."""
+    sample = Image.new("P", (1, 1))
+    sample.putpalette(raw, mode)
+    return bytes(sample.getpalette() or ())[: len(raw) // len(mode.partition(";")[0]) * _RGB_SIZE]

@@ -1,0 +1,310 @@
+"""What every prepare command does with a data set: split it, and write it as channels, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from gluonseg.data.channel import (
+    SPLITS,
+    ChannelWriter,
+    PrepareReport,
+    encode_jpeg,
+    format_prepare_report,
+    replacing_folder,
+)
+from gluonseg.data.decode import decode_image, find_orientation
+from gluonseg.data.prepare.colours import Colour, format_colour_table
+from gluonseg.errors import DataError, ImageError
+from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
+from gluonseg.machine.limits import count_usable_cores
+from gluonseg.text import join_names
+
+Progress = Callable[[int, int], None]
+"""Called with (photos done, photos in all)."""
+Note = Callable[[str, str], None]
+"""Called with what the report should say of this photo, and a detail that belongs to the photo alone, or ""."""
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+SPLIT_METHODS = ("random", "official")
+COLOURS_FILE = "colours.csv"
+NOT_LISTED = "the lists have it neither for training nor for validation"
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises where an annotation file lacks a field, or has one of another type."""
+_JPEG_START = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photo and its mask; ``name`` becomes the name of both files.
+
+    ``read_photo`` returns the bytes of the picture file. ``read_mask`` is given the size of the photo and returns
+    class ids (H, W) uint8, :data:`IGNORE` where a pixel is not scored. Both raise ImageError when there is nothing to
+    use. ``split`` is what the set's own lists say, "" without; a random split takes the same share of each ``group``.
+    ``upright`` says that the mask lies on the picture as a viewer shows it, turned by its EXIF orientation.
+    """
+
+    name: str
+    read_photo: Callable[[], bytes]
+    read_mask: Callable[[Size, Note], UInt8Array]
+    split: str = ""
+    group: int = 0
+    upright: bool = False
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What was found in the source: classes, examples, what cannot be used (name -> reason), and notes (text -> names).
+
+    ``colours`` are those of the classes, () when the data has none.
+    """
+
+    class_names: tuple[str, ...]
+    examples: Sequence[Example]
+    colours: Sequence[Colour] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Split(NamedTuple):
+    """How examples are split: by the set's own lists, or at random. ``method`` "" means official where there are lists.
+
+    ``validation_share`` is the share of the examples that a random split, chosen by ``seed``, keeps for validation.
+    """
+
+    method: str = ""
+    seed: int = 0
+    validation_share: float = 0.25
+
+
+@dataclass(frozen=True)
+class Report(PrepareReport):
+    """What was written, and how it was split; ``notes`` maps what is worth knowing to the photos it is said of."""
+
+    split: str = ""
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def format_report(report: Report) -> str:
+    """Say in a few lines what was written, converted, left out, and what else is worth knowing."""
+    lines = [f"{text}: {join_names(names)}" if names else text for text, names in sorted(report.notes.items())]
+    return "\n".join([format_prepare_report(report), f"split {report.split}", *lines])
+
+
+def make_names(photos: Sequence[PurePath]) -> list[str]:
+    """Names for photos below one folder: the stem where only one has it, else the whole path."""
+    stems = Counter(photo.stem for photo in photos)
+    return [
+        photo.stem if stems[photo.stem] == 1 else re.sub(r"[^\w-]+", "_", str(photo)).strip("_") for photo in photos
+    ]
+
+
+def name_examples(found: Sequence[tuple[PurePath, Example]]) -> list[Example]:
+    """The examples with names made of the paths of their photos, see :func:`make_names`."""
+    names = make_names([path for path, _ in found])
+    return [replace(example, name=name) for name, (_, example) in zip(names, found, strict=True)]
+
+
+def split_by_seed(groups: Mapping[str, int], seed: int, validation_share: float) -> dict[str, str]:
+    """Return name -> ``train`` or ``validation``: ``validation_share`` of every group, chosen by ``seed``.
+
+    The order is that of a hash of the name, so it depends on nothing but names, groups and seed.
+    """
+
+    def key(name: str) -> tuple[int, bytes]:
+        return groups[name], hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+    ordered = sorted(groups, key=key)
+    quota = np.floor(np.arange(len(ordered) + 1) * validation_share + 0.5)
+    return {name: "validation" if quota[index + 1] > quota[index] else "train" for index, name in enumerate(ordered)}
+
+
+def _split(examples: Sequence[Example], split: Split) -> tuple[dict[str, str], str]:
+    """Name -> split, "" for those in no list, and how that was decided."""
+    own = {example.name: example.split for example in examples}
+    has_lists = set(SPLITS) <= set(own.values())
+    if split.method == "official" and not has_lists:
+        raise DataError("the data has no lists of its own for training and validation; use --split random")
+    if has_lists and split.method != "random":
+        return own, "by the lists of the data set"
+    groups = {example.name: example.group for example in examples}
+    return split_by_seed(groups, split.seed, split.validation_share), f"at random, seed {split.seed}"
+
+
+def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
+    """Turn a picture (H, W, 3) as its EXIF orientation says, 1 to 8."""
+    picture = Image.fromarray(image_hwc)
+    picture.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.asarray(ImageOps.exif_transpose(picture))
+
+
+def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool]:
+    """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
+    data = example.read_photo()
+    image_hwc = decode_image(data, "its photo")
+    orientation = find_orientation(data)
+    turned_hwc = turn_upright(image_hwc, orientation) if orientation > 1 else image_hwc
+    stored, upright = image_hwc.shape[:2], turned_hwc.shape[:2]
+    mask_hw = example.read_mask(upright if example.upright else stored, note)
+    is_turned = orientation > 1 and mask_hw.shape == upright and (example.upright or stored != upright)
+    if is_turned:
+        note("turned upright, as the mask lies on the photo that a viewer shows", "")
+        image_hwc = turned_hwc
+    if image_hwc.shape[:2] != mask_hw.shape:
+        # Without the numbers: the report gathers photos by reason.
+        (height, width), (mask_height, mask_width) = image_hwc.shape[:2], mask_hw.shape
+        which = "larger" if mask_height >= height and mask_width >= width else "smaller"
+        raise ImageError(f"its mask is {which} than the photo")
+    if (mask_hw == IGNORE).all():
+        raise ImageError("its mask is empty: no pixel has a class")
+    is_converted = is_turned or not data.startswith(_JPEG_START)
+    return encode_jpeg(image_hwc) if is_converted else data, mask_hw, is_converted
+
+
+class _Writer(ChannelWriter):
+    """Writes channels whose masks have the colours of the data set."""
+
+    def __init__(self, folder: Path, data_set: DataSet) -> None:
+        super().__init__(folder, data_set.class_names)
+        colours = list(data_set.colours)
+        if colours and len(set(colours)) == len(colours):
+            table = format_colour_table(zip(data_set.class_names, colours, strict=True))
+            (folder / COLOURS_FILE).write_text(table, encoding="utf-8")
+        else:  # there are none, or two classes could not be told apart by theirs
+            colours = voc_colours(IGNORE)
+        palette = np.zeros((IGNORE + 1, 3), np.uint8)
+        palette[: len(colours)] = colours
+        palette[IGNORE] = voc_colours(IGNORE + 1)[IGNORE]
+        self._palette = palette.tobytes()
+
+    def write(self, split: str, name: str, jpeg: bytes, mask_hw: UInt8Array) -> None:
+        """As ``add``, without counting: threads call it."""
+        picture = Image.fromarray(mask_hw)
+        picture.putpalette(self._palette)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        (self.folder / split / f"{name}.jpg").write_bytes(jpeg)
+        (self.folder / f"{split}_annotation" / f"{name}.png").write_bytes(buffer.getvalue())
+
+
+class _Outcome(NamedTuple):
+    """What became of one example; ``reason`` is "" when it was written."""
+
+    example: Example
+    reason: str
+    is_converted: bool
+    notes: list[tuple[str, str]]
+
+
+def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
+    notes: list[tuple[str, str]] = []
+    try:
+        if not split:
+            raise ImageError(NOT_LISTED)
+        jpeg, mask_hw, is_converted = _read_example(example, lambda text, detail: notes.append((text, detail)))
+    except ImageError as error:
+        return _Outcome(example, str(error), False, [])
+    except MALFORMED as error:
+        return _Outcome(example, f"its annotation is malformed: {error!r}", False, [])
+    writer.write(split, example.name, jpeg, mask_hw)
+    return _Outcome(example, "", is_converted, notes)
+
+
+def _write_examples(
+    data_set: DataSet, splits: Mapping[str, str], writer: _Writer, progress: Progress | None
+) -> list[_Outcome]:
+    outcomes = []
+    pool = ThreadPoolExecutor(count_usable_cores())
+    try:
+        ordered = sorted(data_set.examples, key=lambda example: example.name)
+        futures = [pool.submit(_write_example, example, splits[example.name], writer) for example in ordered]
+        for done, future in enumerate(futures, start=1):
+            outcomes.append(future.result())
+            if progress is not None:
+                progress(done, len(futures))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return outcomes
+
+
+def _check(data_set: DataSet) -> None:
+    if not data_set.examples:
+        reasons = "".join(f"; {name}: {reason}" for name, reason in list(data_set.left_out.items())[:1])
+        raise DataError(f"no photo with a mask was found{reasons}")
+    if not 2 <= len(data_set.class_names) <= MAX_CLASSES:
+        count = len(data_set.class_names)
+        raise DataError(f"the data has {count} classes ({join_names(data_set.class_names)}); 2 to {MAX_CLASSES} can be")
+
+
+def _gather_notes(outcomes: Iterable[_Outcome], data_set: DataSet) -> dict[str, list[str]]:
+    notes = {text: list(names) for text, names in data_set.notes.items()}
+    for outcome in outcomes:
+        for text, detail in outcome.notes:
+            notes.setdefault(text, []).append(f"{outcome.example.name} ({detail})" if detail else outcome.example.name)
+    return notes
+
+
+def write_data_set(
+    find: Callable[[], DataSet],
+    source: Path,
+    out: Path,
+    split: Split,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the channels of what ``find`` finds in ``source`` to ``out``.
+
+    Args:
+        find: looks through the source; called once, after ``out`` has been checked.
+        source: the folder or file of the data; ``out`` must not hold it.
+        out: a new or empty folder, or one an earlier prepare command wrote; it is replaced as a whole, at the end.
+        split: how training and validation are told apart.
+        progress: called with (photos done, photos in all), those that are left out among them.
+
+    Raises:
+        DataError: a choice, the source or ``out`` cannot be used. Single bad files do not stop it: they are left out
+            and named in the report.
+    """
+    if split.method not in ("", *SPLIT_METHODS):
+        raise DataError(f"split must be one of {', '.join(SPLIT_METHODS)}; got {split.method!r}")
+    if not 0 < split.validation_share < 1:
+        raise DataError(f"validation_share must be between 0 and 1, got {split.validation_share}")
+    if not source.exists():
+        raise DataError(f"{source} does not exist")
+    if source.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{out} holds the source {source}; name another folder to write to")
+    with replacing_folder(out) as folder:
+        try:
+            data_set = find()
+        except MALFORMED as error:
+            raise DataError(f"{source} is not of the form that was expected: {error!r}") from error
+        _check(data_set)
+        splits, how = _split(data_set.examples, split)
+        outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), progress)
+        written = Counter(splits[outcome.example.name] for outcome in outcomes if not outcome.reason)
+        skipped = {outcome.example.name: outcome.reason for outcome in outcomes if outcome.reason}
+        skipped |= data_set.left_out
+        empty = [part for part in SPLITS if not written[part]]
+        if empty:
+            examples = "".join(f"; {name}: {reason}" for name, reason in list(skipped.items())[:1])
+            raise DataError(f"no usable pair is left for {' and '.join(empty)} ({len(skipped)} left out{examples})")
+    return Report(
+        out=out,
+        class_names=data_set.class_names,
+        num_train=written["train"],
+        num_validation=written["validation"],
+        converted=tuple(outcome.example.name for outcome in outcomes if outcome.is_converted),
+        skipped=skipped,
+        split=how,
+        notes=_gather_notes(outcomes, data_set),
+    )

@@ -1,0 +1,103 @@
+"""Finding the files of a data set: pictures below a folder, and text and lists as other tools write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gluonseg.data.decode import read_bytes
+from gluonseg.data.pairs import IMAGE_EXTENSIONS
+from gluonseg.errors import DataError, ImageError
+
+_EXTENSIONS = (*IMAGE_EXTENSIONS, ".jfif")
+
+
+def iter_pictures(folder: Path) -> Iterator[Path]:
+    """Pictures at any depth below ``folder`` by their extensions, sorted, without hidden files and folders.
+
+    Raises DataError when it is not a folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in _EXTENSIONS and not hidden and path.is_file():
+            yield path
+
+
+def index_stems(folder: Path) -> dict[str, Path]:
+    """The pictures below ``folder`` by their paths in it without extension, ``/`` between the parts."""
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in iter_pictures(folder)}
+
+
+def find_folder(source: Path, name: str) -> Path:
+    """The folder ``name`` in ``source`` or at most two levels below it; DataError when there is none, or several."""
+    found = [path for depth in ("", "*/", "*/*/") for path in sorted(source.glob(depth + name)) if path.is_dir()]
+    if not found:
+        raise DataError(f"{source} holds no folder {name}")
+    if len(found) > 1:
+        raise DataError(f"{source} holds several folders {name}, such as {found[0]} and {found[1]}; name one above it")
+    return found[0]
+
+
+class PictureFolder:
+    """The pictures below a folder, found by the names that an annotation file gives them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._by_name: dict[str, list[Path]] = {}
+        for path in iter_pictures(folder):
+            self._by_name.setdefault(path.name, []).append(path)
+
+    def find(self, name: str, hint: str = "") -> Path:
+        """The picture that ``name`` stands for: the one whose path ends most like it.
+
+        Args:
+            name: a path as another machine wrote it, of which at least the last part is right.
+            hint: a folder's name that decides where paths end alike, such as train2017.
+
+        Raises:
+            ImageError: there is none, or two are as good as each other.
+        """
+        wanted = PurePosixPath(name.replace("\\", "/")).parts
+        found = self._by_name.get(wanted[-1], []) if wanted else []
+        ranked = sorted(((_rate(path, wanted, hint), path) for path in found), reverse=True)
+        if not ranked:
+            raise ImageError(f"its photo is not below {self.folder}")
+        if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+            raise ImageError(f"two photos below {self.folder} have its name")
+        return ranked[0][1]
+
+
+def _rate(path: Path, wanted: tuple[str, ...], hint: str) -> tuple[int, bool]:
+    """How many parts at the end of ``path`` are those of ``wanted``, and whether ``hint`` is one of its folders."""
+    alike = 0
+    for mine, other in zip(reversed(path.parts), reversed(wanted), strict=False):
+        if mine != other:
+            break
+        alike += 1
+    return alike, hint in path.parts
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without blanks at their ends. Raises ImageError."""
+    lines = read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises DataError."""
+    return parse_json(read_bytes(path), str(path))
+
+
+def parse_json(text: bytes, source: str) -> dict[str, Any]:
+    """The object in JSON text; DataError names ``source``."""
+    try:
+        content = json.loads(text.decode("utf-8-sig", errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{source} holds a {type(content).__name__}, not an object")
+    return content

@@ -1,0 +1,134 @@
+"""Mask files of a data set to class ids: by the value of a pixel, or by its colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gluonseg.data.decode import LABEL_FORMATS, decode_image, decode_label, read_bytes
+from gluonseg.data.prepare.colours import Colour, ColourTable
+from gluonseg.data.prepare.core import Note, Size
+from gluonseg.errors import DataError, ImageError
+from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, UInt8Array
+from gluonseg.text import join_names
+
+UNKNOWN_COLOUR = "colours that are not in the table, not scored"
+_MANY_COLOURS = 1 << 16
+
+
+def build_value_table(class_ids: Mapping[int, int]) -> UInt8Array:
+    """A table of 256 class ids, one for each value of a pixel: those of ``class_ids``, else UNKNOWN."""
+    table = np.full(256, UNKNOWN, np.uint8)
+    for value, class_id in class_ids.items():
+        table[value] = class_id
+    return table
+
+
+def read_by_value(path: Path, table: UInt8Array, _size: Size, _note: Note) -> UInt8Array:
+    """Class ids (H, W) of a mask by its values; raises ImageError for a value that ``table`` does not know."""
+    return _look_up(decode_label(read_bytes(path, "its mask"), "its mask"), table)
+
+
+def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
+    mask_hw = table[value_hw]
+    if (mask_hw == UNKNOWN).any():
+        raise ImageError(f"its mask holds the label {value_hw[mask_hw == UNKNOWN].min()}, which no class has")
+    return mask_hw
+
+
+def read_by_value_or_colour(path: Path, values: UInt8Array, table: ColourTable, size: Size, note: Note) -> UInt8Array:
+    """As :func:`read_by_value`, and as :func:`read_by_colour` where the mask is in colour."""
+    try:
+        value_hw = decode_label(read_bytes(path, "its mask"), "its mask")
+    except ImageError:
+        return read_by_colour(path, table, size, note)
+    return _look_up(value_hw, values)
+
+
+def read_by_colour(path: Path, table: ColourTable, _size: Size, note: Note) -> UInt8Array:
+    """Class ids (H, W) of a mask by its colours; those that ``table`` does not know are noted and not scored."""
+    code_hw = _read_codes(path)
+    known = sorted((_encode(colour), class_id) for colour, class_id in table.class_ids.items())
+    codes = np.array([code for code, _ in known], np.uint32)
+    ids = np.array([class_id for _, class_id in known], np.uint8)
+    place_hw = np.searchsorted(codes, code_hw).clip(max=len(codes) - 1)
+    is_unknown = codes[place_hw] != code_hw
+    if is_unknown.any():
+        first = int(code_hw[is_unknown][0])
+        note(UNKNOWN_COLOUR, f"{is_unknown.mean():.1%}, such as #{first:06x}")
+    return np.where(is_unknown, np.uint8(IGNORE), ids[place_hw])
+
+
+def _encode(colour: Sequence[int]) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+def _read_codes(path: Path) -> npt.NDArray[np.uint32]:
+    """A mask's colours (H, W), each as one number 0xRRGGBB."""
+    rgb = decode_image(read_bytes(path, "its mask"), "its mask", formats=LABEL_FORMATS).astype(np.uint32)
+    code_hw: npt.NDArray[np.uint32] = (rgb[..., 0] << np.uint32(16)) | (rgb[..., 1] << np.uint32(8)) | rgb[..., 2]
+    return code_hw
+
+
+@dataclass
+class Contents:
+    """What a set of mask files holds: values, colours, and whether values can be class ids."""
+
+    values: set[int] = field(default_factory=set)
+    colours: set[Colour] = field(default_factory=set)
+    by_colour: bool = False
+    """A mask is in colour, or a palette has a colour where another file's has a different one."""
+    _colour_of: dict[int, Colour] = field(default_factory=dict)
+    _index_of: dict[Colour, int] = field(default_factory=dict)
+
+    def add(self, path: Path) -> None:
+        """Take in one mask; raises ImageError when it cannot be read."""
+        data = read_bytes(path, "its mask")
+        rgb = decode_image(data, "its mask", formats=LABEL_FORMATS)
+        found = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
+        if found is None:
+            raise ImageError(f"its mask has more than {_MANY_COLOURS} colours")
+        colours = {colour for _, colour in found if isinstance(colour, tuple)}
+        self.colours |= {(red, green, blue) for red, green, blue in colours}
+        try:
+            value_hw = decode_label(data, "its mask")
+        except ImageError:  # in colour
+            self.by_colour = True
+            return
+        for value in np.flatnonzero(np.bincount(value_hw.ravel())).tolist():
+            red, green, blue = rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist()
+            colour = (red, green, blue)
+            is_same = self._colour_of.setdefault(value, colour) == colour
+            self.by_colour |= not is_same or self._index_of.setdefault(colour, value) != value
+            self.values.add(value)
+
+
+def number_values(values: set[int], class_names: Sequence[str], source: str) -> tuple[tuple[str, ...], UInt8Array]:
+    """Class names, and the table of class ids, for masks whose pixels have ``values``.
+
+    255 is not scored, unless 0 is the only other value. ``class_names`` are those of the values 0, 1, ..., or of the
+    values that occur, from the lowest; without them a class is called after its value.
+
+    Raises DataError when there are too many values, or names and values do not fit.
+    """
+    scored = sorted(values if values <= {0, 255} else values - {IGNORE})
+    if len(scored) > MAX_CLASSES:
+        raise DataError(
+            f"the masks in {source} hold {len(scored)} labels: they were resized smoothly, or once saved as JPEG; make "
+            "them again"
+        )
+    if class_names and scored[-1] < len(class_names):
+        scored = list(range(len(class_names)))
+    elif class_names and len(class_names) != len(scored):
+        labels = join_names(map(str, scored), 20)
+        raise DataError(
+            f"{len(class_names)} class names, and the masks in {source} hold {len(scored)} labels: {labels}"
+        )
+    names = tuple(class_names) or tuple(f"label_{value}" for value in scored)
+    ids = {value: class_id for class_id, value in enumerate(scored)}
+    return names, build_value_table({IGNORE: IGNORE} | ids)
