@@ -160,8 +160,9 @@ def test_what_an_update_draws_depends_on_seed_and_number_alone() -> None:
         ("predict", 2, (0, 3), {"optimizer": "adam", "_kvstore": "local"}, 2),
         ("update", 5, (1, 2), {"freeze_backbone_epochs": "1", "momentum": "0", "lr_scheduler": "cosine"}, 3),
         ("update", 5, (1, 2), {"loss": "cross_entropy+dice", "rotation": "20", "vertical_flip": "True"}, 1),
+        ("update", 5, (1, 2), {"class_balanced_crops": "True"}, 1),
     ],
-    ids=["validation", "thawed", "augmented"],
+    ids=["validation", "thawed", "augmented", "balanced"],
 )
 def test_a_job_stopped_inside_an_epoch_goes_on_there(
     run_tiny: RunJob, tmp_path: Path, method: str, number: int, position: tuple[int, int], changes: dict[str, str],

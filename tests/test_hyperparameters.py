@@ -188,6 +188,7 @@ def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
         ({"scale_min": "2", "scale_max": "1"}, "scale_min 2.0 is above scale_max 1.0"),
         ({"early_stopping": "True", "early_stopping_patience": "0"}, "early_stopping_patience must be at least 1"),
         ({"class_weights": "1, 2, 3"}, "class_weights needs one entry a class: num_classes is 2, got 3"),
+        ({"class_balanced_crops": "1", "_augmentation_type": "none"}, "class_balanced_crops needs random crops"),
         ({"photo_range": "4095"}, 'photo_range must be two rising values, as "0, 4095", got "4095"'),
         ({"photo_range": "9, 3"}, 'photo_range must be two rising values, as "0, 4095", got "9, 3"'),
         ({"prediction_scales": ", ".join(["1"] * 11)}, "prediction_scales has 11 values, at most 10"),

@@ -98,7 +98,7 @@ def test_other_files_have_no_range_and_are_not_scaled() -> None:
 def test_colours_whose_low_bytes_cannot_be_had_are_refused_by_name(data: bytes) -> None:
     assert decode_image(data).shape == (1, 2, 3)
     assert find_value_range(data) is None
-    words = "^a.png has 16 bits a value and colours that photo_range cannot scale; save it as PNG"
+    words = "^a.png has 16-bit colours that photo_range cannot scale; save it as a grey or RGB PNG"
     with pytest.raises(ImageError, match=words):
         decode_image(data, "a.png", photo_range=(0, 9))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator
 
@@ -127,6 +128,18 @@ def test_a_mask_that_was_compressed_with_loss() -> None:
     assert decode_image(data).shape == (32, 32, 3)
     with pytest.raises(UnsupportedImageError, match=r"\(grey, JPEG\), which is not read; save it as a palette or grey"):
         decode_label(data)
+
+
+@pytest.mark.parametrize("kind", [1, 4, 5])
+def test_smaller_copies_and_masks_are_no_pages(kind: int) -> None:
+    """As of a GeoTIFF with overviews; 254 is NewSubfileType."""
+    copies = [Image.fromarray(draw_noise(4, 4)) for _ in range(2)]
+    for copy in copies:
+        copy.encoderinfo = {"tiffinfo": {254: kind}}
+    data = encode_picture(Image.fromarray(draw_noise(8, 8)), "TIFF", save_all=True, append_images=copies)
+    assert count_pages(data) == 1
+    with Image.open(io.BytesIO(data)) as picture:
+        assert getattr(picture, "n_frames", 1) == 3
 
 
 def test_pages_that_are_not_read_are_counted() -> None:

@@ -197,6 +197,14 @@ def test_incremental_training_takes_everything_over_on_every_device(trained_mode
         _assert_same(values, artifact.arrays)
 
 
+def test_a_model_keeps_the_photo_range_of_its_training(run_tiny: RunJob, tmp_path: Path) -> None:
+    first = run_tiny({"epochs": "1", "photo_range": "0, 4095"}, tmp_path / "first")
+    second = run_tiny({"epochs": "1"}, extra_channels={"model": tmp_path / "first"})
+    for outcome, folder in ((first, "first"), (second, "model")):
+        assert outcome.card.photo_range == read_artifact(tmp_path / folder).card.photo_range == (0, 4095)
+        assert outcome.card.hyperparameters["photo_range"] == "0, 4095"
+
+
 def test_another_class_count_is_told(trained_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     build_start_network(_parse(num_classes="6"), [mx.cpu()], read_artifact(trained_model))
     assert "has 4 classes, num_classes is 6" in caplog.text

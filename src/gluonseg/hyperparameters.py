@@ -97,6 +97,9 @@ class Hyperparameters:
         float, 0.0, low=0, high=180, beyond=True, help="Degrees that a sample is turned at most, either way."
     )
     vertical_flip: bool = spec(bool, False, beyond=True, help="Turn a sample upside down, with probability 1/2.")
+    class_balanced_crops: bool = spec(
+        bool, False, beyond=True, help="Half of the crops show a class that is drawn, the rarer the likelier."
+    )
     loss: str = spec(
         str, "cross_entropy", beyond=True,
         help='cross_entropy, dice, focal, ohem (online hard examples), or a sum, as "cross_entropy+dice".',
@@ -268,6 +271,8 @@ def _find_conflicts(settings: Mapping[str, Any]) -> list[str]:
         problems.append(
             f'photo_range must be two rising values, as "0, 4095", got "{format_value(settings["photo_range"])}"'
         )
+    if settings["class_balanced_crops"] and settings["_augmentation_type"] == "none":
+        problems.append("class_balanced_crops needs random crops, _augmentation_type none has none; leave one out")
     if settings["early_stopping"] and settings["early_stopping_patience"] < 1:
         problems.append("early_stopping_patience must be at least 1 when early_stopping is on")
     if settings["freeze_backbone_epochs"] >= settings["epochs"]:

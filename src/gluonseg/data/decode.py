@@ -94,6 +94,13 @@ def _drop_metadata(data: bytes) -> bytes:
     return b"".join(kept)
 
 
+def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> ImageFile.ImageFile:
+    """Open a file as Pillow does, with its errors, but for what a PNG says besides its pixels."""
+    # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    return Image.open(io.BytesIO(_drop_metadata(data)), formats=formats)
+
+
 class _Rules(NamedTuple):
     """What may be read: the formats, which layouts of TIFF, and what to do with a file of another layout."""
 
@@ -136,7 +143,7 @@ def _take_low_bytes(picture: ImageFile.ImageFile, name: str) -> None:
     for tile in picture.tile:
         mode, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         if mode not in _SWAPPED or is_in_planes:
-            raise ImageError(f"{name} has 16 bits a value and colours that photo_range cannot scale; {_PHOTO_FIX}")
+            raise ImageError(f"{name} has 16-bit colours that photo_range cannot scale; save it as a grey or RGB PNG")
         tiles.append(tile._replace(args=(_SWAPPED[mode], *others) if others else _SWAPPED[mode]))
     picture.tile = tiles
 
@@ -146,10 +153,8 @@ def _opened(data: bytes, name: str, rules: _Rules, max_pixels: int, *, low_bytes
     """Check the header of ``data``, yield its decoded picture, and turn every decoder error into an ImageError."""
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
-    # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with Image.open(io.BytesIO(_drop_metadata(data)), formats=rules.formats) as picture:
+        with open_picture(data, rules.formats) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageTooLargeError(
@@ -319,7 +324,7 @@ def read_label(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Arra
 def _ask(data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer) -> _Answer:
     """What ``question`` finds in the header of a picture; ``default`` for what is no picture."""
     try:
-        with Image.open(io.BytesIO(_drop_metadata(data)), formats=FORMATS) as picture:
+        with open_picture(data) as picture:
             return question(picture)
     except Exception:  # as in _opened
         return default

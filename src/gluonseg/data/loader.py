@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gluonseg.data.dataset import Dataset
-from gluonseg.data.transforms import Transform
+from gluonseg.data.transforms import CropBalancer, Transform
 from gluonseg.labels import UInt8Array
 
 Sample = tuple[UInt8Array, UInt8Array]
@@ -41,7 +41,7 @@ def count_batches(epoch: int, dataset_size: int, batch_size: int) -> int:
 
 
 class Loader:
-    """Iterates over the batches of an epoch; ``shuffle`` permutes each pass.
+    """Iterates over the batches of an epoch; ``shuffle`` permutes each pass, ``balancer`` moves crops.
 
     A batch size above the number of samples is lowered to it, so that every epoch has a batch.
     """
@@ -55,6 +55,7 @@ class Loader:
         shuffle: bool,
         seed: int = 0,
         workers: int = 2,
+        balancer: CropBalancer | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = min(batch_size, len(dataset))
@@ -62,6 +63,7 @@ class Loader:
         self._shuffle = shuffle
         self._seed = seed
         self._workers = workers
+        self._balancer = balancer
 
     def count_batches(self, epoch: int) -> int:
         """Number of batches in ``epoch``."""
@@ -98,7 +100,10 @@ class Loader:
     def _prepare(self, position: tuple[int, int]) -> Sample:
         turn, index = position
         image, class_ids = self.dataset.read(index)
-        transform = self._draw(np.random.default_rng([self._seed, turn, index]), *class_ids.shape)
+        rng = np.random.default_rng([self._seed, turn, index])
+        transform = self._draw(rng, *class_ids.shape)
+        if self._balancer is not None:
+            transform = self._balancer.move(rng, transform, class_ids)
         return transform.apply_image(image), transform.apply_label(class_ids)
 
 

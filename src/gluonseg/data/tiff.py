@@ -18,6 +18,7 @@ _COLOURS = {
     9: "ICCLAB", 32803: "a camera's raw pattern",
 }  # fmt: skip
 _SUBFILE = 254
+_READ = (_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT)
 _BIG = 43
 """What the third byte of a BigTIFF is."""
 _GREYS, _CHANNELS = (0, 1), (2, 5)
@@ -34,15 +35,15 @@ Tags = Mapping[int, Any]
 
 
 def read_tags(data: bytes) -> Tags:
-    """The tags of the first page; empty when they cannot be read."""
+    """The tags of the first page that say how it is laid out; empty when they cannot be read."""
     try:
         directory = ImageFileDirectory_v2(data[: 16 if data[2] == _BIG else 8])
         stream = io.BytesIO(data)
         stream.seek(directory.next)
         directory.load(stream)
+        return {tag: directory[tag] for tag in _READ if tag in directory}
     except Exception:  # Pillow raises errors of almost any class when a file is damaged
         return {}
-    return directory
 
 
 def _first(tags: Tags, tag: int, default: int) -> int:

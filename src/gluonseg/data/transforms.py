@@ -7,14 +7,14 @@ The law is that of GluonCV's ``SegmentationDataset`` (which the built-in algorit
 probability 1/2; long side to a whole number drawn from ``base_size`` times 0.5 to 2; padding right and below
 up to the crop; a random crop; with probability 1/2 a Gaussian blur of sigma 0..1 pixels. It differs in two
 points: padding of a mask is :data:`~gluonseg.labels.IGNORE`, where GluonCV fills in class 0, and OpenCV resizes
-and blurs where GluonCV has Pillow do it. Pictures are the same to within a grey level or so. Rotation, vertical flip
-and a change of colours are added where they are asked for.
+and blurs where GluonCV has Pillow do it. Pictures are the same to within a grey level or so. Rotation, vertical flip,
+a change of colours and crops that show rare classes are added where they are asked for.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -272,6 +272,56 @@ class TrainingPolicy:
         flip = self.vertical_flip and bool(rng.random() < 0.5)
         place = scaled_height, scaled_width, top, left, self.crop_size
         return Transform(*place, mirror, sigma, brightness, contrast, saturation, flip, angle)
+
+
+@dataclass(frozen=True, eq=False)
+class CropBalancer:
+    """Moves half of the crops, at random, to where they show a pixel of a class that is drawn by ``weights``.
+
+    ``weights`` are one number a class; drawn is among the classes in the photo's mask, and then among the pixels of the
+    class, each as likely. A crop begins anywhere where it shows the pixel.
+    """
+
+    weights: npt.NDArray[np.float64]
+
+    @classmethod
+    def from_histogram(cls, pixels: npt.NDArray[np.int64]) -> CropBalancer:
+        """Weigh each class by one over the number of its pixels in all masks, ``pixels``, (num_classes,)."""
+        return cls(1 / np.maximum(pixels, 1))
+
+    def move(self, rng: np.random.Generator, transform: Transform, class_ids_hw: UInt8Array) -> Transform:
+        """Return ``transform``, or one that differs in ``top`` and ``left``."""
+        if rng.random() < 0.5:
+            return transform
+        counts = cv2.calcHist([class_ids_hw], [0], None, [256], [0, 256]).ravel()[: len(self.weights)]
+        weights = self.weights * (counts > 0)
+        if not weights.any():  # every pixel is ignored
+            return transform
+        class_id = rng.choice(len(weights), p=weights / weights.sum())
+        row, column = _draw_pixel(rng, class_ids_hw == class_id)
+        top = self._draw_start(rng, transform, row, class_ids_hw.shape[0], transform.height, transform.flip)
+        left = self._draw_start(rng, transform, column, class_ids_hw.shape[1], transform.width, transform.mirror)
+        return replace(transform, top=top, left=left)
+
+    def _draw_start(
+        self, rng: np.random.Generator, transform: Transform, place: int, source: int, target: int, is_reversed: bool
+    ) -> int:
+        """Where a crop of a side of ``target`` pixels begins to show the pixel ``place`` of the ``source`` ones."""
+        place = source - 1 - place if is_reversed else place
+        pixel = min(target - 1, int((place + 0.5) * target / source))
+        crop_size, last = transform.crop_size, max(target - transform.crop_size, 0)
+        # What is within the crop's inner circle stays in it whatever the angle.
+        margin = int(crop_size * 0.15) if transform.angle else 0
+        first, final = (min(max(0, pixel - shown), last) for shown in (crop_size - 1 - margin, margin))
+        return int(rng.integers(first, final + 1))
+
+
+def _draw_pixel(rng: np.random.Generator, is_in_class: BoolArray) -> tuple[int, int]:
+    """Row and column of one of the pixels that are True, each as likely."""
+    ends = np.cumsum(np.count_nonzero(is_in_class, axis=1))
+    number = int(rng.integers(ends[-1]))
+    row = int(np.searchsorted(ends, number, side="right"))
+    return row, int(np.flatnonzero(is_in_class[row])[number - ends[row]])
 
 
 def build_validation_transform(height: int, width: int, crop_size: int) -> Transform:

@@ -16,7 +16,7 @@ from gluonseg.data.check.doctor import CheckReport, check_channels
 from gluonseg.data.dataset import DEFAULT_CACHE_BYTES, Dataset
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.loader import DrawTransform, Loader
-from gluonseg.data.transforms import TrainingPolicy, Transform, build_validation_transform
+from gluonseg.data.transforms import CropBalancer, TrainingPolicy, Transform, build_validation_transform
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.machine.limits import count_usable_cores, find_memory_limit
 
@@ -96,7 +96,9 @@ def build_loaders(hp: Hyperparameters, check: CheckReport) -> tuple[Loader, Load
         hp.base_size, hp.crop_size, hp.scale_min, hp.scale_max, hp.colour_jitter, hp.rotation, hp.vertical_flip
     )
     draw: DrawTransform = crop_centre if hp._augmentation_type == "none" else policy.draw
+    balancer = CropBalancer.from_histogram(check.histogram["train"]) if hp.class_balanced_crops else None
+    batch, validation_batch = hp.mini_batch_size, hp.validation_mini_batch_size
     return (
-        Loader(training, draw, batch_size=hp.mini_batch_size, shuffle=True, seed=hp.seed, workers=workers),
-        Loader(validation, crop_centre, batch_size=hp.validation_mini_batch_size, shuffle=False, workers=workers),
+        Loader(training, draw, batch_size=batch, shuffle=True, seed=hp.seed, workers=workers, balancer=balancer),
+        Loader(validation, crop_centre, batch_size=validation_batch, shuffle=False, workers=workers),
     )

@@ -172,10 +172,15 @@ def _settle_start(settings: JobSettings) -> tuple[Hyperparameters, list[Any], Mo
         pretrained = channels.get("pretrained")
         return hp, devices, find_backbone_weights(hp.backbone, channel=pretrained) if hp.use_pretrained_model else None
     artifact = read_artifact(channels["model"])
-    inherited = artifact.card.output_stride if artifact.card.algorithm == hp.algorithm else None
-    if hp.output_stride is None and inherited not in (None, find_network(hp.algorithm).output_strides[0]):
-        hp = dataclasses.replace(hp, output_stride=inherited)
-    return hp, devices, artifact
+    return _inherit(hp, artifact.card), devices, artifact
+
+
+def _inherit(hp: Hyperparameters, card: ModelCard) -> Hyperparameters:
+    """Take from the model of the channel what the hyperparameters leave open: its stride, the values of its photos."""
+    stride = card.output_stride if card.algorithm == hp.algorithm else None
+    if hp.output_stride is None and stride not in (None, find_network(hp.algorithm).output_strides[0]):
+        hp = dataclasses.replace(hp, output_stride=stride)
+    return hp if hp.photo_range else dataclasses.replace(hp, photo_range=card.photo_range)
 
 
 def _check_batch(hp: Hyperparameters, check: CheckReport, devices: Sequence[Any]) -> None:
