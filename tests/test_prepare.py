@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -81,6 +82,10 @@ def test_masks_have_the_colours_of_the_classes(source: Path) -> None:
     table = read_colour_table(report.out / "colours.csv")
     assert table.class_ids == {(255, 0, 0): 0, (0, 0, 255): 1}
     assert read_class_names(report) == ["a", "b"]
+    report = prepare(lambda folder: replace(_find(folder), colours=[(255, 0, 0), (255, 0, 0)]), source)
+    assert not (report.out / "colours.csv").exists()
+    with Image.open(report.out / "train_annotation/filler0.png") as mask:
+        assert np.asarray(mask.convert("RGB"))[0, :2].tolist() == [[0, 0, 0], [128, 0, 0]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -124,18 +129,17 @@ def test_photos_and_masks_that_do_not_fit_are_left_out_and_named(source: Path) -
     assert set(read_masks(report)) == {"filler0", "filler1"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_leaves_what_was_there(source: Path, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_half_done(source: Path, tmp_path: Path, number: int) -> None:
     for n in range(2):
-        draw_photo(source / f"photos/{n}.png", size=(600, 600))
-        draw_photo(source / f"masks/{n}.png", size=(600, 600))
+        draw_photo(source / f"photos/{n}.png")
+        draw_photo(source / f"masks/{n}.png")
     code = (
         "import sys, time; from gluonseg.data.prepare import core; from gluonseg.cli import main\n"
         "core._write_example = lambda *_: (print('writing', flush=True), time.sleep(1))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     out = tmp_path / "out"
-    draw_photo(source / "t.png")
     (source / "table.csv").write_text("a,0,0,0\nb,1,1,1\n")
     command = ["prepare", "folders", str(source / "photos"), str(out), "--masks", str(source / "masks")]
     with subprocess.Popen(
@@ -144,11 +148,11 @@ def test_an_interrupted_run_leaves_what_was_there(source: Path, tmp_path: Path, 
         stderr=subprocess.DEVNULL,
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"writing\n"
+        assert process.stdout.read(7) == b"writing"
         process.send_signal(number)
         process.wait(60)
     assert not out.exists()
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert not list(tmp_path.glob(".*"))
 
 

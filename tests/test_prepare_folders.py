@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gluonseg.cli import main
+from gluonseg.cli import build_parser, main
 from gluonseg.data.check.doctor import check_channels
 from gluonseg.data.prepare.core import NOT_LISTED
 from gluonseg.data.prepare.folders import find_folders, match_names
 from gluonseg.errors import DataError
-from gluonseg.labels import IGNORE
+from gluonseg.labels import IGNORE, voc_colours
 from prepare_kit import draw_photo, prepare, read_class_names, read_masks, read_names, save_colours, save_mask, stripes
 
 Capture = pytest.CaptureFixture[str]
@@ -41,6 +41,8 @@ def _paths(names: str) -> list[PurePath]:
         ("x_image y_image", "x_label y_label", "x y"),
         ("train/a val/a", "train/a_gt val/a_gt", "train/a val/a"),
         ("a b", "one/a two/b", "a b"),
+        ("train/a val/a", "train_annotation/a val_annotation/a", "train/a val/a"),
+        ("train/images/a val/images/a", "train/masks/a_m val/masks/a_m", "train/a val/a"),
         ("f/b_left f/c_left", "f/b_fine f/c_fine", "f/b f/c"),
     ],
 )
@@ -105,7 +107,18 @@ def test_colours_that_are_found_are_written_down(source: Path, tmp_path: Path) -
     report = prepare(find_folders, source, masks=tmp_path / "masks")
     assert read_class_names(report) == ["colour_000000", "colour_00ff00"]
     assert np.array_equal(read_masks(report)["a"], stripes(1, 0))
-    assert (report.out / "colours.csv").read_text() == "name,r,g,b\ncolour_000000,0,0,0\ncolour_00ff00,0,255,0\n"
+    written = report.out / "colours.csv"
+    assert written.read_text() == "name,r,g,b\ncolour_000000,0,0,0\ncolour_00ff00,0,255,0\n"
+    written.write_text(written.read_text().replace("colour_00ff00", "grass"))
+    report = prepare(find_folders, source, masks=tmp_path / "masks", colours=written)
+    assert read_class_names(report) == ["colour_000000", "grass"]
+
+
+def test_an_index_that_changes_its_colour_is_read_by_colour(source: Path, tmp_path: Path) -> None:
+    save_mask(tmp_path / "masks/a.png", stripes(0, 1), [RED, BLACK])
+    save_mask(tmp_path / "masks/b.png", stripes(0, 1), [GREEN, BLACK])
+    report = prepare(find_folders, source, masks=tmp_path / "masks")
+    assert report.class_names == ("colour_000000", "colour_00ff00", "colour_ff0000")
 
 
 def test_palettes_that_differ_are_read_by_colour(source: Path, tmp_path: Path) -> None:
@@ -120,6 +133,22 @@ def test_palettes_that_differ_are_read_by_colour(source: Path, tmp_path: Path) -
     report = prepare(find_folders, source, masks=tmp_path / "masks", by="value")
     assert np.array_equal(read_masks(report)["b"], stripes(1, 0))
     assert report.class_names == ("label_0", "label_1")
+
+
+def test_palette_and_grey_masks_go_together(source: Path, tmp_path: Path) -> None:
+    """VOC's masks have a palette, those that others added to VOC are grey."""
+    save_mask(tmp_path / "masks/a.png", stripes(0, 15), voc_colours(256))
+    save_mask(tmp_path / "masks/b.png", stripes(0, 15))
+    report = prepare(find_folders, source, masks=tmp_path / "masks")
+    assert report.class_names == ("label_0", "label_15")
+    assert np.array_equal(read_masks(report)["b"], stripes(0, 1))
+    assert (report.out / "colours.csv").read_text().splitlines()[1:] == ["label_0,0,0,0", "label_15,192,128,128"]
+
+
+def test_one_class_is_too_few(source: Path, tmp_path: Path) -> None:
+    save_mask(tmp_path / "masks/a.png", stripes(0))
+    with pytest.raises(DataError, match="2 to 254 classes can be learned, and the data has 1: label_0"):
+        prepare(find_folders, source, masks=tmp_path / "masks")
 
 
 def test_smooth_edges_are_refused_with_what_helps(source: Path, tmp_path: Path) -> None:
@@ -141,6 +170,16 @@ def test_photos_and_masks_in_one_folder_with_a_split(tmp_path: Path) -> None:
     assert report.skipped == {"test_one_jpg": NOT_LISTED}
 
 
+def test_channels_of_any_masks_are_made_anew(tmp_path: Path) -> None:
+    """What the doctor advises where a channel's masks are in colour, or are called otherwise than the photos."""
+    for split in ("train", "validation"):
+        draw_photo(tmp_path / f"data/{split}/one.png")
+        save_colours(tmp_path / f"data/{split}_annotation/one_mask.png", stripes(0, 1), [BLACK, RED])
+    report = prepare(find_folders, tmp_path / "data", masks=tmp_path / "data", by="colour")
+    assert (report.num_train, report.num_validation, report.skipped) == (1, 1, {})
+    assert np.array_equal(read_masks(report)["train_one_png"], stripes(0, 1))
+
+
 def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Capture) -> None:
     command = ["prepare", "folders", str(source), str(tmp_path / "out"), "--masks", str(tmp_path / "masks")]
     save_mask(tmp_path / "masks/q.png", stripes(0, 1))
@@ -149,7 +188,10 @@ def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Cap
     assert "--photo_names '*_photo' --mask_names '*_mask'" in problem
     for name in "abcd":
         save_mask(tmp_path / f"masks/{name}-m1.png", stripes(0, 1, 1))
-    assert main([*command, "--mask_names", "*-m1", "--classes", "ground,cat"]) == 0
+    for name in ("names.txt", "names.txt" * 40):  # a list may be longer than a file's name can be
+        assert build_parser().parse_args([*command, "--classes", name]).classes == [name]
+    (tmp_path / "names.txt").write_text("ground\n\ncat\n")
+    assert main([*command, "--mask_names", "*-m1", "--classes", str(tmp_path / "names.txt")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"wrote 3 training and 1 validation pairs to {tmp_path / 'out'}",
         "2 classes: ground, cat",

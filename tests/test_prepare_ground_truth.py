@@ -79,7 +79,8 @@ def test_classes_follow_the_colour_maps(source: Path, tmp_path: Path) -> None:
     source.write_text("\n".join(lines))
     draw_photo(tmp_path / "photos/c.jpg")
     save_mask(masks / "c.png", stripes(0, 1, 2))
-    folders = [("s3://bucket/in", tmp_path / "photos"), ("s3://bucket/out/land", tmp_path / "job")]
+    folders = [("s3://bucket", tmp_path), ("s3://bucket/in", tmp_path / "photos")]
+    folders.append(("s3://bucket/out/land", tmp_path / "job"))
     report = prepare(find_ground_truth, source, map=folders)
     assert report.class_names == ("BACKGROUND", "sea", "road", "tree")
     read = read_masks(report)
@@ -91,6 +92,9 @@ def test_classes_follow_the_colour_maps(source: Path, tmp_path: Path) -> None:
         "s3://bucket/in/f.jpg": "the labeling job failed: ClientError: no worker",
         "s3://x/e.jpg": "its line lacks source-ref, or a mask with an internal-color-map",
     }
+    own["7"] = {"class-name": "Background", "hex-color": "#1f77b4"}
+    source.write_text("\n".join(_line(name, **{"internal-color-map": own}) for name in "ab"))
+    assert prepare(find_ground_truth, source, map=folders).class_names == ("Background", "sea", "road")
     source.write_text(_line("a", **{"internal-color-map": {"0": {"class-name": "sea"}}}))
     with pytest.raises(DataError, match=r"output.manifest line 1: its internal-color-map is malformed: .*hex-color"):
         prepare(find_ground_truth, source, map=folders)

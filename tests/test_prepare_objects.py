@@ -101,8 +101,8 @@ def coco(tmp_path: Path) -> Path:
     """COCO's layout; photo a of train has four objects, the validation photo is without."""
     root = tmp_path / "coco"
     objects = [
-        _object(3, _box(2, 1, 4, 3), area=4),
-        _object(7, {"counts": RUNS, "size": [HEIGHT, WIDTH]}, area=10),
+        _object(7, _box(2, 1, 4, 3), area=4),
+        _object(3, {"counts": RUNS, "size": [HEIGHT, WIDTH]}, area=10),
         _object(7, {"counts": [0, 48], "size": [HEIGHT, WIDTH]}, iscrowd=1, area=1),
         _object(3, [*_box(6, 0, 7, 1), *_box(0, 5, 1, 6)], area=2),
     ]
@@ -118,8 +118,8 @@ def test_coco(coco: Path) -> None:
     """Crowds lie at the bottom, then the larger ones; photos of one name are told apart by the file's name."""
     report = prepare(find_coco, coco)
     assert report.class_names == ("background", "cat", "dog")
-    mask = _box_mask(1, 1, 2, 3, 4, np.full(SIZE, 2, np.uint8))
-    mask[0, 6] = mask[5, 0] = 1
+    mask = _box_mask(2, 1, 2, 3, 4, _box_mask(1, 1, 2, 4, 5, np.full(SIZE, 2, np.uint8)))
+    mask[0, 6] = mask[5, 0] = mask[5, 7] = 1
     assert np.array_equal(read_masks(report)["train_a_jpg"], mask)
     assert (read_names(report, "train"), read_names(report, "validation")) == (["train_a_jpg"], ["validation_a_jpg"])
     for split, folder in (("train", "train2017"), ("validation", "val2017")):
@@ -224,12 +224,11 @@ def test_labelme(tmp_path: Path) -> None:
 
 
 def test_labelme_shapes_lie_on_the_photo_as_it_is_shown(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for name in "ab":
+    exif, box = Image.Exif(), _shape("cat", "rectangle", (0, 0), (3, 8))
+    for name, orientation, (height, width) in (("a", 6, (WIDTH, HEIGHT)), ("b", 3, (HEIGHT, WIDTH))):
+        exif[0x0112] = orientation
         draw_photo(tmp_path / f"source/{name}.jpg", exif=exif)
-        box = _shape("cat", "rectangle", (0, 0), (3, 8))
-        _write_labelme(tmp_path / f"source/{name}.json", [box], imageHeight=WIDTH, imageWidth=HEIGHT)
+        _write_labelme(tmp_path / f"source/{name}.json", [box], imageHeight=height, imageWidth=width)
     report = prepare(find_labelme, tmp_path / "source")
     assert report.converted == ("a", "b")
     mask = read_masks(report)["a"]
@@ -255,7 +254,7 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     shapes = """
     <polygon label="cat" source="manual" occluded="0" points="2.00,1.00;4.00,1.00;4.00,3.00;2.00,3.00" z_order="2"/>
     <box label="dog" source="manual" occluded="0" xtl="0" ytl="0" xbr="8" ybr="6" z_order="-1"/>
-    <mask label="background" source="manual" occluded="0" rle="1, 2, 1" left="6" top="4" width="2" height="2"/>
+    <mask label="background" source="manual" occluded="0" rle="1, 1, 2" left="6" top="4" width="2" height="2"/>
     <ellipse label="cat" source="manual" occluded="0" cx="1" cy="5" rx="1" ry="1" z_order="0"/>
     <polyline label="cat" source="manual" occluded="0" points="0,0;3,3" z_order="9"/>
     <tag label="good" source="manual"/>
@@ -273,7 +272,7 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     report = prepare(find_cvat, tmp_path / "export")
     assert report.class_names == ("background", "dog", "cat")
     mask = _box_mask(2, 1, 2, 3, 4, np.full(SIZE, 1, np.uint8))
-    mask[4, 7] = mask[5, 6] = 0
+    mask[4, 7] = 0
     mask[4:, :2] = 2
     masks = read_masks(report)
     assert np.array_equal(masks["a"], mask)

@@ -67,8 +67,8 @@ def _add_check(commands: Any) -> None:
 def _parse_names(text: str) -> list[str]:
     """Class names with commas between, or one a line in a file."""
     try:
-        is_file = Path(text).is_file()
-        names = Path(text).read_text(encoding="utf-8-sig").splitlines() if is_file else text.split(",")
+        # Path.is_file raises where a long list would be too long for a name.
+        names = Path(text).read_text(encoding="utf-8-sig").splitlines() if os.path.isfile(text) else text.split(",")
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be read: {error}") from None
     return [name.strip() for name in names if name.strip()]
@@ -90,18 +90,8 @@ _PREPARE_OPTIONS: dict[str, dict[str, Any]] = {
     "colours": {"type": Path, "metavar": "FILE", "help": "classes and colours, lines such as car,64,0,128"},
     "by": {"choices": ("value", "colour"), "help": "what tells classes apart in a mask (default: it is found out)"},
     "camvid/classes": {"default": "11", "choices": ("11", "32"), "help": "the tutorial's 11, or all of the original"},
-    "map": {
-        "type": _parse_folder_map,
-        "action": "append",
-        "default": [],
-        "metavar": "S3=FOLDER",
-        "help": "where a copy is",
-    },
-    "attribute": {
-        "default": "",
-        "metavar": "NAME",
-        "help": "of the mask (default: the one with a colour map)",
-    },
+    "map": {"type": _parse_folder_map, "action": "append", "default": [], "metavar": "S3=FOLDER", "help": "its copy"},
+    "attribute": {"default": "", "metavar": "NAME", "help": "of the mask (default: the one with a colour map)"},
     "classes": {"type": _parse_names, "default": (), "metavar": "LIST", "help": "a,b,c or a file with a name a line"},
 }
 _KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {

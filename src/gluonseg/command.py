@@ -7,9 +7,10 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ def run_check(arguments: argparse.Namespace) -> int:
     return 2 if report.errors else 0
 
 
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that nothing half-written is left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_ending_cleanly()
 def run_prepare(arguments: argparse.Namespace) -> int:
     from gluonseg.data.prepare.core import Split, format_report, write_data_set
     from gluonseg.data.prepare.kinds import FINDERS
@@ -72,6 +84,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_ending_cleanly()
 def run_prepare_pets(arguments: argparse.Namespace) -> int:
     from gluonseg.data.prepare.core import format_report
     from gluonseg.data.prepare.pets import prepare_oxford_pets
@@ -91,6 +104,7 @@ def run_prepare_pets(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_ending_cleanly()
 def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
     from gluonseg.data.prepare.core import format_report
     from gluonseg.data.prepare.synthetic import prepare_synthetic

@@ -17,8 +17,7 @@ from typing import NamedTuple
 from gluonseg.data.decode import read_bytes, read_label
 from gluonseg.data.palettes import get_palette
 from gluonseg.data.prepare.core import DataSet, Example, make_names
-from gluonseg.data.prepare.files import index_stems, parse_json, read_lines
-from gluonseg.data.prepare.folders import NO_MASK
+from gluonseg.data.prepare.files import NO_MASK, index_stems, parse_json, read_lines
 from gluonseg.data.prepare.masks import build_value_table, read_by_value
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, default_class_names
@@ -107,7 +106,7 @@ def find_ade20k(source: Path, *, classes: Sequence[str] = ()) -> DataSet:
         Example(
             name=name,
             read_photo=partial(read_bytes, pair.photo, "its photo"),
-            read_mask=partial(read_by_value, pair.mask, values),
+            read_mask=partial(read_by_value, values, pair.mask),
             split=pair.split,
         )
         for name, pair in zip(make_names([pair.photo for pair in pairs]), pairs, strict=True)

@@ -14,8 +14,7 @@ from gluonseg.data.decode import read_bytes
 from gluonseg.data.palettes import get_palette
 from gluonseg.data.prepare.colours import ColourTable, build_colour_table, parse_colour
 from gluonseg.data.prepare.core import DataSet, Example, make_names
-from gluonseg.data.prepare.files import index_stems, iter_pictures
-from gluonseg.data.prepare.folders import NO_MASK, NO_PHOTO, find_split
+from gluonseg.data.prepare.files import NO_MASK, NO_PHOTO, find_split, index_stems, iter_pictures
 from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value_or_colour
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
@@ -71,7 +70,7 @@ def _find_segnet(source: Path) -> DataSet:
             if stem in masks:
                 read_photo = partial(read_bytes, photo, "its photo")
                 examples.append(
-                    Example(stem, read_photo, partial(read_by_value_or_colour, masks[stem], values, table), split)
+                    Example(stem, read_photo, partial(read_by_value_or_colour, values, table, masks[stem]), split)
                 )
             else:
                 left_out[stem] = NO_MASK
@@ -105,7 +104,7 @@ def find_camvid(source: Path, *, classes: str = "11") -> DataSet:
         Example(
             name=name,
             read_photo=partial(read_bytes, source / photos[stem], "its photo"),
-            read_mask=partial(read_by_colour, source / masks[stem], table),
+            read_mask=partial(read_by_colour, table, source / masks[stem]),
             split=find_split(photos[stem]),
         )
         for stem, name in zip(both, make_names([photos[stem] for stem in both]), strict=True)

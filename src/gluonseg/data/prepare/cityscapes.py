@@ -52,5 +52,5 @@ def find_cityscapes(source: Path) -> DataSet:
         photo = source / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
         if split in _SPLITS:
             read_photo = partial(read_bytes, photo, "its photo")
-            examples.append(Example(name, read_photo, partial(read_by_value, mask, values), _SPLITS[split]))
+            examples.append(Example(name, read_photo, partial(read_by_value, values, mask), _SPLITS[split]))
     return DataSet(tuple(CLASSES), examples, get_palette("cityscapes"))

@@ -23,7 +23,7 @@ from gluonseg.data.channel import (
     format_prepare_report,
     replacing_folder,
 )
-from gluonseg.data.decode import decode_image, find_orientation
+from gluonseg.data.decode import LARGEST_MAX_PIXELS, decode_image, find_orientation
 from gluonseg.data.prepare.colours import Colour, format_colour_table
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
@@ -152,7 +152,8 @@ def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
 def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool]:
     """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
     data = example.read_photo()
-    image_hwc = decode_image(data, "its photo")
+    # Training has a limit that can be set; here it would only get in the way.
+    image_hwc = decode_image(data, "its photo", max_pixels=LARGEST_MAX_PIXELS)
     orientation = find_orientation(data)
     turned_hwc = turn_upright(image_hwc, orientation) if orientation > 1 else image_hwc
     stored, upright = image_hwc.shape[:2], turned_hwc.shape[:2]
@@ -243,8 +244,8 @@ def _check(data_set: DataSet) -> None:
         reasons = "".join(f"; {name}: {reason}" for name, reason in list(data_set.left_out.items())[:1])
         raise DataError(f"no photo with a mask was found{reasons}")
     if not 2 <= len(data_set.class_names) <= MAX_CLASSES:
-        count = len(data_set.class_names)
-        raise DataError(f"the data has {count} classes ({join_names(data_set.class_names)}); 2 to {MAX_CLASSES} can be")
+        found = f"{len(data_set.class_names)}: {join_names(data_set.class_names)}"
+        raise DataError(f"2 to {MAX_CLASSES} classes can be learned, and the data has {found}")
 
 
 def _gather_notes(outcomes: Iterable[_Outcome], data_set: DataSet) -> dict[str, list[str]]:

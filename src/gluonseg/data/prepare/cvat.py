@@ -15,8 +15,7 @@ from xml.etree import ElementTree
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import Colour, parse_colour
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, name_examples
-from gluonseg.data.prepare.files import PictureFolder, index_stems
-from gluonseg.data.prepare.folders import SPLIT_FOLDERS, find_split
+from gluonseg.data.prepare.files import SPLIT_FOLDERS, PictureFolder, find_split, index_stems
 from gluonseg.data.prepare.objects import (
     Drawn,
     ObjectClasses,

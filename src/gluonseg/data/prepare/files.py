@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import IMAGE_EXTENSIONS
 from gluonseg.errors import DataError, ImageError
 
+JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jfif")
+NO_MASK = "the photo has no mask"
+NO_PHOTO = "the mask has no photo"
+SPLIT_FOLDERS = {
+    **{"train": "train", "training": "train"},
+    **{"val": "validation", "valid": "validation", "validation": "validation"},
+}
+"""Name of a folder or a subset, in small letters -> the split it stands for."""
 _EXTENSIONS = (*IMAGE_EXTENSIONS, ".jfif")
 
 
@@ -30,6 +38,11 @@ def iter_pictures(folder: Path) -> Iterator[Path]:
 def index_stems(folder: Path) -> dict[str, Path]:
     """The pictures below ``folder`` by their paths in it without extension, ``/`` between the parts."""
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in iter_pictures(folder)}
+
+
+def find_split(path: PurePath) -> str:
+    """The split that a folder of ``path`` such as train/ or val/ names, or ""."""
+    return next((SPLIT_FOLDERS[part.lower()] for part in path.parts[:-1] if part.lower() in SPLIT_FOLDERS), "")
 
 
 def find_folder(source: Path, name: str) -> Path:

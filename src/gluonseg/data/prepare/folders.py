@@ -12,18 +12,16 @@ from typing import NamedTuple
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import Colour, ColourTable, build_colour_table, read_colour_table
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import iter_pictures
-from gluonseg.data.prepare.masks import Contents, number_values, read_by_colour, read_by_value
+from gluonseg.data.prepare.files import JPEG_EXTENSIONS, NO_MASK, NO_PHOTO, find_split, iter_pictures
+from gluonseg.data.prepare.masks import Contents, build_value_table, number_values, read_by_colour, read_by_value
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array
 from gluonseg.text import join_names
 
-MEANINGS = ("value", "colour")
-NO_MASK = "the photo has no mask"
-NO_PHOTO = "the mask has no photo"
 TWO_OF_ONE_NAME = "two files have its name"
-SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "validation", "valid": "validation"}
-SPLIT_FOLDERS["validation"] = "validation"
+_WORDS = "masks?|labels?|annotations?|gt|ground_?truth|segmentations?"
+_MASK_FOLDER = re.compile(rf"(?:^|[_. -])(?:{_WORDS})$|annot$", re.IGNORECASE)
+_PHOTO_FOLDER = re.compile(r"(?:^|[_. -])(?:images?|imgs?|photos?|pictures?|jpegimages)$", re.IGNORECASE)
 
 
 class Affix(NamedTuple):
@@ -67,12 +65,27 @@ Groups = Mapping[str, list[PurePath]]
 """Common name -> the files that have it."""
 
 
-def _group(paths: Sequence[PurePath], affix: Affix, with_folder: bool) -> dict[str, list[PurePath]]:
+def _is_mask_folder(folder: PurePath) -> bool:
+    return any(_MASK_FOLDER.search(part) for part in folder.parts)
+
+
+def _strip_folder(folder: PurePath) -> PurePath:
+    """``train_annotation`` and ``train/images`` as ``train``."""
+    return PurePath(*(_PHOTO_FOLDER.sub("", _MASK_FOLDER.sub("", part)) for part in folder.parts))
+
+
+_FOLDER_WAYS: tuple[Callable[[PurePath], PurePath], ...] = (PurePath, _strip_folder, lambda _: PurePath())
+"""How much of their folders a photo and its mask have in common: all, all but words such as masks, nothing."""
+
+
+def _group(
+    paths: Sequence[PurePath], affix: Affix, find_folder: Callable[[PurePath], PurePath]
+) -> dict[str, list[PurePath]]:
     groups: dict[str, list[PurePath]] = {}
     for path in paths:
         common = affix.strip(path.stem)
         if common is not None:
-            groups.setdefault(str(path.parent / common) if with_folder else common, []).append(path)
+            groups.setdefault(str(find_folder(path.parent) / common), []).append(path)
     return groups
 
 
@@ -100,19 +113,19 @@ def match_names(
 ) -> Match:
     """Match photos with masks, paths below their folders, by what their names have in common.
 
-    Names are compared without extension, with their sub-folders and without, and with and without what all photos or
-    all masks begin and end with; the way that gives the most pairs counts. Patterns such as ``*_mask`` take the place
-    of what is found.
+    Names are compared without extension, with and without what all photos or all masks begin and end with, and with
+    their sub-folders, without words such as masks in those, and without any; the way that gives the most pairs counts.
+    Patterns such as ``*_mask`` take the place of what is found.
     """
     photo_affixes = [parse_pattern(photo_pattern)] if photo_pattern else _find_affixes(photos)
     mask_affixes = [parse_pattern(mask_pattern)] if mask_pattern else _find_affixes(masks)
     ways = []
-    for with_folder in (True, False):
-        mine = [(affix, _group(photos, affix, with_folder)) for affix in photo_affixes]
-        other = [(affix, _group(masks, affix, with_folder)) for affix in mask_affixes]
+    for rank, find_folder in enumerate(_FOLDER_WAYS):
+        mine = [(affix, _group(photos, affix, find_folder)) for affix in photo_affixes]
+        other = [(affix, _group(masks, affix, find_folder)) for affix in mask_affixes]
         for (photo_affix, by_photo), (mask_affix, by_mask) in product(mine, other):
             stripped = sum(map(len, (*photo_affix, *mask_affix)))
-            ways.append((len(_pair(by_photo, by_mask)), -stripped, with_folder, by_photo, by_mask))
+            ways.append((len(_pair(by_photo, by_mask)), -stripped, -rank, by_photo, by_mask))
     *_, by_photo, by_mask = max(ways, key=lambda way: way[:3])
     left_over = {str(path): TWO_OF_ONE_NAME for group in (by_photo, by_mask) for path in _iter_twice(group)}
     left_over |= {str(photo): NO_MASK for name in by_photo.keys() - by_mask.keys() for photo in by_photo[name]}
@@ -121,24 +134,22 @@ def match_names(
 
 
 def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[PurePath], list[PurePath]]:
-    """Photos and masks, below their folders; where both lie in one, what fits the pattern, or is no JPEG, is a mask."""
+    """Photos and masks, below their folders.
+
+    Where both lie below one, masks are what fits the pattern, what lies in folders such as masks/ or train_annotation/,
+    or what is no JPEG.
+    """
     in_masks: list[PurePath] = [path.relative_to(masks) for path in iter_pictures(masks)]
     if photos.resolve() != masks.resolve():
         own = (path for path in iter_pictures(photos) if not path.resolve().is_relative_to(masks.resolve()))
         return [path.relative_to(photos) for path in own], in_masks
-    affix = parse_pattern(mask_pattern or "*")
-    is_jpeg = [path.suffix.lower() in (".jpg", ".jpeg", ".jfif") for path in in_masks]
-    is_mask = [
-        affix.strip(path.stem) is not None and (bool(mask_pattern) or not jpeg)
-        for path, jpeg in zip(in_masks, is_jpeg, strict=True)
-    ]
-    found = list(zip(in_masks, is_mask, strict=True))
-    return [path for path, one in found if not one], [path for path, one in found if one]
-
-
-def find_split(photo: PurePath) -> str:
-    """The split that a sub-folder such as train/ or val/ names, or ""."""
-    return next((SPLIT_FOLDERS[part.lower()] for part in photo.parts[:-1] if part.lower() in SPLIT_FOLDERS), "")
+    if mask_pattern:
+        affix = parse_pattern(mask_pattern)
+        chosen = {path for path in in_masks if affix.strip(path.stem) is not None}
+    else:
+        chosen = {path for path in in_masks if _is_mask_folder(path.parent)}
+        chosen = chosen or {path for path in in_masks if path.suffix.lower() not in JPEG_EXTENSIONS}
+    return [path for path in in_masks if path not in chosen], sorted(chosen)
 
 
 def _name_colours(colours: set[Colour], source: Path) -> ColourTable:
@@ -160,10 +171,6 @@ class Reading(NamedTuple):
     notes: dict[str, Sequence[str]]
 
 
-def _read_with(table: ColourTable) -> Callable[[Path, Size, Note], UInt8Array]:
-    return lambda path, size, note: read_by_colour(path, table, size, note)
-
-
 def choose_reading(
     masks: Sequence[Path], source: Path, table: ColourTable | None, by: str | None, names: Sequence[str]
 ) -> Reading:
@@ -172,7 +179,7 @@ def choose_reading(
     Raises DataError when no way fits.
     """
     if table is not None:
-        return Reading(table.class_names, table.colours, _read_with(table), {})
+        return Reading(table.class_names, table.colours, partial(read_by_colour, table), {})
     contents, problems = Contents(), []
     for path in masks:
         try:
@@ -186,12 +193,14 @@ def choose_reading(
             raise DataError(f"the masks in {source} are in colour: name the classes with --colours, not with --classes")
         found = _name_colours(contents.colours, source)
         note = "masks are in colour; name the classes in colours.csv and give it with --colours the next time"
-        return Reading(found.class_names, found.colours, _read_with(found), {note: ()})
+        return Reading(found.class_names, found.colours, partial(read_by_colour, found), {note: ()})
     class_names, values = number_values(contents.values, names, str(source))
-    scored = [value for value in sorted(contents.values) if values[value] != IGNORE]
-    note = f"masks are read by value; their labels are {join_names(map(str, scored), 20)}"
-    note += ", and 255, not scored" if len(scored) < len(contents.values) else ""
-    return Reading(class_names, (), lambda path, size, note: read_by_value(path, values, size, note), {note: ()})
+    table_of_values = build_value_table({IGNORE: IGNORE} | {value: class_id for class_id, value in enumerate(values)})
+    note = f"masks are read by value; their labels are {join_names(map(str, sorted(contents.values & {*values})), 20)}"
+    note += ", and 255, not scored" if IGNORE in contents.values - {*values} else ""
+    colours = [contents.palette[value] for value in values if value in contents.palette]
+    shown = colours if len(colours) == len(values) else []
+    return Reading(class_names, shown, partial(read_by_value, table_of_values), {note: ()})
 
 
 def find_folders(

@@ -113,10 +113,10 @@ def _read_mask(
     path = _locate(line.mask, folders, base, "its mask")
     table = ColourTable(tuple(class_ids), {one.colour: class_ids[one.name] for one in line.classes})
     notes: list[tuple[str, str]] = []
-    mask_hw = read_by_colour(path, table, size, lambda text, detail: notes.append((text, detail)))
+    mask_hw = read_by_colour(table, path, size, lambda text, detail: notes.append((text, detail)))
     if (mask_hw == IGNORE).all():
         values = build_value_table({IGNORE: IGNORE} | {one.key: class_ids[one.name] for one in line.classes})
-        return read_by_value(path, values, size, note)
+        return read_by_value(values, path, size, note)
     for text, detail in notes:
         note(text, detail)
     return mask_hw

@@ -17,8 +17,7 @@ import numpy as np
 
 from gluonseg.data.decode import decode_label, read_bytes
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import PictureFolder, iter_pictures, read_json
-from gluonseg.data.prepare.folders import find_split
+from gluonseg.data.prepare.files import PictureFolder, find_split, iter_pictures, read_json
 from gluonseg.data.prepare.objects import (
     Drawn,
     ObjectClasses,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gluonseg.data.decode import LABEL_FORMATS, decode_image, decode_label, read_bytes
+from gluonseg.data.decode import LABEL_FORMATS, LARGEST_MAX_PIXELS, decode_image, decode_label, read_bytes
 from gluonseg.data.prepare.colours import Colour, ColourTable
 from gluonseg.data.prepare.core import Note, Size
 from gluonseg.errors import DataError, ImageError
@@ -29,9 +29,17 @@ def build_value_table(class_ids: Mapping[int, int]) -> UInt8Array:
     return table
 
 
-def read_by_value(path: Path, table: UInt8Array, _size: Size, _note: Note) -> UInt8Array:
+def read_by_value(table: UInt8Array, path: Path, _size: Size, _note: Note) -> UInt8Array:
     """Class ids (H, W) of a mask by its values; raises ImageError for a value that ``table`` does not know."""
-    return _look_up(decode_label(read_bytes(path, "its mask"), "its mask"), table)
+    return _look_up(_decode_values(read_bytes(path, "its mask")), table)
+
+
+def _decode_values(data: bytes) -> UInt8Array:
+    return decode_label(data, "its mask", max_pixels=LARGEST_MAX_PIXELS)
+
+
+def _decode_colours(data: bytes) -> UInt8Array:
+    return decode_image(data, "its mask", formats=LABEL_FORMATS, max_pixels=LARGEST_MAX_PIXELS)
 
 
 def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
@@ -41,16 +49,16 @@ def _look_up(value_hw: UInt8Array, table: UInt8Array) -> UInt8Array:
     return mask_hw
 
 
-def read_by_value_or_colour(path: Path, values: UInt8Array, table: ColourTable, size: Size, note: Note) -> UInt8Array:
+def read_by_value_or_colour(values: UInt8Array, table: ColourTable, path: Path, size: Size, note: Note) -> UInt8Array:
     """As :func:`read_by_value`, and as :func:`read_by_colour` where the mask is in colour."""
     try:
-        value_hw = decode_label(read_bytes(path, "its mask"), "its mask")
+        value_hw = _decode_values(read_bytes(path, "its mask"))
     except ImageError:
-        return read_by_colour(path, table, size, note)
+        return read_by_colour(table, path, size, note)
     return _look_up(value_hw, values)
 
 
-def read_by_colour(path: Path, table: ColourTable, _size: Size, note: Note) -> UInt8Array:
+def read_by_colour(table: ColourTable, path: Path, _size: Size, note: Note) -> UInt8Array:
     """Class ids (H, W) of a mask by its colours; those that ``table`` does not know are noted and not scored."""
     code_hw = _read_codes(path)
     known = sorted((_encode(colour), class_id) for colour, class_id in table.class_ids.items())
@@ -70,7 +78,7 @@ def _encode(colour: Sequence[int]) -> int:
 
 def _read_codes(path: Path) -> npt.NDArray[np.uint32]:
     """A mask's colours (H, W), each as one number 0xRRGGBB."""
-    rgb = decode_image(read_bytes(path, "its mask"), "its mask", formats=LABEL_FORMATS).astype(np.uint32)
+    rgb = _decode_colours(read_bytes(path, "its mask")).astype(np.uint32)
     code_hw: npt.NDArray[np.uint32] = (rgb[..., 0] << np.uint32(16)) | (rgb[..., 1] << np.uint32(8)) | rgb[..., 2]
     return code_hw
 
@@ -83,33 +91,40 @@ class Contents:
     colours: set[Colour] = field(default_factory=set)
     by_colour: bool = False
     """A mask is in colour, or a palette has a colour where another file's has a different one."""
-    _colour_of: dict[int, Colour] = field(default_factory=dict)
+    palette: dict[int, Colour] = field(default_factory=dict)
+    """The colour of each index, in masks with a palette."""
     _index_of: dict[Colour, int] = field(default_factory=dict)
 
     def add(self, path: Path) -> None:
         """Take in one mask; raises ImageError when it cannot be read."""
         data = read_bytes(path, "its mask")
-        rgb = decode_image(data, "its mask", formats=LABEL_FORMATS)
-        found = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
-        if found is None:
-            raise ImageError(f"its mask has more than {_MANY_COLOURS} colours")
-        colours = {colour for _, colour in found if isinstance(colour, tuple)}
-        self.colours |= {(red, green, blue) for red, green, blue in colours}
+        rgb = _decode_colours(data)
+        counted = Image.fromarray(rgb).getcolors(_MANY_COLOURS)
+        if counted is None:
+            raise ImageError(
+                f"its mask has more than {_MANY_COLOURS} colours; name those of the classes with --colours"
+            )
+        if len(self.colours) < _MANY_COLOURS:
+            pixels = [pixel for _, pixel in counted if isinstance(pixel, tuple)]  # all of them, as it is RGB
+            self.colours |= {(red, green, blue) for red, green, blue in pixels}
         try:
-            value_hw = decode_label(data, "its mask")
+            value_hw = _decode_values(data)
         except ImageError:  # in colour
             self.by_colour = True
             return
-        for value in np.flatnonzero(np.bincount(value_hw.ravel())).tolist():
-            red, green, blue = rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist()
+        found = np.flatnonzero(np.bincount(value_hw.ravel())).tolist()
+        self.values.update(found)
+        first = [rgb.reshape(-1, 3)[np.argmax(value_hw == value)].tolist() for value in found]
+        if all(pixel == [value] * 3 for value, pixel in zip(found, first, strict=True)):
+            return  # grey, which goes along with any palette
+        for value, (red, green, blue) in zip(found, first, strict=True):
             colour = (red, green, blue)
-            is_same = self._colour_of.setdefault(value, colour) == colour
+            is_same = self.palette.setdefault(value, colour) == colour
             self.by_colour |= not is_same or self._index_of.setdefault(colour, value) != value
-            self.values.add(value)
 
 
-def number_values(values: set[int], class_names: Sequence[str], source: str) -> tuple[tuple[str, ...], UInt8Array]:
-    """Class names, and the table of class ids, for masks whose pixels have ``values``.
+def number_values(values: set[int], class_names: Sequence[str], source: str) -> tuple[tuple[str, ...], list[int]]:
+    """Class names, and the value of each class, for masks whose pixels have ``values``.
 
     255 is not scored, unless 0 is the only other value. ``class_names`` are those of the values 0, 1, ..., or of the
     values that occur, from the lowest; without them a class is called after its value.
@@ -129,6 +144,4 @@ def number_values(values: set[int], class_names: Sequence[str], source: str) -> 
         raise DataError(
             f"{len(class_names)} class names, and the masks in {source} hold {len(scored)} labels: {labels}"
         )
-    names = tuple(class_names) or tuple(f"label_{value}" for value in scored)
-    ids = {value: class_id for class_id, value in enumerate(scored)}
-    return names, build_value_table({IGNORE: IGNORE} | ids)
+    return tuple(class_names) or tuple(f"label_{value}" for value in scored), scored

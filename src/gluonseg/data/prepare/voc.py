@@ -13,8 +13,7 @@ from pathlib import Path
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import ColourTable, build_colour_table, read_colour_table
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import find_folder, index_stems, read_lines
-from gluonseg.data.prepare.folders import NO_MASK
+from gluonseg.data.prepare.files import NO_MASK, find_folder, index_stems, read_lines
 from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value_or_colour
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
@@ -31,7 +30,7 @@ def _choose_reading(root: Path, labelmap: Path | None) -> tuple[ColourTable, Cal
     own = labelmap or root / "labelmap.txt"
     if labelmap or own.is_file():
         table = read_colour_table(own)
-        return table, lambda path, size, note: read_by_colour(path, table, size, note)
+        return table, partial(read_by_colour, table)
     path = root / "class_names.txt"
     names = [name for name in read_lines(path) if name != "__ignore__"] if path.is_file() else VOC_NAMES
     if len(names) > MAX_CLASSES:
@@ -39,7 +38,7 @@ def _choose_reading(root: Path, labelmap: Path | None) -> tuple[ColourTable, Cal
     colours = voc_colours(IGNORE + 1)
     table = build_colour_table([*zip(names, colours, strict=False), ("void", colours[IGNORE])], str(path))
     values = build_value_table({IGNORE: IGNORE} | {class_id: class_id for class_id in range(len(names))})
-    return table, lambda path, size, note: read_by_value_or_colour(path, values, table, size, note)
+    return table, partial(read_by_value_or_colour, values, table)
 
 
 def _read_lists(root: Path) -> dict[str, str]:
