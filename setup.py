@@ -30,12 +30,24 @@ TRAIN = [
 TENSORBOARD = ["tensorboardX>=2.6.5"]
 TEST = [
     "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "axe-playwright-python",
     "hypothesis",
     "moto>=5.2",
     "mypy>=1.13",
+    "playwright>=1.50",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.8",
+    "schemathesis>=4",
+]
+FILES = [
+    "py.typed",
+    "app/openapi.json",
+    "app/static/*",
+    "app/templates/*",
+    "predict/template/*",
+    "report/template/*",
+    "sagemaker/user_site/*.py",
 ]
 
 setup(
@@ -48,7 +60,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"gluonseg": ["py.typed", "report/template/*", "sagemaker/user_site/*.py"]},
+    package_data={"gluonseg": FILES},
     install_requires=USE,
     extras_require={"train": TRAIN, "tensorboard": TENSORBOARD, "test": [*TRAIN, *TENSORBOARD, *TEST]},
     entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},

@@ -15,6 +15,7 @@ class LocalModel(Model):
     def __init__(self, predictor: MaskPredictor, settings: Settings) -> None:
         self.exit_code = None
         self.is_stopping = False
+        self.card = predictor.card
         self._predictor, self._given = predictor, settings
 
     def check_ready(self) -> None:

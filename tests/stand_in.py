@@ -54,6 +54,10 @@ class StandIn:
             time.sleep(self._seconds)
         return compute_mask(image_hwc)
 
+    def predict_confidence(self, image_hwc: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        mask_hw = self.predict_mask(image_hwc)
+        return mask_hw, 255 - mask_hw
+
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
         probabilities: Float32Array = one_hot.transpose(2, 0, 1)

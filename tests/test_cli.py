@@ -76,7 +76,9 @@ def test_help_lists_every_command(capsys: Capture) -> None:
     assert set(COMMANDS) <= set(re.findall(r"^    (\w+)\s", capsys.readouterr().out, re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"prepare {kind}" for kind in ("oxford-pets", "synthetic", *FINDERS))])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"prepare {kind}" for kind in ("oxford-pets", "synthetic", *FINDERS))]
+)
 def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])

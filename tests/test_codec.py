@@ -45,6 +45,9 @@ class FakePredictor:
         mask: UInt8Array = image_hwc[..., 0] % np.uint8(3)
         return mask
 
+    def predict_confidence(self, image_hwc: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        return self.predict_mask(image_hwc), np.full(image_hwc.shape[:2], 204, np.uint8)
+
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
         probabilities: Float32Array = (np.float32(0.1) + np.float32(0.7) * one_hot).transpose(2, 0, 1)

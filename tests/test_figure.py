@@ -71,6 +71,8 @@ def test_photos_are_shown_above_their_masks(drawn_channels: Mapping[str, Path]) 
         assert photo.shape == masked.shape
         assert (photo != masked).any()
     assert list_texts(figure) == list(NAMES)
+    patches = draw_pairs(drawn_channels, count=1, palette="camvid").legends[0].get_patches()
+    assert to_hex(patches[0].get_facecolor()) == "#808080", "CamVid's first colour"
 
 
 def test_classes_without_names_are_numbered(drawn_channels: Mapping[str, Path]) -> None:

@@ -193,6 +193,7 @@ def test_num_classes_is_required_and_said_once(raw: dict[str, Any]) -> None:
         ({"photo_range": "9, 3"}, 'photo_range must be two rising values, as "0, 4095", got "9, 3"'),
         ({"prediction_scales": ", ".join(["1"] * 11)}, "prediction_scales has 11 values, at most 10"),
         ({"loss": "dise"}, r"one of cross_entropy, dice, focal, ohem, or a sum .* got 'dise' \(did you mean dice\?\)"),
+        ({"loss": "dice+ce"}, r"got 'ce' \(did you mean cross_entropy\?\)"),
         ({"loss": "cross_entropy+"}, "got ''$"),
         ({"loss": "dice+dice"}, "loss has a term twice: 'dice\\+dice'; give each once"),
         ({"loss": "dice", "num_classes": "1"}, "num_classes must be a whole number, at least 2"),

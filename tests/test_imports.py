@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "gluonseg"
 FLOORS = (
     "text", "errors", "files", "machine", "compat", "labels", "metrics", "parameter", "data", "models",
     "hyperparameters", "onnx", "predict", "export", "report", "train", "sagemaker", "compare", "serve",
-    "command", "cli",
+    "app", "command", "cli",
 )  # fmt: skip
 """The parts of the package from the lowest to the highest: each imports only parts before it."""
 

@@ -143,7 +143,8 @@ def test_unet_is_written_as_its_layers_are() -> None:
         (("fcn", "vgg16"), r"fcn has no backbone 'vgg16' \(did you mean vgg-16\?\); valid ones: resnet-50, resnet-101"),
         (
             ("hrnet", "resnet-18"),
-            r"hrnet has no backbone 'resnet-18' \(did you mean hrnet-w18\?\); valid ones: hrnet-w18",
+            r"hrnet has no backbone 'resnet-18' \(did you mean hrnet-w18\?\); valid ones: hrnet-w18, hrnet-w48; "
+            "resnet-18 goes with fcn, psp",
         ),
         (("psp", "resnet-81"), r"psp has no backbone 'resnet-81' \(did you mean resnet-18\?\)"),
         (("fcn", "resnet-18", 4), r"output_stride of fcn must be 8 or 16 or 32; got 4"),

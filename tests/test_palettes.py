@@ -77,7 +77,7 @@ def test_predict_paints_overlays_in_a_palette(
     np.testing.assert_allclose(overlay, expected, atol=0.5)
     capsys.readouterr()
     assert main([*command, "--palette", "ade20k"]) == 2
-    assert "--palette colours the overlays, and none are written; add --overlay" in capsys.readouterr().err
+    assert "--palette colours the overlays, and none are written; add --overlay or --html" in capsys.readouterr().err
 
 
 def test_predict_refuses_a_palette_with_too_few_colours(

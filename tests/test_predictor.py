@@ -83,7 +83,11 @@ def test_mask_and_probabilities_agree_at_the_size_of_the_picture(tiny: Predictor
     probabilities = tiny.predict_probabilities(picture)
     assert probabilities.shape == (4, height, width)
     np.testing.assert_allclose(probabilities.sum(axis=0), 1.0, rtol=1e-5)
-    np.testing.assert_array_equal(tiny.predict_mask(picture), probabilities.argmax(axis=0))
+    mask = probabilities.argmax(axis=0)
+    np.testing.assert_array_equal(tiny.predict_mask(picture), mask)
+    found, confidence = tiny.predict_confidence(picture)
+    np.testing.assert_array_equal(found, mask)
+    np.testing.assert_allclose(confidence, 255 * probabilities.max(axis=0), rtol=0, atol=0.51)
 
 
 def test_a_large_picture_is_shrunk_for_the_network_only(tiny: Predictor) -> None:

@@ -195,7 +195,7 @@ def test_command(trained_model: Path, drawn_channels: Mapping[str, Path], capsys
     folders = [str(drawn_channels[name]) for name in ("validation", "validation_annotation")]
     command = ["evaluate", *folders, "--model", str(trained_model), "--protocol"]
     assert main([*command, "csail", "--single_scale"]) == 0
-    assert capsys.readouterr().out.splitlines()[2].startswith("| resnet-18 + FCN | No | ")
+    assert capsys.readouterr().out.splitlines()[2].startswith("| resnet-18 + FCN_deepsup | No | ")
     assert main([*command, "csail", "--single_scale", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["protocol"], found["images"], found["multi_scale"]) == ("csail", 3, False)

@@ -68,7 +68,7 @@ def test_make_knows_the_target(command: str) -> None:
 
 def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
     """As a reader would, but for one epoch of training and a port that is free here."""
-    *steps, serve, compare = PROGRAM_COMMANDS
+    *steps, serve, compare, app = PROGRAM_COMMANDS
     for command in steps:
         run_command(f"{command} --epochs 1" if command.startswith("gluonseg train ") else command, tmp_path)
     assert compare.startswith("gluonseg compare ")
@@ -86,6 +86,10 @@ def test_step_by_step_runs_in_order(tmp_path: Path) -> None:
             (curl,) = CURL_COMMANDS
             run_command(f"{curl.replace('8080', str(port))} --silent --fail", tmp_path)
         assert server.stop() == 0
+    arguments = [*shlex.split(app), "--port", str(port)]
+    with started_server(arguments, port, log, build_reader_environment(), cwd=tmp_path) as server:
+        server.wait_until_served()
+        assert b"FCN on resnet-18" in server.request("/").body
     if not shutil.which("curl"):
         pytest.skip("every step ran but the last one: curl is not installed here")
     mask = read_label(tmp_path / "mask.png")

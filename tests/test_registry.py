@@ -41,7 +41,8 @@ def test_a_network_of_another_package_is_one_of_all(elsewhere: ModuleType) -> No
     assert (get_title("fpn"), get_title("other")) == ("Semantic FPN", "other")
     assert find_network("fpn").list_problems("resnet-18", 8) == []
     assert find_network("fpn").list_problems("resnet-50", 16) == [
-        "fpn has no backbone 'resnet-50' (did you mean resnet-18?); valid ones: resnet-18, tiny",
+        "fpn has no backbone 'resnet-50' (did you mean resnet-18?); valid ones: resnet-18, tiny; "
+        f"resnet-50 goes with {', '.join(name for name in OWN if name != 'hrnet')}",
         "output_stride of fpn must be 4 or 8; got 16",
     ]
 

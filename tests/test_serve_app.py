@@ -37,6 +37,10 @@ class FakePredictor:
             raise ZeroDivisionError("secret /opt/ml/model/place")
         return (image_hwc[..., 0] > 127).astype(np.uint8)
 
+    def predict_confidence(self, image_hwc: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        mask_hw = self.predict_mask(image_hwc)
+        return mask_hw, 255 - mask_hw
+
     def predict_probabilities(self, image_hwc: UInt8Array) -> Float32Array:
         one_hot = np.eye(3, dtype=np.float32)[self.predict_mask(image_hwc)]
         probabilities: Float32Array = one_hot.transpose(2, 0, 1)

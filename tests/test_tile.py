@@ -15,7 +15,7 @@ from gluonseg.errors import ModelError, UserError
 from gluonseg.labels import UInt8Array
 from gluonseg.models.cost import Cost
 from gluonseg.predict.engine import Float32Array
-from gluonseg.predict.enlarge import compute_mask, compute_mask_of_bands
+from gluonseg.predict.enlarge import compute_mask, compute_mask_of_bands, compute_probabilities
 from gluonseg.predict.predictor import Predictor, load_predictor
 from gluonseg.predict.tile import MAX_BAND_BYTES, TILE, compute_tile_height, find_spans, is_whole, iter_bands
 from gluonseg.predict.view import Views, parse_scales
@@ -72,7 +72,11 @@ def test_a_mask_of_bands_is_that_of_all_logits(stride: int, align_corners: bool)
     bands = [(0, logits[:, :17]), (16, logits[:, 16:18]), (17, logits[:, 17:])]
     for size in ((41 * stride, 29 * stride), (41 * stride - stride // 2, 29 * stride + 5), (13, 7)):
         wanted = compute_mask(logits, *size, align_corners)
-        np.testing.assert_array_equal(compute_mask_of_bands(bands, 41, *size, align_corners), wanted)
+        confidence = np.empty(size, dtype=np.uint8)
+        found = compute_mask_of_bands(bands, 41, *size, align_corners, confidence_hw=confidence)
+        np.testing.assert_array_equal(found, wanted)
+        greatest = compute_probabilities(logits, *size, align_corners).max(axis=0)
+        np.testing.assert_allclose(confidence, 255 * greatest, rtol=0, atol=0.51)
 
 
 def test_a_row_of_tiles_is_as_high_as_its_logits_allow() -> None:

@@ -16,6 +16,7 @@ from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.data.palettes import PALETTES
 from gluonseg.errors import HyperparameterError, UserError
 from gluonseg.hyperparameters import describe_unknown, get_specs
+from gluonseg.metrics import PROTOCOLS
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.models.registry import get_encoders
 from gluonseg.models.torch_names import list_namings
@@ -24,7 +25,6 @@ from gluonseg.predict.tile import MAX_NETWORK_PIXELS
 from gluonseg.text import escape_lines
 
 Handler = Callable[[argparse.Namespace], int]
-PROTOCOLS = ("gluonseg", "csail", "keras")
 TRAINING_MODULES = ("mxnet", "gluoncv", "scipy", "sagemaker_training", "safetensors", "requests")
 """What the extra "train" brings; a model is used without."""
 
@@ -203,6 +203,8 @@ def _add_use(commands: Any) -> None:
     predict.add_argument("--model", type=Path, required=True, help="model folder or model.tar.gz")
     predict.add_argument("--output", type=Path, required=True, help="folder for <name>.png")
     predict.add_argument("--overlay", action="store_true", help="also write <name>_overlay.png")
+    text = "also write index.html, a page with each picture, its overlay and the shares of its classes"
+    predict.add_argument("--html", action="store_true", help=text)
     predict.add_argument("--palette", choices=PALETTES, help="colours of the overlays (default: the model's)")
     predict.add_argument("--shares", action="store_true", help="print each picture's classes with their shares")
     evaluate = _add_command(commands, "evaluate", command.run_evaluate, "Score a model on pictures and masks.")
@@ -223,6 +225,15 @@ def _add_use(commands: Any) -> None:
     serve.add_argument("--host", help="address to listen on (default 0.0.0.0)")
     port = Spec(int, None, "port (default 8080, or SAGEMAKER_BIND_TO_PORT)", low=1, high=65535)
     _add_parsed(serve, "port", port)
+
+    app = _add_command(commands, "app", command.run_app, "Serve a web page that turns photos into masks.")
+    text = "model folders, model.tar.gz files, runs, or what compare wrote (default /opt/ml/model, or the image's)"
+    app.add_argument("models", type=Path, nargs="*", help=text)
+    app.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (default %(default)s)")
+    _add_parsed(app, "port", port)
+    app.add_argument("--examples", type=Path, metavar="FOLDER", help="photos that the page offers to try")
+    rate = Spec(int, 120, "photos that one address may send in a minute; 0 is no limit", low=0, high=100_000)
+    _add_parsed(app, "rate", rate)
 
 
 def _add_prediction_options(parser: argparse.ArgumentParser) -> None:

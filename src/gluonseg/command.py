@@ -22,7 +22,7 @@ from gluonseg.errors import DataError, UserError
 from gluonseg.hyperparameters import get_specs
 from gluonseg.labels import default_label_map, parse_label_map
 from gluonseg.machine.limits import set_thread_count
-from gluonseg.metrics import describe_confusion
+from gluonseg.metrics import CSAIL, GLUONSEG, KERAS, describe_confusion
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.text import escape_line, join_names
 
@@ -181,7 +181,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> Any:
+def _load(arguments: argparse.Namespace, scales: str | None, flip: bool | None) -> Any:
     set_thread_count()
     from gluonseg.predict.predictor import load_predictor
     from gluonseg.predict.view import parse_scales
@@ -189,21 +189,23 @@ def _load(arguments: argparse.Namespace) -> Any:
     return load_predictor(
         arguments.model,
         precision=arguments.precision,
-        scales=None if arguments.scales is None else parse_scales(arguments.scales),
-        flip=arguments.flip,
+        scales=None if scales is None else parse_scales(scales),
+        flip=flip,
         max_network_pixels=arguments.max_network_pixels,
     )
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
     from gluonseg.predict.batch import find_images, iter_written
+    from gluonseg.predict.sheet import PAGE_FILE
 
-    if arguments.palette and not arguments.overlay:
-        raise UserError("--palette colours the overlays, and none are written; add --overlay")
+    if arguments.palette and not (arguments.overlay or arguments.html):
+        raise UserError("--palette colours the overlays, and none are written; add --overlay or --html")
     images, output, max_pixels = find_images(arguments.images), arguments.output, arguments.max_pixels
-    predictor, bar, problems = _load(arguments), _ProgressBar("predicting"), []
+    predictor = _load(arguments, arguments.scales, arguments.flip)
+    bar, problems = _ProgressBar("predicting"), []
     options = {"overlays": arguments.overlay, "palette": arguments.palette, "shares": arguments.shares}
-    outcomes = iter_written(predictor, images, output, max_pixels=max_pixels, **options)
+    outcomes = iter_written(predictor, images, output, max_pixels=max_pixels, sheet=arguments.html, **options)
     for done, outcome in enumerate(outcomes, 1):
         if not arguments.shares:  # the bar would stand between their lines
             bar(done, len(images))
@@ -212,6 +214,8 @@ def run_predict(arguments: argparse.Namespace) -> int:
         elif arguments.shares:
             print(format_shares(outcome.image, outcome.shares))
     print(f"wrote {len(images) - len(problems)} masks to {output}")
+    if arguments.html:
+        print(f"the page is {output / PAGE_FILE}")
     for problem in problems:
         print(f"gluonseg: left out: {escape_line(problem)}", file=sys.stderr)
     return 2 if problems else 0
@@ -243,9 +247,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     for title, names in left_out.items():
         if names:
             print(f"gluonseg: left out, {title}: {escape_line(join_names(names))}", file=sys.stderr)
-    if arguments.protocol != "gluonseg":  # the views of the model's card are not those of the protocol
-        arguments.scales, arguments.flip = "1", False
-    predictor = _load(arguments)
+    # The views of the model's card are not those of the other protocols.
+    views = (arguments.scales, arguments.flip) if arguments.protocol == GLUONSEG else ("1", False)
+    predictor = _load(arguments, *views)
     label_map = default_label_map(arguments.ignore_label)
     if arguments.label_map:
         path = arguments.label_map
@@ -260,9 +264,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 def _check_protocol(arguments: argparse.Namespace) -> None:
     """Raise UserError when an option does not go with the protocol."""
     protocol = arguments.protocol
-    if arguments.single_scale and protocol != "csail":
+    if arguments.single_scale and protocol != CSAIL:
         raise UserError(f"--single_scale belongs to --protocol csail, not to {protocol}; leave it out")
-    if protocol != "gluonseg" and (arguments.scales is not None or arguments.flip):
+    if protocol != GLUONSEG and (arguments.scales is not None or arguments.flip):
         option = "--flip" if arguments.scales is None else "--scales"
         raise UserError(f"{option} does not go with --protocol {protocol}, which has its own views; leave it out")
 
@@ -274,10 +278,10 @@ def _evaluate(arguments: argparse.Namespace, predictor: Any, dataset: Any) -> tu
 
     card: ModelCard = predictor.card
     bar = _ProgressBar("evaluating")
-    if arguments.protocol == protocol.CSAIL:
+    if arguments.protocol == CSAIL:
         sides = (protocol.SINGLE_SHORT_SIDE,) if arguments.single_scale else protocol.SHORT_SIDES
         found = protocol.evaluate_csail(predictor, dataset, sides, bar)
-    elif arguments.protocol == protocol.KERAS:
+    elif arguments.protocol == KERAS:
         found = protocol.evaluate_keras(predictor, dataset, bar)
     else:
         confusion = evaluate_dataset(predictor, dataset, card.num_classes, bar)
@@ -308,6 +312,15 @@ def run_serve(arguments: argparse.Namespace) -> int:
     return run_server(dataclasses.replace(read_settings(os.environ), **changes))
 
 
+def run_app(arguments: argparse.Namespace) -> int:
+    from gluonseg.app.run import run_app
+    from gluonseg.serve.settings import read_settings
+
+    changes = {"host": arguments.host, **({"port": arguments.port} if arguments.port else {})}
+    settings = dataclasses.replace(read_settings(os.environ), **changes)
+    return run_app(arguments.models, settings, examples=arguments.examples, per_minute=arguments.rate)
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     set_thread_count()
     from gluonseg.export.float32 import export_model
@@ -326,25 +339,25 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
+    source, backbone = arguments.source, arguments.backbone
+    if not arguments.decoder and (not backbone or arguments.output_stride is not None):
+        missing = "--decoder" if backbone else "--decoder or --backbone"
+        raise UserError(
+            f"{missing} is missing: name with --decoder the decoder that was trained with the encoder {source}, or "
+            "with --backbone (without --output_stride) what backbone it is, for its weights alone"
+        )
     from gluonseg.models.convert import convert_backbone
     from gluonseg.models.csail_weights import check_model_folder, name_classes, read_checkpoint, write_model
     from gluonseg.models.params import write_params
 
-    source, backbone = arguments.source, arguments.backbone
     if arguments.decoder:
         check_model_folder(arguments.output)
         card, arrays = read_checkpoint(source, arguments.decoder, backbone, arguments.output_stride)
         card = name_classes(card, arguments.class_names) if arguments.class_names else card
         write_model(card, arrays, arguments.output)
         print(f"{card.describe()}; gluonseg export {arguments.output} writes its ONNX file")
-    elif backbone and arguments.output_stride is None:
-        write_params(convert_backbone(source, backbone), arguments.output)
     else:
-        missing = "--decoder" if backbone else "--decoder or --backbone"
-        raise UserError(
-            f"{missing} is missing: name with --decoder the decoder that was trained with the encoder {source}, or "
-            "with --backbone (without --output_stride) what backbone it is, for its weights alone"
-        )
+        write_params(convert_backbone(source, backbone), arguments.output)
     print(f"wrote {arguments.output}")
     return 0
 

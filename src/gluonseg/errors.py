@@ -88,6 +88,12 @@ class FatalPictureError(RequestError):
     status = 500
 
 
+class TooManyRequestsError(RequestError):
+    """One client asks too often; it can ask again in the next minute."""
+
+    status = 429
+
+
 class BusyError(RequestError):
     """The server has as many requests as it takes; the caller can ask again."""
 

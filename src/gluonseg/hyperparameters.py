@@ -238,7 +238,8 @@ def _find_loss_problems(settings: Mapping[str, Any]) -> list[str]:
     terms, problems = split_loss(settings["loss"]), []
     for term in terms:
         if term not in LOSSES:
-            nearest = find_nearest(term.lower(), LOSSES)
+            # By its letters "ce", as many call cross-entropy, is nearest to dice.
+            nearest = "cross_entropy" if term.lower() == "ce" else find_nearest(term.lower(), LOSSES)
             hint = f" (did you mean {nearest}?)" if nearest else ""
             problems.append(
                 f"loss must be one of {', '.join(LOSSES)}, or a sum of them with + between; "

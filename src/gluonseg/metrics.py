@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+PROTOCOLS = GLUONSEG, CSAIL, KERAS = ("gluonseg", "csail", "keras")
+"""Ways to score a model: our own, and those of :mod:`gluonseg.predict.protocol`."""
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,21 @@ def test_the_serve_image_serves_without_a_command(serve_image: str, trained: Job
     (tmp_path / "mask.png").write_bytes(answer.body)
     wanted = load_predictor(trained.model).predict_mask(read_image(photo))
     np.testing.assert_array_equal(read_label(tmp_path / "mask.png"), wanted)
+
+
+# --- app
+
+
+def test_the_page_has_a_model_of_its_own(image: str) -> None:
+    with started_container(
+        image, "app", options=[*ANOTHER_USER, "--read-only", "--tmpfs", "/tmp:size=64m"]
+    ) as container:
+        container.wait_until_served()
+        (model,) = json.loads(container.request("/api/models").body)["models"]
+        assert [one["name"] for one in model["classes"]] == ["background", "disc", "box", "triangle"]
+        photo = container.request(model["examples"][0]).body
+        answer = container.request(f"/api/models/{model['name']}/prediction", photo, {"Accept": "application/json"})
+        shares = {one["name"]: one["share"] for one in json.loads(answer.body)["classes"]}
+        assert shares["background"] > 0.5
+        assert max(shares["disc"], shares["box"], shares["triangle"]) > 0.02
+        assert b'id="demo"' in container.request("/").body

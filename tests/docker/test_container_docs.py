@@ -23,7 +23,7 @@ def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
     changes = [
         (r"^make image(-serve)?\n", ""),
         (r"\bgluonseg:serve\b", serve_image),
-        (r" gluonseg (gluonseg|train|serve)\b", rf" {image} \1"),
+        (r" gluonseg (gluonseg|train|serve|app)\b", rf" {image} \1"),
         (r'"epochs": "16"', '"epochs": "1"'),
         (r"--epochs 16", "--epochs 1"),
         (r"--crop_size 96 --base_size 96", "--crop_size 40 --base_size 40"),
@@ -40,7 +40,7 @@ def test_every_block_runs(image: str, serve_image: str, tmp_path: Path) -> None:
     try:
         done = run_program(["bash", "-euxc", text], cwd=tmp_path)
     finally:
-        for container in (name, f"{name}-locked", f"{name}-baked"):
+        for container in (name, f"{name}-locked", f"{name}-page", f"{name}-baked"):
             call_docker("rm", "--force", container)
         call_docker("rmi", f"{name}-model")
     assert done.returncode == 0, done.stdout

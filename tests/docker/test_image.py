@@ -28,7 +28,7 @@ def test_contract_and_size(image: str) -> None:
     [
         (("sh", "-c", "echo $0 $1; exit 7", "zero", "one"), 7, "zero one"),
         (("gluonseg", "--help"), 0, "usage: gluonseg"),
-        (("trian",), 127, "this image has no command 'trian'; it has train, serve"),
+        (("trian",), 127, "this image has no command 'trian'; it has train, serve, app"),
     ],
 )
 def test_entrypoint_passes_commands_through(image: str, command: tuple[str, ...], code: int, output: str) -> None:

@@ -91,7 +91,9 @@ class Network:
         """What is wrong with this network on ``backbone`` at ``output_stride`` (None is the default), in words."""
         problems, backbones = [], [encoder.name for encoder in self.encoders]
         if backbone not in backbones:
-            problems.append(f"{self.name} has no backbone {describe_unknown(backbone, backbones)}")
+            others = [one.name for one in get_networks().values() if get_encoders().get(backbone) in one.encoders]
+            hint = f"; {backbone} goes with {', '.join(others)}" if others else ""
+            problems.append(f"{self.name} has no backbone {describe_unknown(backbone, backbones)}{hint}")
         if output_stride not in (None, *self.output_strides):
             valid = " or ".join(map(str, self.output_strides))
             problems.append(f"output_stride of {self.name} must be {valid}; got {output_stride}")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from gluonseg.data.decode import DEFAULT_MAX_PIXELS, read_image
 from gluonseg.data.pairs import IMAGE_EXTENSIONS, list_images
-from gluonseg.data.palettes import choose_palette
 from gluonseg.errors import DataError, ImageError
 from gluonseg.files import write_bytes
 from gluonseg.labels import UInt8Array
 from gluonseg.predict.formats import compute_shares, encode_png
-from gluonseg.predict.overlay import choose_colours, draw_overlay
+from gluonseg.predict.overlay import choose_card_colours, draw_overlay
 from gluonseg.predict.predictor import Predictor
+from gluonseg.predict.sheet import THUMBNAILS, ContactSheet
 from gluonseg.text import join_names
 
-_MASK_SUFFIX, _OVERLAY_SUFFIX = ".png", "_overlay.png"
+_MASK, _OVERLAY = "{}.png", "{}_overlay.png"
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def write_png(pixels: UInt8Array, path: Path) -> None:
     write_bytes(path, encode_png(pixels))
 
 
-def _check_targets(images: Sequence[Path], output: Path, suffixes: Sequence[str]) -> None:
+def _check_targets(images: Sequence[Path], output: Path, names: Sequence[str]) -> None:
     """Raise DataError when a file would be written over a picture, or over another result."""
     pictures = {path.resolve(): path for path in images}
     seen: dict[Path, Path] = {}
     for path in images:
-        for suffix in suffixes:
-            target = (output / f"{path.stem}{suffix}").resolve()
+        for name in names:
+            target = (output / name.format(path.stem)).resolve()
             if target in pictures:
                 raise DataError(f"the picture {pictures[target]} would be overwritten; choose another output folder")
             if target in seen:
@@ -81,31 +81,41 @@ def iter_written(
     overlays: bool = False,
     palette: str | None = None,
     shares: bool = False,
+    sheet: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Iterator[Written]:
     """Write ``<name>.png`` (class ids, grey) for each picture, and with ``overlays`` ``<name>_overlay.png``.
 
     ``palette`` is one of :data:`gluonseg.data.palettes.PALETTES`, in place of the model's own colours.
-    With ``shares`` each outcome has the shares of its classes.
+    With ``shares`` each outcome has the shares of its classes. With ``sheet`` the last step is to write ``index.html``,
+    see :mod:`gluonseg.predict.sheet`.
 
     A picture that cannot be read is reported in its turn, and the others are written. Raises DataError before anything
     is written when one file would overwrite another, and UserError when the palette has too few colours.
     """
     card = predictor.card
-    is_asked = palette is not None or "palette" in card.hyperparameters
-    colours = choose_palette(palette, card.num_classes) if palette else card.colours
-    colours = choose_colours(card.class_names, colours, is_asked=is_asked)
-    _check_targets(images, output, (_MASK_SUFFIX, _OVERLAY_SUFFIX)[: 1 + overlays])
+    colours = choose_card_colours(card, palette)
+    names = [_MASK, *([_OVERLAY] if overlays else ()), *(THUMBNAILS if sheet else ())]
+    _check_targets(images, output, names)
     output.mkdir(parents=True, exist_ok=True)
+    page = ContactSheet(output, card, colours) if sheet else None
     for path in images:
         try:
             image = read_image(path, max_pixels=max_pixels, photo_range=card.photo_range)
         except ImageError as error:
+            if page:
+                page.leave_out(str(error))
             yield Written(path, None, str(error))
             continue
         mask = predictor.predict_mask(image)
-        target = output / f"{path.stem}{_MASK_SUFFIX}"
-        write_png(mask, target)
+        files = {"mask": output / _MASK.format(path.stem)}
+        write_png(mask, files["mask"])
         if overlays:
-            write_png(draw_overlay(image, mask, colours), output / f"{path.stem}{_OVERLAY_SUFFIX}")
-        yield Written(path, target, shares=compute_shares(mask, card.class_names) if shares else {})
+            files["overlay"] = output / _OVERLAY.format(path.stem)
+            write_png(draw_overlay(image, mask, colours), files["overlay"])
+        found = compute_shares(mask, card.class_names) if shares or page else {}
+        if page:
+            page.add(path, image, mask, found, files)
+        yield Written(path, files["mask"], shares=found)
+    if page:
+        page.write()

@@ -72,9 +72,18 @@ def compute_mask(logits_chw: Float32Array, height: int, width: int, align_corner
 
 
 def compute_mask_of_bands(
-    bands: Iterable[Band], places_y: int, height: int, width: int, align_corners: bool = True
+    bands: Iterable[Band],
+    places_y: int,
+    height: int,
+    width: int,
+    align_corners: bool = True,
+    *,
+    confidence_hw: UInt8Array | None = None,
 ) -> UInt8Array:
-    """:func:`compute_mask` of logits (C, places_y, w) in bands, as :mod:`gluonseg.predict.tile` gives them."""
+    """:func:`compute_mask` of logits (C, places_y, w) in bands, as :mod:`gluonseg.predict.tile` gives them.
+
+    Into ``confidence_hw`` (height, width) uint8 go the probabilities of the mask's classes, 0 to 255.
+    """
     rows = _build_axis(places_y, height, align_corners)
     mask = np.empty((height, width), dtype=np.uint8)
     for start, logits_chw in bands:
@@ -85,7 +94,23 @@ def compute_mask_of_bands(
         part = _Axis(rows.cell[first:after] - start, rows.beyond[first:after])
         if len(part.cell):
             mask[first:after] = _compute_part(logits_chw, part, columns)
+            if confidence_hw is not None:
+                _fill_confidence(confidence_hw[first:after], mask[first:after], logits_chw, part, align_corners)
     return mask
+
+
+def _fill_confidence(
+    confidence_hw: UInt8Array, mask_hw: UInt8Array, logits_chw: Float32Array, rows: _Axis, align_corners: bool
+) -> None:
+    """Compute the probabilities of the classes of ``mask_hw``, whose pixels lie at ``rows`` of the logits."""
+    height, width = mask_hw.shape
+    step = max(1, MAX_VALUES // (len(logits_chw) * width))
+    for first in range(0, height, step):
+        lines = slice(first, first + step)
+        some = _Axis(rows.cell[lines], rows.beyond[lines])
+        probabilities = compute_softmax(_enlarge_rows(logits_chw, some, width, align_corners))
+        chosen = np.take_along_axis(probabilities, mask_hw[None, lines].astype(np.intp), axis=0)[0]
+        confidence_hw[lines] = np.rint(255 * chosen)
 
 
 # Finite logits may be so large that their sums and differences are not finite.
@@ -209,15 +234,18 @@ def compute_mean_mask(
     step = max(1, MAX_VALUES // (len(logits[0]) * width))
     for first in range(0, height, step):
         rows = slice(first, first + step)
-        total = sum(compute_softmax(_enlarge_rows(one, rows, height, width, align_corners)) for one in logits)
-        mask[rows] = _find_greatest(np.asarray(total))
+        probabilities = []
+        for one in logits:
+            axis = _build_axis(one.shape[1], height, align_corners)
+            some = _Axis(axis.cell[rows], axis.beyond[rows])
+            probabilities.append(compute_softmax(_enlarge_rows(one, some, width, align_corners)))
+        mask[rows] = _find_greatest(np.asarray(sum(probabilities)))
     return mask
 
 
-def _enlarge_rows(maps_chw: Float32Array, rows: slice, height: int, width: int, align_corners: bool) -> Float32Array:
-    """The ``rows`` of what :func:`enlarge` gives."""
-    axis = _build_axis(maps_chw.shape[1], height, align_corners)
-    cell, beyond = axis.cell[rows], axis.beyond[rows, None]
+def _enlarge_rows(maps_chw: Float32Array, rows: _Axis, width: int, align_corners: bool) -> Float32Array:
+    """Of what :func:`enlarge` gives the ``rows``."""
+    cell, beyond = rows.cell, rows.beyond[:, None]
     start = int(cell[0])
     across = _enlarge_across(maps_chw[:, start : cell[-1] + 2], width, align_corners)
     following = np.minimum(cell + 1, maps_chw.shape[1] - 1)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gluonseg.data.palettes import choose_palette
 from gluonseg.labels import UInt8Array, default_class_names, voc_colours
+from gluonseg.models.folder.card import ModelCard
 
 Colour = tuple[int, int, int]
 UNTINTED: Colour = (0, 0, 0)
@@ -39,6 +41,17 @@ def choose_colours(class_names: Sequence[str], colours: Sequence[Colour], *, is_
         name.strip().lower() in _GROUNDS or (is_unnamed and index == 0) for index, name in enumerate(class_names)
     ]
     return [UNTINTED if ground else next(tints) for ground in is_ground]
+
+
+def choose_card_colours(card: ModelCard, palette: str | None = None) -> list[Colour]:
+    """The colours that a model's classes are shown in: those of ``palette``, or else the model's own.
+
+    Raises:
+        UserError: the palette has fewer colours than the model has classes.
+    """
+    if palette:
+        return choose_palette(palette, card.num_classes)
+    return choose_colours(card.class_names, card.colours, is_asked="palette" in card.hyperparameters)
 
 
 def draw_overlay(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILE, ONNX_FILES, find
 from gluonseg.onnx.file import WEIGHTS_KEY, build_onnx_file, find_onnx
 from gluonseg.onnx.symbol import find_symbol
 from gluonseg.predict.engine import Engine, Float32Array
-from gluonseg.predict.enlarge import Band, compute_mask, compute_mask_of_bands, compute_probabilities
+from gluonseg.predict.enlarge import Band, compute_mask_of_bands, compute_probabilities
 from gluonseg.predict.tile import MAX_NETWORK_PIXELS, is_whole, iter_bands
 from gluonseg.predict.view import Views, build_views, compute_view_logits, compute_view_sizes, fit_size
 
@@ -130,12 +130,27 @@ class Predictor:
 
     def predict_mask(self, image_hwc: UInt8Array) -> UInt8Array:
         """Class ids (H, W) uint8 of an RGB picture (H, W, 3) uint8."""
+        return self._compute_mask(image_hwc)
+
+    def predict_confidence(self, image_hwc: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        """The mask, and the probability of its class at each pixel: (H, W) uint8, 255 is certain.
+
+        A pixel takes two bytes, where :meth:`predict_probabilities` takes four for each class.
+        """
+        confidence = np.empty(_check_picture(image_hwc), dtype=np.uint8)
+        return self._compute_mask(image_hwc, confidence), confidence
+
+    def _compute_mask(self, image_hwc: UInt8Array, confidence_hw: UInt8Array | None = None) -> UInt8Array:
         height, width = _check_picture(image_hwc)
-        if not self._views.is_single:
-            return compute_mask(self.compute_logits(image_hwc), height, width, self.card.align_corners)
-        resized = resize_image(image_hwc, *self._compute_view_sizes(height, width)[0])
-        bands, places_y = self._iter_bands(resized), self._count_places(resized.shape[0])
-        return compute_mask_of_bands(bands, places_y, height, width, self.card.align_corners)
+        bands: Iterable[Band]
+        if self._views.is_single:
+            resized = resize_image(image_hwc, *self._compute_view_sizes(height, width)[0])
+            bands, places_y = self._iter_bands(resized), self._count_places(resized.shape[0])
+        else:
+            logits = self.compute_logits(image_hwc)
+            bands, places_y = [(0, logits)], logits.shape[1]
+        align_corners = self.card.align_corners
+        return compute_mask_of_bands(bands, places_y, height, width, align_corners, confidence_hw=confidence_hw)
 
 
 def _check_picture(image_hwc: UInt8Array) -> tuple[int, int]:

@@ -20,14 +20,13 @@ from PIL import Image
 
 from gluonseg.data.dataset import Dataset
 from gluonseg.labels import UInt8Array
-from gluonseg.metrics import Confusion
+from gluonseg.metrics import CSAIL, KERAS, Confusion
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.models.registry import get_title
 from gluonseg.predict.enlarge import compute_mean_mask
 from gluonseg.predict.evaluation import Progress, evaluate_dataset
 from gluonseg.predict.predictor import Predictor
 
-GLUONSEG, CSAIL, KERAS = "gluonseg", "csail", "keras"
 SHORT_SIDES, SINGLE_SHORT_SIDE = (300, 375, 450, 525, 600), 450
 """Pixels that csail resizes a photo's short side to: all of them, or with one scale this one."""
 LONG_SIDE = 1000
@@ -114,7 +113,9 @@ def evaluate_keras(predictor: Predictor, dataset: Dataset, progress: Progress | 
 
 
 def _describe(protocol: str, card: ModelCard, dataset: Dataset) -> dict[str, Any]:
-    architecture = f"{card.backbone} + {get_title(card.algorithm)}"
+    # csail's name for a decoder that was trained with an auxiliary head ends so.
+    suffix = "_deepsup" if protocol == CSAIL and card.aux else ""
+    architecture = f"{card.backbone} + {get_title(card.algorithm)}{suffix}"
     return {"protocol": protocol, "images": len(dataset), "architecture": architecture}
 
 

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from gluonseg.data.label_channel import read_label_maps
+from gluonseg.data.palettes import choose_palette
 from gluonseg.labels import IGNORE, default_class_names, voc_colours
 from gluonseg.predict.overlay import UNTINTED, choose_colours
 from gluonseg.report.comparison import Colour, Comparison, ModelSummary
@@ -50,13 +51,21 @@ def _show(axes: Axes, image_hwc: UInt8Array, caption: str) -> None:
 
 
 def draw_pairs(
-    channels: Mapping[str, Path], *, split: str = "train", count: int = 5, ignore_label: int = IGNORE
+    channels: Mapping[str, Path],
+    *,
+    split: str = "train",
+    count: int = 5,
+    ignore_label: int = IGNORE,
+    palette: str | None = None,
 ) -> Figure:
     """Photos of a channel, evenly spread over it, and below each the same under its mask.
 
     Args:
         channels: channel name -> folder; ``label_map`` is obeyed where there is one.
         split: ``train`` or ``validation``.
+        count: at most so many photos.
+        ignore_label: as the hyperparameter.
+        palette: as the hyperparameter.
     """
     album = Album({"channels": channels, "hyperparameters": {"ignore_label": ignore_label}})
     pairs = album.find_pairs(split)
@@ -65,7 +74,7 @@ def draw_pairs(
     class_ids = [int(mask[mask != IGNORE].max(initial=0)) for _, _, mask in shown]
     names = read_label_maps(channels.get("label_map"), ignore_label).class_names
     names = names or default_class_names(max(class_ids, default=0) + 1)
-    colours = choose_colours(names, voc_colours(len(names)))
+    colours = choose_palette(palette, len(names)) if palette else choose_colours(names, voc_colours(len(names)))
     figure = Figure(figsize=(CELL * max(1, len(shown)), 2 * CELL + 0.4), layout="constrained")
     grid = figure.subplots(2, max(1, len(shown)), squeeze=False)
     for (upper, lower), (name, image, mask) in zip(grid.T, shown, strict=False):

@@ -27,7 +27,7 @@ from gluonseg.report.record import (
 )
 from gluonseg.report.verdict import Verdict
 
-CURVES_FILE = "curves.json"
+CURVES_FILE, CURVES_PICTURE = "curves.json", "curves.png"
 WHOLE_IMAGE = "whole_image"
 _SCORED_ON = {WHOLE_IMAGE: "on whole validation photos", "centre_crop": "on centre crops, best epoch"}
 _TITLES = {"mIoU": "mIoU", "mIOU_builtin": "mIOU as the built-in", "pixel_accuracy": "Pixel accuracy"}

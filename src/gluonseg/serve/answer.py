@@ -12,6 +12,8 @@ from gluonseg.text import LineFormatter, shorten
 LOGGER = logging.getLogger("gluonseg.serve")
 LINE_LIMIT = 170
 """Characters of a log line, 200 with the time before it."""
+RETRY_AFTER = {429: "20", 503: "1"}
+"""Seconds after which a client may ask again, by status."""
 NOT_READY = "the model is not ready: it is being loaded, or its process is being replaced; try again in a few seconds"
 STOPPING = "the server is stopping: try again elsewhere"
 INTERNAL = "internal error: the server's log has the details; other requests are not affected"
@@ -27,12 +29,18 @@ def configure_log() -> None:
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
-def encode_error(status: int, text: str) -> tuple[bytes, list[tuple[str, str]]]:
+Headers = list[tuple[str, str]]
+
+
+def encode_error(status: int, text: str, _path: str = "") -> tuple[bytes, Headers]:
     """Encode the body, one line of JSON, and the headers of the answer to a request that cannot be served."""
-    headers = [("Content-Type", "application/json")]
-    if status == 503:  # in seconds
-        headers.append(("Retry-After", "1"))
+    headers = [("Content-Type", "application/json"), *build_retry_header(status)]
     return json.dumps({"error": text}).encode() + b"\n", headers
+
+
+def build_retry_header(status: int) -> Headers:
+    """The header that says when to ask again, where that helps."""
+    return [("Retry-After", RETRY_AFTER[status])] if status in RETRY_AFTER else []
 
 
 def log_request(method: str, path: str, status: int, bytes_in: int, bytes_out: int, begun: float, note: str) -> None:

@@ -13,7 +13,7 @@ from gluonseg.errors import BadRequestError, PayloadTooLargeError, UnsupportedIm
 from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.formats import describe_mask, encode_png
-from gluonseg.predict.overlay import choose_colours, draw_overlay
+from gluonseg.predict.overlay import choose_card_colours, draw_overlay
 from gluonseg.predict.recordio import Float32Array, encode_probabilities
 from gluonseg.serve import media
 
@@ -24,6 +24,7 @@ class MaskPredictor(Protocol):
     @property
     def card(self) -> ModelCard: ...
     def predict_mask(self, image_hwc: UInt8Array, /) -> UInt8Array: ...
+    def predict_confidence(self, image_hwc: UInt8Array, /) -> tuple[UInt8Array, UInt8Array]: ...
     def predict_probabilities(self, image_hwc: UInt8Array, /) -> Float32Array: ...
 
 
@@ -58,12 +59,14 @@ def compute_answer(media_type: str, predictor: MaskPredictor, image_hwc: UInt8Ar
                 f"the limit is {max_response_mb} MB: send a smaller picture or ask for Accept image/png"
             )
         return encode_probabilities(predictor.predict_probabilities(image_hwc))
+    if media_type == media.CONFIDENCE:
+        mask_hw, confidence_hw = predictor.predict_confidence(image_hwc)
+        return encode_png(np.dstack((mask_hw, confidence_hw, np.zeros_like(mask_hw))))
     mask_hw = predictor.predict_mask(image_hwc)
     if media_type == media.PNG:
         return encode_png(mask_hw)
     if media_type == media.OVERLAY:
-        colours = choose_colours(card.class_names, card.colours, is_asked="palette" in card.hyperparameters)
-        return encode_png(draw_overlay(image_hwc, mask_hw, colours))
+        return encode_png(draw_overlay(image_hwc, mask_hw, choose_card_colours(card)))
     if media_type == media.NPY:
         buffer = io.BytesIO()
         np.save(buffer, mask_hw, allow_pickle=False)

@@ -13,13 +13,14 @@ from gluonseg.errors import NotAcceptableError, UnsupportedMediaTypeError
 
 PNG = "image/png"
 OVERLAY = "image/x-overlay+png"
+CONFIDENCE = "image/x-confidence+png"
 RECORDIO = "application/x-recordio-protobuf"
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 NPY = "application/x-npy"
 
-RESPONSE_TYPES = (RECORDIO, PROTOBUF, PNG, OVERLAY, JSON, JSON_LINES, NPY)
+RESPONSE_TYPES = (RECORDIO, PROTOBUF, PNG, OVERLAY, JSON, JSON_LINES, NPY, CONFIDENCE)
 """Every type of answer. Where a client likes several equally, the first one here wins."""
 
 _GENERIC_TYPES = (

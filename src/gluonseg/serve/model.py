@@ -23,6 +23,7 @@ from gluonseg.serve.answer import LOGGER, NOT_READY, STOPPING, configure_log
 from gluonseg.serve.settings import Settings
 
 if TYPE_CHECKING:
+    from gluonseg.models.folder.card import ModelCard
     from gluonseg.serve.codec import MaskPredictor
 
 MAX_DEATHS, DEATH_WINDOW_S = 3, 60.0
@@ -50,7 +51,7 @@ def load_model(settings: Settings) -> MaskPredictor:
 
 
 def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
-    """Load the model, send an exit code (0: it is ready), and answer requests until the server is gone."""
+    """Load the model, send its card, or an exit code when it cannot be served, and answer requests."""
     configure_log()
     # Ctrl-C in a terminal reaches this process too; the server ends it once everything is answered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -72,7 +73,7 @@ def _run_process(pipe: Connection, load: Load, settings: Settings) -> None:
         ctypes.CDLL(None).malloc_trim(0)
     LOGGER.info("the model is loaded and warm after %.1f s", time.monotonic() - start)
     with contextlib.suppress(EOFError, ConnectionError):  # the server is gone
-        pipe.send(0)
+        pipe.send(predictor.card)
         while True:
             body, media_type = pipe.recv()
             answer: bytes | Exception
@@ -97,10 +98,11 @@ class _ModelProcess:
         self.process.start()
         theirs.close()
 
-    def wait_for_model(self) -> int | None:
-        """Return an exit code, 0 once the model is ready; None when the process has ended before."""
+    def wait_for_model(self) -> ModelCard | int | None:
+        """Return the card once the model is ready, or an exit code; None when the process has ended before."""
         with contextlib.suppress(EOFError, OSError):
-            return int(self._pipe.recv())
+            answer: ModelCard | int = self._pipe.recv()
+            return answer
         return None
 
     def compute(self, body: bytes, media_type: str, limit: float) -> bytes:
@@ -130,6 +132,8 @@ class Model:
 
     def __init__(self, settings: Settings, load: Load = load_model) -> None:
         self.exit_code: int | None = None
+        self.card: ModelCard | None = None
+        """None until the model has been loaded for the first time."""
         self.is_stopping = False
         """/ping then says 503; requests on open connections are still answered."""
         self._settings, self._load = settings, load
@@ -194,10 +198,11 @@ class Model:
         while self.exit_code is None:
             process = _ModelProcess(self._load, self._settings)
             self._processes.add(process)
-            exit_code = process.wait_for_model()
-            if exit_code:
-                self.close(exit_code)
-            elif exit_code == 0:
+            found = process.wait_for_model()
+            if isinstance(found, int):
+                self.close(found)
+            elif found:
+                self.card = found
                 self._ready.add(process)
                 self._free.put(process)
             process.process.join()

@@ -12,8 +12,9 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import waitress
 from flask import Flask
@@ -25,7 +26,7 @@ from waitress.task import ErrorTask, WSGITask
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.machine.limits import count_usable_cores, set_thread_count
 from gluonseg.sagemaker.contract import check_temporary_folder
-from gluonseg.serve.answer import LOGGER, configure_log, encode_error, log_request
+from gluonseg.serve.answer import LOGGER, configure_log, log_request
 from gluonseg.serve.app import create_app, describe_http_error
 from gluonseg.serve.model import Load, Model, load_model
 from gluonseg.serve.settings import MAX_CONNECTIONS, Settings, read_settings
@@ -42,6 +43,22 @@ _IN_MEMORY = 256 * 1024
 """Bytes; a longer body or answer is kept in a temporary file."""
 _SPARE_THREADS = 8
 """For /ping and refusals, while the thread of each place waits for the model."""
+
+
+class Served(Protocol):
+    """What the application answers with: a model, or several."""
+
+    is_stopping: bool
+
+    @property
+    def exit_code(self) -> int | None:
+        """Not None once the server is to end."""
+
+    def close(self) -> None:
+        """Refuse requests, and end the processes."""
+
+
+Build = Callable[[list[int]], tuple[Served, Flask]]
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
@@ -74,12 +91,12 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         error, request = self.request.error, self.request
         max_mb = self.channel.adj.max_request_body_size >> 20
         text = describe_http_error(error.code, "this is not a valid HTTP/1.1 request", max_mb)
-        body, headers = encode_error(error.code, text)
+        path = getattr(request, "path", "-")  # missing when the head could not be parsed
+        body, headers = self.channel.server.encode_error(error.code, text, path)
         self.status, self.content_length = f"{error.code} {error.reason}", len(body)
         self.response_headers.extend(headers)
         self.set_close_on_finish()
         self.channel.is_refused = True
-        path = getattr(request, "path", "-")  # missing when the head could not be parsed
         log_request(getattr(request, "command", "-"), path, error.code, 0, len(body), time.monotonic(), text)
         self.write(body)
 
@@ -122,13 +139,13 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 class _Server:
     """The listening socket and all connections."""
 
-    def __init__(self, app: Flask, settings: Settings, listening: socket.socket) -> None:
+    def __init__(self, app: Flask, settings: Settings, listening: socket.socket, threads: int) -> None:
         self._sockets: dict[int, Any] = {}
         self._listener = waitress.create_server(
             app,
             map=self._sockets,
             sockets=[listening],
-            threads=settings.max_places + _SPARE_THREADS,
+            threads=threads + _SPARE_THREADS,
             connection_limit=MAX_CONNECTIONS,
             backlog=MAX_CONNECTIONS,
             channel_timeout=_KEEP_ALIVE_S,
@@ -142,8 +159,9 @@ class _Server:
             ident=None,  # answers do not tell what the server is made of
         )
         self._listener.channel_class, self._listener.is_stopping = _Channel, False
+        self._listener.encode_error = app.config["ENCODE_ERROR"]
 
-    def run(self, model: Model, signals: list[int]) -> int:
+    def run(self, model: Served, signals: list[int]) -> int:
         """Serve until ``signals`` has a signal or the model is not served any more; returns the exit code."""
         while model.exit_code is None and not signals:
             self._run_once()
@@ -179,6 +197,20 @@ def run_server(settings: Settings, load: Load = load_model) -> int:
     ``load``, a function of a module, loads the model in its process. 0 after a stop, 2 when the model cannot be used, 1
     when the port is taken or something else failed. Raises UserError without a folder for temporary files.
     """
+
+    def build(_signals: list[int]) -> tuple[Model, Flask]:
+        model = Model(absolute, load)
+        return model, create_app(absolute, model)
+
+    absolute = replace(settings, model_path=settings.model_path.resolve())
+    return run_application(absolute, build, settings.max_places)
+
+
+def run_application(settings: Settings, build: Build, threads: int) -> int:
+    """Listen, ``build`` the application, and serve it with ``threads`` until SIGTERM or SIGINT; see run_server.
+
+    ``build`` takes the list that a signal is put into. The working folder is then ``/``.
+    """
     configure_log()
     check_temporary_folder()
     signals: list[int] = []
@@ -189,7 +221,6 @@ def run_server(settings: Settings, load: Load = load_model) -> int:
     with contextlib.suppress(ValueError, OSError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    settings = replace(settings, model_path=settings.model_path.resolve())
     os.chdir("/")  # the processes with the model look for Python's own modules in this folder first
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -198,8 +229,8 @@ def run_server(settings: Settings, load: Load = load_model) -> int:
         LOGGER.error("the server cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
         return 1
     LOGGER.info("listening on %s:%d", settings.host, settings.port)
-    model = Model(settings, load)
-    return _Server(create_app(settings, model), settings, listening).run(model, signals)
+    served, app = build(signals)
+    return _Server(app, settings, listening, threads).run(served, signals)
 
 
 def main() -> int:

@@ -26,13 +26,14 @@ from gluonseg.models.folder.manifest import (
 )
 from gluonseg.models.params import read_arrays
 from gluonseg.report.curves import draw_curves
+from gluonseg.report.one_model import CURVES_PICTURE
 from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.stop import Stop
 from gluonseg.train.writer import CURVES_FILE, ModelWriter, describe_epochs, keeping_model, write_json
 
 _log = logging.getLogger(__name__)
-CURVES_PICTURE = "curves.png"
+
 _PARAMETERS = (LAST_FILE, BEST_FILE)
 _FILES = (MANIFEST_FILE, *(name for name in MODEL_FILES if name not in _PARAMETERS), CURVES_FILE, CURVES_PICTURE)
 
