@@ -63,8 +63,6 @@ def test_small_copies_and_masks_of_a_page_are_no_pages(subfile_type: int) -> Non
     ("content", "expected"),
     [
         (_encode(np.zeros((4, 5), np.uint8), "PNG"), Header()),
-        (_encode(np.zeros((4, 5), np.uint16), "PNG"), Header(bits=16)),
-        (_encode(np.zeros((4, 5), np.uint16), "TIFF"), Header(bits=16)),
         (_encode(np.zeros((4, 5, 4), np.uint8), "TIFF"), Header(has_alpha=True)),
         (_encode(np.zeros((4, 5, 3), np.uint8), "JPEG"), Header()),
         (b"\x89PNG\r\n\x1a\n and no more", Header()),

@@ -17,13 +17,12 @@ _RGB_SIZE, _OPAQUE = 3, 255
 
 
 class Header(NamedTuple):
-    """``pages`` counts the pictures of the file, ``bits`` is the depth of a sample.
+    """``pages`` counts the pictures of the file.
 
     ``palette`` has three bytes an entry, red, green, blue, and none when the file has no palette.
     """
 
     pages: int = 1
-    bits: int = 8
     has_alpha: bool = False
     palette: bytes = b""
 
@@ -37,10 +36,27 @@ def read_header(data: bytes) -> Header:
         return Header()
     try:
         with open_picture(data) as picture:
-            bits, palette = _find_bits(picture, data), _read_palette(picture)
-            return Header(_count_pages(picture), bits, picture.mode in ("RGBA", "LA", "PA"), palette)
+            return Header(_count_pages(picture), picture.mode in ("RGBA", "LA", "PA"), _read_palette(picture))
     except Exception:  # as in decode: a damaged file raises errors of almost any class, and is named there
         return Header()
+
+
+def find_jpeg_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
+    """Return (height, width) of a JPEG that can be decoded; None for other files, and for those that decode refuses.
+
+    It is decoded, but no array is made of it, which would take up to half of the time.
+    """
+    if not data.startswith(_JPEG_START):
+        return None
+    try:
+        with open_picture(data) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                return None
+            picture.load()
+            return height, width
+    except Exception:  # as above
+        return None
 
 
 def find_pixels(data: bytes) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from gluonseg.data.check.header import find_pixels, is_colour, is_transparent, read_header
+from gluonseg.data.check.header import find_jpeg_size, find_pixels, is_colour, is_transparent, read_header
 from gluonseg.data.decode import (
     PhotoRange,
     decode_image,
@@ -91,15 +91,20 @@ class _Scanner:
         file, data = facts.image, b""
         try:
             data = read_bytes(facts.pair.image, file.name)
-            image_hwc = decode_image(data, file.name, max_pixels=self._max_pixels, photo_range=self._photo_range)
+            size = find_jpeg_size(data, self._max_pixels) or self._scan_pixels(facts, data)
         except ImageError as error:
             _note_refusal(file, data, error)
             return
-        bits, _ = _note_file(file, data, (image_hwc.shape[0], image_hwc.shape[1]))
+        _note_file(file, data, size)
         facts.orientation = find_orientation(data)
-        if bits > 8:
-            facts.values = find_value_range(data, max_pixels=self._max_pixels)
-            facts.is_black = not image_hwc.any()
+
+    def _scan_pixels(self, facts: PairFacts, data: bytes) -> tuple[int, int]:
+        """Return the size of an image, and note its values when it has 16 bits."""
+        limit, photo_range = self._max_pixels, self._photo_range
+        image_hwc = decode_image(data, facts.image.name, max_pixels=limit, photo_range=photo_range)
+        facts.values = find_value_range(data, max_pixels=limit)
+        facts.is_black = facts.values is not None and not image_hwc.any()
+        return image_hwc.shape[0], image_hwc.shape[1]
 
     def _scan_mask(self, facts: PairFacts) -> None:
         file, data = facts.mask, b""
@@ -110,18 +115,18 @@ class _Scanner:
             _note_refusal(file, data, error)
             file.is_colour = is_colour(data)
             return
-        _, facts.palette = _note_file(file, data, (label_hw.shape[0], label_hw.shape[1]))
+        facts.palette = _note_file(file, data, (label_hw.shape[0], label_hw.shape[1]))
         # Pillow counts in place; numpy's bincount would first make eight bytes of every pixel.
         counts = Image.fromarray(label_hw).histogram()
         facts.label_counts = {label: count for label, count in enumerate(counts) if count}
 
 
-def _note_file(file: FileFacts, data: bytes, size: tuple[int, int]) -> tuple[int, bytes]:
-    """Note what both kinds of files can have; return the bits of a sample and the palette."""
+def _note_file(file: FileFacts, data: bytes, size: tuple[int, int]) -> bytes:
+    """Note what both kinds of files can have; return the palette."""
     header = read_header(data)
     file.size, file.hash, file.pages = size, hashlib.sha256(data).hexdigest(), header.pages
     file.is_transparent = header.has_alpha and is_transparent(data)
-    return header.bits, header.palette
+    return header.palette
 
 
 def _note_refusal(file: FileFacts, data: bytes, error: ImageError) -> None:
