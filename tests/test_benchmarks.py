@@ -54,7 +54,7 @@ def test_unknown_stages_and_other_data_stop_before_anything_is_measured(
     with pytest.raises(SystemExit, match="2"):
         measure_stages(engine=lambda _scratch: pytest.fail("it measures"))
     printed = capsys.readouterr().err
-    assert "unknown stage engines; there are input_pipeline, " in printed
+    assert "unknown stage engines; there are check, input_pipeline, " in printed
     assert f"{pets} is not the unpacked Oxford-IIIT Pet data set: expected images/NAME.jpg, " in printed
 
 
