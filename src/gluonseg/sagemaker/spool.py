@@ -118,7 +118,7 @@ def spool_channels(pipes: Mapping[str, Path], folder: Path, stop: Stop) -> dict[
     for name, path in pipes.items():
         _log.info("The channel %r is in pipe input mode under %s.", name, path)
         count = _spool_channel(name, path.with_name(f"{name}_0"), disk, stop)
-        _log.info("Copied %d photos with their masks from channel %s", count, name)
+        _log.info("Read %d photos with their masks from channel %s", count, name)
     disk.check()
     _log.info("The copy has %.1f MB and took %.1f s", disk.count_bytes / _MB, time.monotonic() - start_s)
     return {name: folder / name for split in pipes for name in (split, f"{split}_annotation")}
@@ -127,7 +127,7 @@ def spool_channels(pipes: Mapping[str, Path], folder: Path, stop: Stop) -> dict[
 def _spool_channel(channel: str, path: Path, disk: _Disk, stop: Stop) -> int:
     """Copy one channel; returns the number of photos."""
     copies: Counter[str] = Counter()
-    progress = ProgressLog(f"Copied %d photos from channel {channel}; the copy has %d MB")
+    progress = ProgressLog(f"Read %d photos from channel {channel}; the copy has %d MB")
     photo: bytes | None = None
     for number, record in enumerate(iter_records(channel, path, stop), 1):
         _check_no_text(channel, number, record)
