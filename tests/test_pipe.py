@@ -140,6 +140,14 @@ def test_a_stop_while_the_job_waits(job: Job, has_pipe: bool, caplog: pytest.Log
 
 # --- mistakes
 
+
+def test_what_needs_no_data_is_checked_before_the_copy(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    job.set_hyperparameters(use_pretrained_model="True")
+    assert run_training(job.base) == 2
+    assert "Three ways out" in (job.read_failure() or "")
+    assert "pipe input mode" not in caplog.text
+
+
 Prepare = Callable[[pytest.MonkeyPatch], object]
 
 

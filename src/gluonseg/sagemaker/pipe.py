@@ -1,8 +1,9 @@
 """The records of a channel in Pipe mode: SageMaker writes them as RecordIO into a named pipe, ``<channel>_<epoch>``.
 
-MXNet's own reader waits in C for bytes that never come, and takes a record whose last part is missing for the end of
-the stream; hence this one. Layout: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo.html
-and dmlc-core's recordio.h.
+MXNet's own reader waits in C for bytes that never come, deaf to a stop, and takes a record whose last part is missing
+for the end of the stream. The pipes:
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html; RecordIO:
+https://github.com/dmlc/dmlc-core/blob/main/include/dmlc/recordio.h
 """
 
 from __future__ import annotations

@@ -129,6 +129,7 @@ def _spool_channel(channel: str, path: Path, disk: _Disk, stop: Stop) -> int:
     copies: Counter[str] = Counter()
     progress = ProgressLog(f"Read %d photos from channel {channel}; the copy has %d MB")
     photo: bytes | None = None
+    number = 0
     for number, record in enumerate(iter_records(channel, path, stop), 1):
         _check_no_text(channel, number, record)
         if photo is None:
@@ -141,16 +142,16 @@ def _spool_channel(channel: str, path: Path, disk: _Disk, stop: Stop) -> int:
             name += f"-{copies[name]}"
         disk.write(channel, f"{name}.jpg", photo)
         disk.write(f"{channel}_annotation", f"{name}.png", record)
-        progress(copies.total(), disk.count_bytes // _MB)
+        progress(number // 2, disk.count_bytes // _MB)
         photo = None
     if photo is not None:
         raise DataError(
-            f"channel {channel}: {2 * copies.total() + 1} records came, an odd number: a photo is without its mask; "
+            f"channel {channel}: {number} records came, an odd number: a photo is without its mask; "
             f"every line of the manifest needs both, {_FIX}"
         )
-    if not copies:
+    if not number:
         raise DataError(f"channel {channel}: its pipe ended without a record; check that its manifest has lines")
-    return copies.total()
+    return number // 2
 
 
 def _digest(content: bytes) -> str:
