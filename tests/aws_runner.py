@@ -18,6 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class Account:
     def answer_CreateTrainingJob(self, client: Any, given: dict[str, Any]) -> Any:
         """With the log that the job has in CloudWatch."""
         logs, stream = boto3.client("logs"), f"{given['TrainingJobName']}/algo-1-1"
-        logs.create_log_group(logGroupName=LOGS)
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):  # of an earlier job
+            logs.create_log_group(logGroupName=LOGS)
         logs.create_log_stream(logGroupName=LOGS, logStreamName=stream)
         event = {"timestamp": int(1000 * time.time()), "message": LINE}
         logs.put_log_events(logGroupName=LOGS, logStreamName=stream, logEvents=[event])

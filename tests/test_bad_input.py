@@ -124,10 +124,10 @@ CONFIGURATIONS: dict[str, tuple[str, bytes | None, str]] = {
         b'{"validation_annotations": {}}',
         r"unknown channel 'validation_annotations'.*did you mean validation_annotation\?",
     ),
-    "pipe mode": (
+    "input mode": (
         "inputdataconfig",
-        b'{"train": {"TrainingInputMode": "Pipe"}}',
-        "channel train: TrainingInputMode 'Pipe' is not supported.*use File or FastFile",
+        b'{"train": {"TrainingInputMode": "pipe"}}',
+        "channel train: TrainingInputMode 'pipe' is unknown; give File, FastFile or Pipe",
     ),
     "two hosts": (
         "resourceconfig",

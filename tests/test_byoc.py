@@ -19,7 +19,9 @@ import pytest
 from aws_account import CommandRun, run_on_aws
 from docker_engine import FindSdk
 from gluonseg import METRIC_DEFINITIONS
+from gluonseg.data.channel import SPLITS
 from gluonseg.errors import UserError
+from gluonseg.sagemaker.spool import find_pipes
 from repository import ROOT, read_blocks, read_commands
 
 PAGE = "docs/byoc.md"
@@ -62,8 +64,13 @@ def runs(
         commands["page"] = str(folder / "page.py")
     found = run_on_aws(find_sdk(request.param), folder, commands)
     if request.param == "v2":
-        (job,) = found["page"].find("CreateTrainingJob")
+        job, streamed = found["page"].find("CreateTrainingJob")
         assert job["AlgorithmSpecification"]["MetricDefinitions"] == METRIC_DEFINITIONS
+        train, validation, label_map = (one | one["DataSource"]["S3DataSource"] for one in streamed["InputDataConfig"])
+        modes = {one["ChannelName"]: one | {"TrainingInputMode": one["InputMode"]} for one in (train, validation)}
+        assert find_pipes(modes) == list(SPLITS)
+        assert train["AttributeNames"] == ["source-ref", "mask-ref"]
+        assert "InputMode" not in label_map
         assert (folder / "mask.png").stat().st_size
     return found
 

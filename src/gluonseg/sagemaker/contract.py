@@ -18,6 +18,7 @@ from typing import Any
 from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
 from gluonseg.errors import DataError, UserError
 from gluonseg.files import find_fix, parse_json_object, read_regular
+from gluonseg.sagemaker.spool import find_pipes
 from gluonseg.text import find_nearest, join_names
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
@@ -28,10 +29,14 @@ _MAX_CONFIG_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class TrainingContract:
-    """What SageMaker laid out for this job; ``checkpoints`` is None for a job that keeps none."""
+    """What SageMaker laid out for this job; ``checkpoints`` is None for a job that keeps none.
+
+    ``pipes`` are the channels in Pipe mode, whose paths get the number of the epoch; ``channels`` are folders.
+    """
 
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
+    pipes: Mapping[str, Path]
     host: str
     checkpoints: Path | None
 
@@ -118,20 +123,15 @@ def _read_object(path: Path, *, required: bool) -> dict[str, Any]:
         raise UserError(f"{path} is not a JSON object: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _check_channel(name: str, config: Any, folder: Path) -> None:
+def _check_channel(name: str, config: Any) -> None:
     known = (*NEEDED_CHANNELS, *OPTIONAL_CHANNELS)
     if name not in known:
         nearest = find_nearest(name, known)
         hint = f"did you mean {nearest}?" if nearest else f"channels are {join_names(known, limit=20)}"
         raise DataError(f"unknown channel {name!r}; {hint}")
     mode = config.get("TrainingInputMode", "File") if isinstance(config, dict) else "File"
-    if mode not in ("File", "FastFile"):
-        raise DataError(
-            f"channel {name}: TrainingInputMode {mode!r} is not supported; use File or FastFile, "
-            "with the masks in the channels train_annotation and validation_annotation"
-        )
-    if not folder.is_dir():
-        raise DataError(f"channel {name}: the folder {folder} is missing; mount it, or leave the channel out")
+    if mode not in ("File", "FastFile", "Pipe"):
+        raise DataError(f"channel {name}: TrainingInputMode {mode!r} is unknown; give File, FastFile or Pipe")
 
 
 def read_contract(base: Path) -> TrainingContract:
@@ -150,9 +150,14 @@ def read_contract(base: Path) -> TrainingContract:
     data = base / "input" / "data"
     names = list(inputs) or sorted(path.name for path in data.glob("*") if path.is_dir())
     channels = {name: data / name for name in names}
+    pipes = {}
     if not has_user_script:  # a user's own script may use channels of any name
+        for name in channels:
+            _check_channel(name, inputs.get(name))
+        pipes = {name: channels.pop(name) for name in find_pipes(inputs)}
         for name, folder in channels.items():
-            _check_channel(name, inputs.get(name), folder)
+            if not folder.is_dir():
+                raise DataError(f"channel {name}: the folder {folder} is missing; mount it, or leave the channel out")
     host = str(resources.get("current_host", "algo-1"))
     hosts = resources.get("hosts", [host])
     if not isinstance(hosts, list) or host not in hosts:
@@ -163,4 +168,4 @@ def read_contract(base: Path) -> TrainingContract:
     if len(hosts) > 1 and not has_user_script:
         raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
     checkpoints = base / "checkpoints"  # SageMaker mounts it when the job has a CheckpointConfig
-    return TrainingContract(hyperparameters, channels, host, checkpoints if checkpoints.exists() else None)
+    return TrainingContract(hyperparameters, channels, pipes, host, checkpoints if checkpoints.exists() else None)

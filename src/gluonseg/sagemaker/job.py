@@ -14,9 +14,11 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gluonseg.errors import UserError, describe_failure
@@ -33,6 +35,7 @@ from gluonseg.sagemaker.log import (
     log_whole_image,
     shorten_values,
 )
+from gluonseg.sagemaker.spool import spool_channels
 from gluonseg.sagemaker.stop_signal import handling_signals, stop_before_script, stop_script, stopping_job
 from gluonseg.train.stop import Stop, Stopped
 
@@ -106,12 +109,14 @@ def train_channels(
     stop: Stop | None = None,
     checkpoints: Path | None = None,
     listeners: Sequence[Listener] = (),
+    fetch_channels: Callable[[], Mapping[str, Path]] = dict,
 ) -> JobOutcome:
     """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``.
 
     ``stop`` lets a signal handler or another thread end the training early; Stopped is raised when that is before there
     is a model. With ``checkpoints``, a folder, the training goes on from the last checkpoint there. ``listeners`` get
-    the events of the training, after the log and the writer of the model.
+    the events of the training, after the log and the writer of the model. ``fetch_channels`` gives channels besides
+    ``channels``; it is called after all checks that need no data.
     """
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
@@ -140,6 +145,7 @@ def train_channels(
         check_progress=ProgressLog("Checked %d of %d photos and masks"),
         evaluation_progress=ProgressLog("Evaluated %d of %d photos"),
         stop=stop or Stop(),
+        fetch_channels=fetch_channels,
     )
     outcome = run_job(settings, build_listeners)
     if outcome.confusion is not None:
@@ -173,9 +179,12 @@ def run_training(base: Path) -> int:
         contract = read_contract(base)
         if contract.has_user_script:
             return _run_user_script(base)
-        with suppress(Stopped), stopping_job(stop):
+        with suppress(Stopped), stopping_job(stop), TemporaryDirectory(prefix="gluonseg-pipes-") as spool:
+            fetch = partial(spool_channels, contract.pipes, Path(spool), stop)
             hyperparameters, channels = contract.hyperparameters, contract.channels
-            train_channels(hyperparameters, channels, base, contract.host, stop, contract.checkpoints)
+            train_channels(
+                hyperparameters, channels, base, contract.host, stop, contract.checkpoints, fetch_channels=fetch
+            )
     except Exception as error:
         return _report_failure(base, error)
     return 0

@@ -54,7 +54,8 @@ class JobSettings:
 
     With ``checkpoint_folder`` the job goes on from the last checkpoint there, and leaves one after each epoch.
     ``check_progress`` and ``evaluation_progress`` are called with the numbers of photos that are done and of all.
-    ``stop`` lets a signal handler or another thread end the job early.
+    ``stop`` lets a signal handler or another thread end the job early. ``fetch_channels`` gives channels besides
+    ``channels``; it may take long, so it is called after all checks that need no data.
     """
 
     hyperparameters: Mapping[str, Any]
@@ -66,6 +67,7 @@ class JobSettings:
     check_progress: Progress | None = None
     evaluation_progress: Progress | None = None
     stop: Stop = dataclasses.field(default_factory=Stop)
+    fetch_channels: Callable[[], Mapping[str, Path]] = dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     settings.stop.check()  # for a stop that came while MXNet was loaded
     # Cheap checks come first: a wrong hyperparameter or missing weights are known before the data is read.
     hp, devices, start = _settle_start(settings)
+    settings = dataclasses.replace(settings, channels={**settings.channels, **settings.fetch_channels()})
     hp, check = settle_data(hp, settings.channels, follow_check)
     _check_batch(hp, check, devices)
     curves = []
