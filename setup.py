@@ -39,6 +39,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff>=0.8",
     "schemathesis>=4",
+    "tifffile>=2024.8",
 ]
 FILES = [
     "py.typed",
