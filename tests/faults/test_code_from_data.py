@@ -226,11 +226,11 @@ def test_serving_among_canaries(cage: Cage, trained_model: Path) -> None:
 
 
 RUNS_DATA = re.compile(
-    r"\b(import|from) (pickle|dill|marshal|shelve|joblib|yaml|torch|xml)\b|(?<![.\w])(eval|exec|compile|__import__)\("
+    r"\b(import|from) (pickle|dill|marshal|shelve|joblib|yaml|torch|xml(?!\.etree))\b|(?<![.\w])(eval|exec|compile|__import__)\("
     r"|\b(np|numpy|nd)\.load\(|\bos\.(system|popen)\b|\bload_states\b|shutil\.unpack_archive|shell=True"
     r"|extractall\((?!.*filter=.data)"  # the filter keeps members in the folder
 )
-"""Source that runs, or can be made to run, what it reads."""
+"""Source that runs, or can be made to run, what it reads. xml.etree opens no outside entity and bounds the others."""
 
 
 def test_no_module_could_run_data() -> None:
