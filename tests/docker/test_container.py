@@ -147,7 +147,7 @@ def test_the_serve_image_has_nothing_of_training_and_is_smaller(image: str, serv
     source = f"import importlib.util; print([name for name in {TRAINING_MODULES} if importlib.util.find_spec(name)])"
     assert run_container(serve_image, "python3", "-c", source).log == "[]\n"
     run = run_container(serve_image, "train")
-    assert (run.code, "no command 'train'; it has serve, gluonseg (" in run.log) == (127, True)
+    assert (run.code, "no command 'train'; it has serve, app, gluonseg (" in run.log) == (127, True)
     small, full = (int(call_docker("inspect", "--format", "{{.Size}}", one).stdout) for one in (serve_image, image))
     assert small < 0.6 * full
 
