@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gluonseg.data.check.header import Header, read_header
+from gluonseg.data.decode import decode_image
 from gluonseg.labels import UInt8Array, voc_colours
 from small_data import HEIGHT, WIDTH, SmallData
 
@@ -34,11 +35,9 @@ def _encode(pixels: npt.NDArray[Any], kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_pages(kind: str, *others: UInt8Array, subfile_type: int = 0, **options: Any) -> bytes:
-    """A picture and ``others`` in one file; with ``subfile_type`` in every TIFF page after the first."""
+def _encode_pages(kind: str, *others: UInt8Array, **options: Any) -> bytes:
+    """A picture and ``others`` in one file."""
     pages = [Image.fromarray(page) for page in others]
-    for page in pages if subfile_type else ():
-        page.encoderinfo = {"tiffinfo": {254: subfile_type}}
     buffer = io.BytesIO()
     first = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(first).save(buffer, kind, save_all=True, append_images=pages, **options)
@@ -52,11 +51,6 @@ def _draw(number: int) -> list[UInt8Array]:
 @pytest.mark.parametrize(("kind", "options"), [("TIFF", {}), ("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})])
 def test_pages_are_counted(kind: str, options: dict[str, Any]) -> None:
     assert read_header(_encode_pages(kind, *_draw(2), **options)).pages == 3
-
-
-@pytest.mark.parametrize("subfile_type", [1, 4, 5])
-def test_small_copies_and_masks_of_a_page_are_no_pages(subfile_type: int) -> None:
-    assert read_header(_encode_pages("TIFF", *_draw(2), subfile_type=subfile_type)).pages == 1
 
 
 @pytest.mark.parametrize(
@@ -151,6 +145,19 @@ def test_what_is_dropped_is_told(data: SmallData, change: Change, kind: str, wor
     (warning,) = report.warnings
     assert warning.kind == kind
     assert re.search(words, str(warning)), warning
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_transparent_entry_of_a_palette_is_told(data: SmallData, kind: str) -> None:
+    picture = Image.fromarray(RAMP)
+    picture.putpalette(COLOURS.ravel().tolist())
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, transparency=2)
+    name = f"train_annotation/t1.{kind.lower()}"
+    _store(name, buffer.getvalue())(data)
+    assert [(one.kind, one.examples) for one in data.check().warnings] == [("transparent", (name,))]
+    picture.save(buffer := io.BytesIO(), "PNG", transparency=b"\xff\xff\0")
+    assert np.array_equal(decode_image(buffer.getvalue()), COLOURS[RAMP])
 
 
 @pytest.mark.parametrize("highest", [1, 255])

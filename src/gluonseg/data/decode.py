@@ -43,11 +43,13 @@ LARGEST_MAX_PIXELS = 178_956_970
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read."""
 
-_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+JPEG_START = b"\xff\xd8\xff"
+_SIGNATURES = {"JPEG": JPEG_START, "PNG": b"\x89PNG\r\n\x1a\n"}
 _PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
-_PNG_CHUNKS = (b"eXIf", b"acTL", b"fcTL", b"fdAT")
-"""Chunks that are read besides those whose names begin with a capital, which every reader needs: EXIF, animations."""
+_PNG_CHUNKS = (b"eXIf", b"acTL", b"fcTL", b"fdAT", b"tRNS")
+"""Chunks that are read besides those whose names begin with a capital, which every reader needs: EXIF, animations,
+transparency."""
 _PNG_XMP = b"iTXtXML:com.adobe.xmp\0\0"
 """The name and the beginning of a chunk with XMP that is not compressed; an orientation may be in it."""
 _MAX_XMP_BYTES = 1 << 20
@@ -120,7 +122,8 @@ class _Opened(NamedTuple):
     bits: int
 
 
-def _read_bits(picture: Image.Image, data: bytes) -> int:
+def read_bits(picture: Image.Image, data: bytes) -> int:
+    """Bits of a sample in the file ``data`` that ``picture`` was opened from; 8 for fewer, too."""
     if isinstance(picture, TiffImageFile):
         return max(8, tiff.count_bits(picture.tag_v2))
     return max(8, data[_PNG_DEPTH_OFFSET]) if picture.format == "PNG" else 8
@@ -163,7 +166,7 @@ def _opened(data: bytes, name: str, rules: _Rules, max_pixels: int, *, low_bytes
                 )
             if isinstance(picture, TiffImageFile):
                 _check_layout(picture.tag_v2, name, rules)
-            bits = _read_bits(picture, data)
+            bits = read_bits(picture, data)
             if low_bytes:
                 _take_low_bytes(picture, name)
             yield _Opened(_load(picture), bits)
@@ -221,6 +224,7 @@ def decode_image(
     with _opened(data, name, rules, max_pixels) as (picture, bits):
         is_deep = bits > 8 and bool(photo_range or picture.mode.startswith("I;16"))
         if not is_deep:
+            picture.info.pop("transparency", None)  # convert() warns of that of a palette
             # convert() makes a copy even of an RGB picture.
             return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
         values = _read_values(picture, data, name, rules, max_pixels)
@@ -278,7 +282,7 @@ def _read_grey_colours(picture: Image.Image, name: str) -> UInt8Array:
         number = len(colours) if colours else f"more than {_MAX_COLOURS}"
         raise ImageError(
             f"{name} is a colour mask ({number} colours), labels are needed: "
-            "save it as a palette PNG (mode P) or a grey PNG whose pixel values are the class ids"
+            "gluonseg prepare folders PHOTOS OUT --masks MASKS --by colour makes them"
         )
     return red.copy()
 
@@ -303,8 +307,7 @@ def read_bytes(path: Path, name: str = "") -> bytes:
 def is_jpeg(path: Path) -> bool:
     """Whether a file that can be read begins as JPEG files do, whatever its name ends in."""
     with suppress(OSError), open_regular(path) as file:
-        start = _SIGNATURES["JPEG"]
-        return file.read(len(start)) == start
+        return file.read(len(JPEG_START)) == JPEG_START
     return False
 
 
@@ -321,7 +324,7 @@ def read_label(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Arra
 # What else a file says; nothing is raised.
 
 
-def _ask(data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer) -> _Answer:
+def ask(data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer) -> _Answer:
     """What ``question`` finds in the header of a picture; ``default`` for what is no picture."""
     try:
         with open_picture(data) as picture:
@@ -334,28 +337,13 @@ def find_orientation(data: bytes) -> int:
     """Return the EXIF orientation 1..8 of a picture, 1 when it has none or cannot be read."""
     if data.startswith(_SIGNATURES["PNG"]) and not any(mark in data for mark in _PNG_ORIENTATIONS):
         return 1  # Pillow would decode all pixels to look for one behind them
-    value = _ask(data, lambda picture: picture.getexif().get(ExifTags.Base.Orientation, 1), 1)
+    value = ask(data, lambda picture: picture.getexif().get(ExifTags.Base.Orientation, 1), 1)
     return value if value in range(1, 9) else 1
-
-
-def count_pages(data: bytes) -> int:
-    """Pages of a TIFF, of which the first one is read; smaller copies of a page are none. 1 for other files."""
-
-    def count(picture: Image.Image) -> int:
-        if not isinstance(picture, TiffImageFile):
-            return 1
-        pages = 1
-        for number in range(1, picture.n_frames):
-            picture.seek(number)
-            pages += tiff.is_page(picture.tag_v2)
-        return pages
-
-    return _ask(data, count, 1)
 
 
 def find_value_range(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PhotoRange | None:
     """The least and the greatest value in a photo of 16 bits; None for other files."""
-    if _ask(data, lambda picture: _read_bits(picture, data), 8) < 16:
+    if ask(data, lambda picture: read_bits(picture, data), 8) < 16:
         return None
     rules = _Rules(FORMATS, tiff.has_photo_values, _PHOTO_FIX)
     try:
