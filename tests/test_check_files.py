@@ -15,7 +15,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gluonseg.data.check.header import Header, read_header
-from gluonseg.data.decode import decode_image
 from gluonseg.labels import UInt8Array, voc_colours
 from small_data import HEIGHT, WIDTH, SmallData
 
@@ -57,7 +56,6 @@ def test_pages_are_counted(kind: str, options: dict[str, Any]) -> None:
     ("content", "expected"),
     [
         (_encode(np.zeros((4, 5), np.uint8), "PNG"), Header()),
-        (_encode(np.zeros((4, 5, 4), np.uint8), "TIFF"), Header(has_alpha=True)),
         (_encode(np.zeros((4, 5, 3), np.uint8), "JPEG"), Header()),
         (b"\x89PNG\r\n\x1a\n and no more", Header()),
     ],
@@ -156,8 +154,6 @@ def test_a_transparent_entry_of_a_palette_is_told(data: SmallData, kind: str) ->
     name = f"train_annotation/t1.{kind.lower()}"
     _store(name, buffer.getvalue())(data)
     assert [(one.kind, one.examples) for one in data.check().warnings] == [("transparent", (name,))]
-    picture.save(buffer := io.BytesIO(), "PNG", transparency=b"\xff\xff\0")
-    assert np.array_equal(decode_image(buffer.getvalue()), COLOURS[RAMP])
 
 
 @pytest.mark.parametrize("highest", [1, 255])

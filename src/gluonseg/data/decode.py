@@ -47,9 +47,8 @@ JPEG_START = b"\xff\xd8\xff"
 _SIGNATURES = {"JPEG": JPEG_START, "PNG": b"\x89PNG\r\n\x1a\n"}
 _PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
-_PNG_CHUNKS = (b"eXIf", b"acTL", b"fcTL", b"fdAT", b"tRNS")
-"""Chunks that are read besides those whose names begin with a capital, which every reader needs: EXIF, animations,
-transparency."""
+_PNG_CHUNKS = (b"eXIf", b"acTL", b"fcTL", b"fdAT")
+"""Chunks that are read besides those whose names begin with a capital, which every reader needs: EXIF, animations."""
 _PNG_XMP = b"iTXtXML:com.adobe.xmp\0\0"
 """The name and the beginning of a chunk with XMP that is not compressed; an orientation may be in it."""
 _MAX_XMP_BYTES = 1 << 20
@@ -76,8 +75,10 @@ _PLAIN_WORDS = re.compile(r"[\w ,.;:()'-]{1,100}")
 """The form of a decoder's message that is shown: it has no room for an address or a path of this process."""
 
 
-def _drop_metadata(data: bytes) -> bytes:
-    """A PNG without the chunks that change neither its pixels nor its orientation; other files as they are.
+def _drop_metadata(data: bytes, also: tuple[bytes, ...]) -> bytes:
+    """A PNG without the chunks that change neither its pixels nor its orientation, but for ``also``.
+
+    Other files stay as they are.
 
     Texts and colour profiles are compressed. Pillow refuses a file in which one has more than a megabyte, as design
     programs write them; here nobody needs to know how long it is.
@@ -90,17 +91,19 @@ def _drop_metadata(data: bytes) -> bytes:
         length, name = int.from_bytes(view[start : start + 4], "big"), view[start + 4 : start + 8]
         end = start + 12 + length
         is_xmp = view[start + 4 : start + 4 + len(_PNG_XMP)] == _PNG_XMP and length <= _MAX_XMP_BYTES
-        if name[:1].tobytes().isupper() or name in _PNG_CHUNKS or is_xmp:
+        if name[:1].tobytes().isupper() or name in (*_PNG_CHUNKS, *also) or is_xmp:
             kept.append(view[start:end])
         start = end
     return b"".join(kept)
 
 
-def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> ImageFile.ImageFile:
-    """Open a file as Pillow does, with its errors, but for what a PNG says besides its pixels."""
+def open_picture(
+    data: bytes, formats: tuple[str, ...] = FORMATS, chunks: tuple[bytes, ...] = ()
+) -> ImageFile.ImageFile:
+    """Open a file as Pillow does, with its errors, but for what a PNG says besides its pixels, and in ``chunks``."""
     # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    return Image.open(io.BytesIO(_drop_metadata(data)), formats=formats)
+    return Image.open(io.BytesIO(_drop_metadata(data, chunks)), formats=formats)
 
 
 class _Rules(NamedTuple):
@@ -224,7 +227,6 @@ def decode_image(
     with _opened(data, name, rules, max_pixels) as (picture, bits):
         is_deep = bits > 8 and bool(photo_range or picture.mode.startswith("I;16"))
         if not is_deep:
-            picture.info.pop("transparency", None)  # convert() warns of that of a palette
             # convert() makes a copy even of an RGB picture.
             return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
         values = _read_values(picture, data, name, rules, max_pixels)
@@ -324,10 +326,12 @@ def read_label(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Arra
 # What else a file says; nothing is raised.
 
 
-def ask(data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer) -> _Answer:
-    """What ``question`` finds in the header of a picture; ``default`` for what is no picture."""
+def ask(
+    data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer, chunks: tuple[bytes, ...] = ()
+) -> _Answer:
+    """What ``question`` finds in a picture, ``chunks`` of a PNG included; ``default`` for what is no picture."""
     try:
-        with open_picture(data) as picture:
+        with open_picture(data, chunks=chunks) as picture:
             return question(picture)
     except Exception:  # as in _opened
         return default

@@ -21,7 +21,6 @@ class Header(NamedTuple):
     """
 
     pages: int = 1
-    has_alpha: bool = False
     palette: bytes = b""
 
 
@@ -32,7 +31,7 @@ def read_header(data: bytes) -> Header:
     """
 
     def read(picture: Image.Image) -> Header:
-        return Header(_count_pages(picture), picture.has_transparency_data, _read_palette(picture))
+        return Header(_count_pages(picture), _read_palette(picture))
 
     return Header() if data.startswith(JPEG_START) else ask(data, read, Header())
 
@@ -59,8 +58,12 @@ def find_pixels(data: bytes) -> int:
 
 
 def is_transparent(data: bytes) -> bool:
-    """Whether any pixel of a picture with transparency is not opaque; decodes it."""
-    return ask(data, lambda picture: any(picture.convert("RGBA").getchannel("A").histogram()[:_OPAQUE]), False)
+    """Whether any pixel of a picture is not opaque; decodes one that can have such pixels."""
+
+    def look(picture: Image.Image) -> bool:
+        return picture.has_transparency_data and any(picture.convert("RGBA").getchannel("A").histogram()[:_OPAQUE])
+
+    return not data.startswith(JPEG_START) and ask(data, look, False, (b"tRNS",))
 
 
 def is_colour(data: bytes) -> bool:

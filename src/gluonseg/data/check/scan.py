@@ -34,7 +34,7 @@ class FileFacts:
     ``size`` is (height, width) of the pixels as stored, None for a file that cannot be used; ``problem`` then says why.
     ``too_large`` are the pixels of a picture that was refused for their number; ``is_colour`` says that a mask was
     refused for its colours. ``hash`` is sha256 (hex) of the file. ``pages`` counts the pictures in the file;
-    ``is_transparent`` says that an alpha channel hides some of the pixels.
+    ``is_transparent`` says that transparency hides some of the pixels.
     """
 
     name: str
@@ -125,7 +125,7 @@ def _note_file(file: FileFacts, data: bytes, size: tuple[int, int]) -> bytes:
     """Note what both kinds of files can have; return the palette."""
     header = read_header(data)
     file.size, file.hash, file.pages = size, hashlib.sha256(data).hexdigest(), header.pages
-    file.is_transparent = header.has_alpha and is_transparent(data)
+    file.is_transparent = is_transparent(data)
     return header.palette
 
 
