@@ -19,6 +19,7 @@ from conftest import TINY, build_listeners
 from gluonseg.cli import main
 from gluonseg.data.channel import find_channels
 from gluonseg.data.check.doctor import CheckReport
+from gluonseg.data.decode import read_image
 from gluonseg.errors import DataError, describe_failure
 from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.train.data import check_job_data
@@ -159,6 +160,8 @@ def _resize(job: Job, size: tuple[int, int], folders: Iterable[str] = ("_annotat
 
 def _set_photo_range(job: Job, words: str) -> None:
     (job.hyperparameters["photo_range"],) = _find(r'Set photo_range to "(\d+, \d+)"', words)
+    photo_range = parse_hyperparameters(job.hyperparameters).photo_range
+    assert all(np.ptp(read_image(path, photo_range=photo_range)) > 128 for path in job.files(""))
 
 
 def _stretch(job: Job, _words: str) -> None:
@@ -346,10 +349,10 @@ def _smear(job: Job) -> None:
         Image.fromarray(values).save(path)
 
 
-def _deepen(highest: int) -> Change:
+def _deepen(highest: int, lowest: int = 0) -> Change:
     def change(job: Job) -> None:
         for path in job.files(""):
-            pixels = RNG.integers(0, highest, (HEIGHT, WIDTH), dtype=np.uint16, endpoint=True)
+            pixels = RNG.integers(lowest, highest, (HEIGHT, WIDTH), dtype=np.uint16, endpoint=True)
             pixels[0, 0] = highest
             path.unlink()
             Image.fromarray(pixels).save(path.with_suffix(".png"))
@@ -466,8 +469,10 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("size_mismatch", {}, lambda job: _resize(job, (9, 9)), (_then(lambda job: _resize(job, (WIDTH, HEIGHT))),)),
     ("size_mismatch", {}, _turn, (_upright,)),
     ("size_mismatch", {}, _turn, (_turn_mask,)),
-    ("black", {}, _deepen(255), (_set_photo_range,)),
-    ("black", {"photo_range": "5000, 9000"}, _deepen(4095), (_set_photo_range,)),
+    ("flat", {}, _deepen(255), (_set_photo_range,)),
+    ("flat", {"photo_range": "5000, 9000"}, _deepen(4095), (_set_photo_range,)),
+    ("clipped", {"photo_range": "0, 25000"}, _deepen(65535), (_set_photo_range,)),
+    ("dark", {}, _deepen(31000, 30000), (_set_photo_range,)),
     ("dark", {}, _deepen(4095), (_set_photo_range,)),
     ("dark", {}, _deepen(4095), (_stretch,)),
     ("pages", {}, _write_pages, (_save_pages,)),
@@ -542,7 +547,12 @@ def test_an_advice_leads_to_a_training(
 
 def test_every_finding_with_an_advice_is_followed() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src/gluonseg/data/check").glob("*.py"))
-    kinds = set(re.findall(r'(?:Finding|build_findings)\(\s*"(\w+)"', source)) | {"few_classes", "black", "dark"}
+    kinds = set(re.findall(r'(?:Finding|build_findings)\(\s*"(\w+)"', source)) | {
+        "few_classes",
+        "flat",
+        "clipped",
+        "dark",
+    }
     assert kinds - NO_STEP - {kind for kind, *_ in ADVICE} == {"scaled", "smeared", "gaps", "too_few_classes"}
 
 

@@ -160,8 +160,29 @@ def test_a_transparent_entry_of_a_palette_is_told(data: SmallData, kind: str) ->
 def test_black_photos_are_refused(data: SmallData, highest: int) -> None:
     _write_deep(highest, ".png")(data)
     (error,) = data.check().errors
-    assert f"to {highest}: black with 0 as black and 65535 as white: train/t0.png" in str(error)
+    assert f"to {highest}: of one shade all over with 0 as black and 65535 as white: train/t0.png" in str(error)
     assert 'Set photo_range to "0, 255"' in str(error)
+
+
+def test_each_photo_is_judged_by_itself(data: SmallData) -> None:
+    _write_deep(65535, ".png")(data)
+    _store("train/t1.png", _encode(RNG.integers(0, 255, (HEIGHT, WIDTH), dtype=np.uint16), "PNG"))(data)
+    (error,) = data.check().errors
+    assert (error.kind, error.examples) == ("flat", ("train/t1.png",))
+    assert "No photo_range fits all images: save them with 8 bits" in str(error)
+    _store("train/t1.png", _encode(np.zeros((HEIGHT, WIDTH), np.uint16), "PNG"))(data)
+    assert not data.check().errors
+
+
+def test_a_range_that_is_given_is_judged_by_the_pixels(data: SmallData) -> None:
+    _write_deep(65535, ".png")(data)
+    (warning,) = data.check(photo_range=(0, 25000)).warnings
+    assert warning.kind == "clipped"
+    assert "with 0 as black and 25000 as white" in str(warning)
+    assert 'Set photo_range to "0, 65535"' in str(warning)
+    high = RNG.integers(3000, 65535, (HEIGHT, WIDTH), dtype=np.uint16)
+    _store("train/t1.png", _encode(high, "PNG"))(data)
+    assert "train/t1.png" in data.check(photo_range=(0, 255)).errors[0].examples
 
 
 def test_16_bits_that_are_used_are_no_warning(data: SmallData) -> None:
@@ -177,7 +198,7 @@ def test_a_photo_range_is_used(data: SmallData) -> None:
     assert not report.errors
     assert not report.warnings
     (error,) = data.check(photo_range=(5000, 9000)).errors
-    assert "black with 5000 as black and 9000 as white" in str(error)
+    assert "of one shade all over with 5000 as black and 9000 as white" in str(error)
 
 
 def test_an_opaque_alpha_channel_is_no_warning(data: SmallData) -> None:

@@ -362,8 +362,9 @@ def suggest_photo_range(least: int, greatest: int) -> PhotoRange | None:
     """The ``photo_range`` for photos of 16 bits with values from ``least`` to ``greatest``; None when none is needed.
 
     Without one they would be dark, with the brightest pixel below half of white, or have less than a quarter of all
-    levels.
+    levels. Where the values are close together beside how great they are, black is the least and white the greatest.
     """
-    if greatest < 1 << 15:
+    spread = greatest - least
+    if greatest < 1 << 15 and (greatest < 256 or not 0 < spread < greatest // 4):
         return 0, max(255, (1 << greatest.bit_length()) - 1)
-    return (least, greatest) if 0 < greatest - least < 1 << 14 else None
+    return (least, greatest) if 0 < spread < 1 << 14 else None

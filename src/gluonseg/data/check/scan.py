@@ -23,6 +23,8 @@ from gluonseg.errors import ImageError, ImageTooLargeError
 
 Progress = Callable[[int, int], None]
 """Called with (pairs read, pairs in all)."""
+WHOLE_RANGE: PhotoRange = (0, (1 << 16) - 1)
+"""Black and white in a photo of 16 bits, when nothing else is said."""
 _WINDOW = 256
 """Pairs handed to the threads at a time; one that waits costs 1.7 kB."""
 
@@ -52,8 +54,9 @@ class PairFacts:
     """What was found in the image and the mask of one pair of ``split``.
 
     ``orientation`` is EXIF's, 1 to 8. ``values`` are the least and the greatest value of an image of 16 bits, None for
-    another one; ``is_black`` says that all of them are 0 as they are read. ``label_counts`` gives the pixels of each
-    label that occurs; ``palette`` the colours of a mask with palette, three bytes an index.
+    another one; ``is_flat`` says that all of them, though they differ, become one shade, and ``clipped`` which share
+    becomes black or white because they are outside ``photo_range``. ``label_counts`` gives the pixels of each label
+    that occurs; ``palette`` the colours of a mask with palette, three bytes an index.
     """
 
     split: str
@@ -62,7 +65,8 @@ class PairFacts:
     mask: FileFacts = field(init=False)
     orientation: int = 1
     values: tuple[int, ...] | None = None
-    is_black: bool = False
+    is_flat: bool = False
+    clipped: float = 0.0
     label_counts: dict[int, int] = field(default_factory=dict)
     palette: bytes = b""
 
@@ -103,7 +107,11 @@ class _Scanner:
         limit, photo_range = self._max_pixels, self._photo_range
         image_hwc = decode_image(data, facts.image.name, max_pixels=limit, photo_range=photo_range)
         facts.values = find_value_range(data, max_pixels=limit)
-        facts.is_black = facts.values is not None and not image_hwc.any()
+        if facts.values:
+            (least, greatest), (low, high) = facts.values, photo_range or WHOLE_RANGE
+            facts.is_flat = least < greatest and bool(image_hwc.min() == image_hwc.max())
+            is_lost = (image_hwc == 0) & (least < low) | (image_hwc == 255) & (greatest > high)
+            facts.clipped = float(is_lost.mean())
         return image_hwc.shape[0], image_hwc.shape[1]
 
     def _scan_mask(self, facts: PairFacts) -> None:
