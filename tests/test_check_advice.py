@@ -317,6 +317,12 @@ def _move_deeper(job: Job) -> None:
         path.rename(job.data.path("train/images", path.name))
 
 
+def _move_jpegs_deeper(job: Job) -> None:
+    _move_deeper(job)
+    for path in list(job.data.path("train/images").iterdir()):
+        path.rename(path.with_suffix(".jfif"))
+
+
 def _pack(job: Job) -> None:
     with tarfile.open(job.data.path("train/photos.tar"), "w") as archive:
         for path in list(job.data.path("train").glob("*.jpg")):
@@ -452,6 +458,7 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("missing_channel", {}, _put_deeper, (_give_deeper_folder,)),
     ("empty_channel", {}, _move_deeper, (_give_channel,)),
     ("empty_channel", {}, _move_deeper, (_move_up,)),
+    ("empty_channel", {}, _move_jpegs_deeper, (_give_channel,)),
     ("empty_channel", {}, _pack, (_unpack,)),
     ("empty_channel", {}, _rename_photos, (_name_by_content,)),
     ("empty_channel", {}, _write_jpeg_masks, (_make_masks_again,)),
@@ -504,6 +511,7 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("out_of_range", {}, _map_with({"map": {"0": 0, "1": 4, "2": 9}}, {1: 4, 2: 9}, ["train"]), (_copy_map,)),
     ("out_of_range", {}, _map_with(CITY, {1: 9}), (_put_into_map(r'("255": \[[\d, ]+\])'),)),
     ("out_of_range", {}, _map_with(CITY, {1: 9}), (_put_into_map(r'("0": \[[\d, ]+\])'),)),
+    ("out_of_range", {}, _map_with(CITY, {1: 9}, ["train"]), (_put_into_map(r'("255": \[[\d, ]+\])'), _copy_map)),
     ("out_of_range", {}, _map_with({"scale": 10}, {1: 50, 2: 100}), (_set_classes,)),
     ("label_map_range", {}, _map_with({"map": {"0": 0, "1": 1, "6": 2}}, {}), (_set_classes,)),
     ("off_by_one", {"num_classes": 4}, _map({2: 3, 1: 2, 0: 1}), (_give_map, _set_classes)),
