@@ -170,6 +170,7 @@ def test_each_photo_is_judged_by_itself(data: SmallData) -> None:
     (error,) = data.check().errors
     assert (error.kind, error.examples) == ("flat", ("train/t1.png",))
     assert "No photo_range fits all images: save them with 8 bits" in str(error)
+    assert "No photo_range fits all images" in str(data.check(photo_range=(0, 99)))
     _store("train/t1.png", _encode(np.zeros((HEIGHT, WIDTH), np.uint16), "PNG"))(data)
     assert not data.check().errors
 

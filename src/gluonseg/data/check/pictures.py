@@ -121,7 +121,8 @@ def _describe_deep(examined: Examined, kind: str, effect: str, items: Sequence[P
     text = f"{{n}} images have 16 bits with values from {min(values)} to {max(values)}: {effect} with {low} as black"
     first, last = _suggest_range(item for item in examined.facts if item.values) or WHOLE_RANGE
     # A level of 8 bits stands for (last - first + 1) / 256 values.
-    is_fit = all(256 * np.ptp(item.values or 0) > last - first for item in items if item.is_flat)
+    spreads = [np.ptp(item.values) for item in examined.facts if item.values]
+    is_fit = all(256 * spread > last - first for spread in spreads if spread)
     fix = f'Set photo_range to "{first}, {last}", or save' if is_fit else "No photo_range fits all images: save"
     fix += " them with 8 bits, each from its darkest to its brightest value"
     return build_findings(kind, f"{text} and {high} as white", [item.image.name for item in items], fix)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from gluonseg.data.check.header import find_jpeg_size, find_pixels, is_colour, is_transparent, read_header
@@ -110,8 +111,9 @@ class _Scanner:
         if facts.values:
             (least, greatest), (low, high) = facts.values, photo_range or WHOLE_RANGE
             facts.is_flat = least < greatest and bool(image_hwc.min() == image_hwc.max())
-            is_lost = (image_hwc == 0) & (least < low) | (image_hwc == 255) & (greatest > high)
-            facts.clipped = float(is_lost.mean())
+            black = np.count_nonzero(image_hwc == 0) if least < low else 0
+            white = np.count_nonzero(image_hwc == 255) if greatest > high else 0
+            facts.clipped = (black + white) / image_hwc.size
         return image_hwc.shape[0], image_hwc.shape[1]
 
     def _scan_mask(self, facts: PairFacts) -> None:
