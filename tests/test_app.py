@@ -76,6 +76,15 @@ def test_the_api_lists_models_with_their_classes_and_examples(client: FlaskClien
     assert content["limits"] == {"max_mb": 1, "max_megapixels": 0.01}
 
 
+def test_a_thumbnail_shows_the_photo_as_the_network_sees_it_upright(client: FlaskClient, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.full((12, 20), 0x8000, np.uint16))
+    (tmp_path / "one.png").write_bytes(encode_picture(deep, exif=exif))
+    with Image.open(io.BytesIO(client.get("/examples/0/thumbnail").data)) as thumbnail:
+        assert (thumbnail.size, thumbnail.getpixel((0, 0))) == ((12, 20), (128, 128, 128))
+
+
 def test_class_and_confidence_come_in_one_picture(client: FlaskClient) -> None:
     response = client.post(PREDICT, data=PNG, headers={"Accept": "image/x-confidence+png"})
     assert response.headers["X-Orientation"] == "1"

@@ -112,6 +112,7 @@ def test_an_archive_and_a_folder_that_holds_just_it(archive: Path, trained_model
     [
         ("model.tar.gz", ["output.tar.gz"]),
         ("model.tar.gz", ["sourcedir.tar.gz", ".hidden.tar.gz", "old/model.tar.gz", "notes.txt"]),
+        ("model.tar.gz", ["code.tar.gz", "data.tar"]),
         ("model.tar", ["output.tar.gz"]),
         ("output/model.tar.gz", ["output/output.tar.gz", "debug-output/events.json", "source/sourcedir.tar.gz"]),
         ("job/output/model.tar.gz", ["job/checkpoints/checkpoint-1.params"]),
@@ -184,8 +185,15 @@ def test_nothing_there(tmp_path: Path) -> None:
         read_artifact(tmp_path / "absent")
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         add_member(tar, "sub/model_best.params", b"x")
+        add_member(tar, "other", b"x")
     with pytest.raises(ModelError, match=r"no model_best.params at the root of .*: it holds 'sub/model_best.params'"):
         read_artifact(tmp_path / "model.tar.gz")
+
+
+@pytest.mark.parametrize("prefix", ["model/", "./model/"])
+def test_an_archive_of_one_folder(trained_model: Path, tmp_path: Path, prefix: str) -> None:
+    archive = _pack(trained_model, tmp_path / "model.tar.gz", prefix)
+    assert read_artifact(archive).card == read_folder(trained_model).card
 
 
 def test_a_card_of_another_model(model: Path) -> None:

@@ -19,6 +19,7 @@ from conftest import TINY, build_listeners
 from gluonseg.cli import main
 from gluonseg.data.channel import find_channels
 from gluonseg.data.check.doctor import CheckReport
+from gluonseg.data.decode import read_image
 from gluonseg.errors import DataError, describe_failure
 from gluonseg.hyperparameters import parse_hyperparameters
 from gluonseg.train.data import check_job_data
@@ -159,6 +160,8 @@ def _resize(job: Job, size: tuple[int, int], folders: Iterable[str] = ("_annotat
 
 def _set_photo_range(job: Job, words: str) -> None:
     (job.hyperparameters["photo_range"],) = _find(r'Set photo_range to "(\d+, \d+)"', words)
+    photo_range = parse_hyperparameters(job.hyperparameters).photo_range
+    assert all(np.ptp(read_image(path, photo_range=photo_range)) > 128 for path in job.files(""))
 
 
 def _stretch(job: Job, _words: str) -> None:
@@ -314,6 +317,12 @@ def _move_deeper(job: Job) -> None:
         path.rename(job.data.path("train/images", path.name))
 
 
+def _move_jpegs_deeper(job: Job) -> None:
+    _move_deeper(job)
+    for path in list(job.data.path("train/images").iterdir()):
+        path.rename(path.with_suffix(".jfif"))
+
+
 def _pack(job: Job) -> None:
     with tarfile.open(job.data.path("train/photos.tar"), "w") as archive:
         for path in list(job.data.path("train").glob("*.jpg")):
@@ -346,10 +355,10 @@ def _smear(job: Job) -> None:
         Image.fromarray(values).save(path)
 
 
-def _deepen(highest: int) -> Change:
+def _deepen(highest: int, lowest: int = 0) -> Change:
     def change(job: Job) -> None:
         for path in job.files(""):
-            pixels = RNG.integers(0, highest, (HEIGHT, WIDTH), dtype=np.uint16, endpoint=True)
+            pixels = RNG.integers(lowest, highest, (HEIGHT, WIDTH), dtype=np.uint16, endpoint=True)
             pixels[0, 0] = highest
             path.unlink()
             Image.fromarray(pixels).save(path.with_suffix(".png"))
@@ -449,6 +458,7 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("missing_channel", {}, _put_deeper, (_give_deeper_folder,)),
     ("empty_channel", {}, _move_deeper, (_give_channel,)),
     ("empty_channel", {}, _move_deeper, (_move_up,)),
+    ("empty_channel", {}, _move_jpegs_deeper, (_give_channel,)),
     ("empty_channel", {}, _pack, (_unpack,)),
     ("empty_channel", {}, _rename_photos, (_name_by_content,)),
     ("empty_channel", {}, _write_jpeg_masks, (_make_masks_again,)),
@@ -466,8 +476,10 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("size_mismatch", {}, lambda job: _resize(job, (9, 9)), (_then(lambda job: _resize(job, (WIDTH, HEIGHT))),)),
     ("size_mismatch", {}, _turn, (_upright,)),
     ("size_mismatch", {}, _turn, (_turn_mask,)),
-    ("black", {}, _deepen(255), (_set_photo_range,)),
-    ("black", {"photo_range": "5000, 9000"}, _deepen(4095), (_set_photo_range,)),
+    ("flat", {}, _deepen(255), (_set_photo_range,)),
+    ("flat", {"photo_range": "5000, 9000"}, _deepen(4095), (_set_photo_range,)),
+    ("clipped", {"photo_range": "0, 25000"}, _deepen(65535), (_set_photo_range,)),
+    ("dark", {}, _deepen(31000, 30000), (_set_photo_range,)),
     ("dark", {}, _deepen(4095), (_set_photo_range,)),
     ("dark", {}, _deepen(4095), (_stretch,)),
     ("pages", {}, _write_pages, (_save_pages,)),
@@ -499,6 +511,7 @@ ADVICE: list[tuple[str, dict[str, Any], Change, tuple[Step, ...]]] = [
     ("out_of_range", {}, _map_with({"map": {"0": 0, "1": 4, "2": 9}}, {1: 4, 2: 9}, ["train"]), (_copy_map,)),
     ("out_of_range", {}, _map_with(CITY, {1: 9}), (_put_into_map(r'("255": \[[\d, ]+\])'),)),
     ("out_of_range", {}, _map_with(CITY, {1: 9}), (_put_into_map(r'("0": \[[\d, ]+\])'),)),
+    ("out_of_range", {}, _map_with(CITY, {1: 9}, ["train"]), (_put_into_map(r'("255": \[[\d, ]+\])'), _copy_map)),
     ("out_of_range", {}, _map_with({"scale": 10}, {1: 50, 2: 100}), (_set_classes,)),
     ("label_map_range", {}, _map_with({"map": {"0": 0, "1": 1, "6": 2}}, {}), (_set_classes,)),
     ("off_by_one", {"num_classes": 4}, _map({2: 3, 1: 2, 0: 1}), (_give_map, _set_classes)),
@@ -542,7 +555,12 @@ def test_an_advice_leads_to_a_training(
 
 def test_every_finding_with_an_advice_is_followed() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src/gluonseg/data/check").glob("*.py"))
-    kinds = set(re.findall(r'(?:Finding|build_findings)\(\s*"(\w+)"', source)) | {"few_classes", "black", "dark"}
+    kinds = set(re.findall(r'(?:Finding|build_findings)\(\s*"(\w+)"', source)) | {
+        "few_classes",
+        "flat",
+        "clipped",
+        "dark",
+    }
     assert kinds - NO_STEP - {kind for kind, *_ in ADVICE} == {"scaled", "smeared", "gaps", "too_few_classes"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from gluonseg.data.check.diagnosis import diagnose_labels
 from gluonseg.data.check.doctor import CheckReport, format_report
+from gluonseg.data.prepare.cityscapes import CLASSES as CITYSCAPES
+from gluonseg.labels import parse_label_map
 from small_data import HEIGHT, WIDTH, SmallData
 
 Change = Callable[[SmallData], object]
@@ -170,6 +173,9 @@ MISTAKES: list[tuple[list[int], int | None, str, str]] = [
     ([0, 1, 2, 3], 3, "too_few_classes", "Set num_classes to 4, or, if 0 is no class, give the label map"),
     ([0, 1, 2, 4], 3, "too_few_classes", '"2": 2, "255": [4]}'),
     ([0, 1, 100, 200, 201], 3, "too_few_classes", "Set num_classes to 5 and give the label map"),
+    (list(range(34)), 19, "too_few_classes", "or make the channels by gluonseg prepare cityscapes"),
+    (list(range(20)), 19, "too_few_classes", "Set num_classes to 20, or, if 0 is no class, give the label map"),
+    (list(range(60)), 41, "too_few_classes", 'or list the labels that are no classes under "255" in a label map'),
     (list(range(0, 256, 5)), 3, "smeared", "nearest-neighbour resizing"),
 ]
 
@@ -180,6 +186,15 @@ def test_likely_mistakes(labels: list[int], classes: int | None, kind: str, fix:
     assert finding is not None
     assert finding.kind == kind
     assert fix in finding.fix
+
+
+def test_the_map_of_cityscapes_is_that_of_its_preparation() -> None:
+    finding = diagnose_labels(range(34), 19)
+    assert finding is not None
+    content, _ = json.JSONDecoder().raw_decode(finding.fix[finding.fix.index("{") :])
+    table = parse_label_map(json.dumps(content).encode(), "map").table
+    assert [int(np.flatnonzero(table == class_id)[0]) for class_id in range(19)] == list(CITYSCAPES.values())
+    assert (table[[*range(7), 29, 30, 255]] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -198,6 +213,13 @@ def test_labels_outside_a_label_map(data: SmallData) -> None:
     assert "label 2, 7; 155 pixels in all; valid are those of the label map" in text
     assert 'put "255": [9, 2, 7] into the label map (train_label_map.json and validation_label_map.json)' in text
     assert 'as "0": [0, 2]' in text
+
+
+def test_the_other_map_is_mended_before_it_is_copied(data: SmallData) -> None:
+    data.label_map("train", {"map": {"0": 0, "1": 1}})
+    _train, validation = data.check(2).errors
+    assert 'put "255": [2] into the label map (train_label_map.json)' in validation.fix
+    assert validation.fix.endswith("validation_label_map.json is missing: copy train_label_map.json to it then")
 
 
 def test_a_label_map_past_num_classes(data: SmallData) -> None:

@@ -34,11 +34,9 @@ def _encode(pixels: npt.NDArray[Any], kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_pages(kind: str, *others: UInt8Array, subfile_type: int = 0, **options: Any) -> bytes:
-    """A picture and ``others`` in one file; with ``subfile_type`` in every TIFF page after the first."""
+def _encode_pages(kind: str, *others: UInt8Array, **options: Any) -> bytes:
+    """A picture and ``others`` in one file."""
     pages = [Image.fromarray(page) for page in others]
-    for page in pages if subfile_type else ():
-        page.encoderinfo = {"tiffinfo": {254: subfile_type}}
     buffer = io.BytesIO()
     first = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(first).save(buffer, kind, save_all=True, append_images=pages, **options)
@@ -54,16 +52,10 @@ def test_pages_are_counted(kind: str, options: dict[str, Any]) -> None:
     assert read_header(_encode_pages(kind, *_draw(2), **options)).pages == 3
 
 
-@pytest.mark.parametrize("subfile_type", [1, 4, 5])
-def test_small_copies_and_masks_of_a_page_are_no_pages(subfile_type: int) -> None:
-    assert read_header(_encode_pages("TIFF", *_draw(2), subfile_type=subfile_type)).pages == 1
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (_encode(np.zeros((4, 5), np.uint8), "PNG"), Header()),
-        (_encode(np.zeros((4, 5, 4), np.uint8), "TIFF"), Header(has_alpha=True)),
         (_encode(np.zeros((4, 5, 3), np.uint8), "JPEG"), Header()),
         (b"\x89PNG\r\n\x1a\n and no more", Header()),
     ],
@@ -153,12 +145,45 @@ def test_what_is_dropped_is_told(data: SmallData, change: Change, kind: str, wor
     assert re.search(words, str(warning)), warning
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_transparent_entry_of_a_palette_is_told(data: SmallData, kind: str) -> None:
+    picture = Image.fromarray(RAMP)
+    picture.putpalette(COLOURS.ravel().tolist())
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, transparency=2)
+    name = f"train_annotation/t1.{kind.lower()}"
+    _store(name, buffer.getvalue())(data)
+    assert [(one.kind, one.examples) for one in data.check().warnings] == [("transparent", (name,))]
+
+
 @pytest.mark.parametrize("highest", [1, 255])
 def test_black_photos_are_refused(data: SmallData, highest: int) -> None:
     _write_deep(highest, ".png")(data)
     (error,) = data.check().errors
-    assert f"to {highest}: black with 0 as black and 65535 as white: train/t0.png" in str(error)
+    assert f"to {highest}: of one shade all over with 0 as black and 65535 as white: train/t0.png" in str(error)
     assert 'Set photo_range to "0, 255"' in str(error)
+
+
+def test_each_photo_is_judged_by_itself(data: SmallData) -> None:
+    _write_deep(65535, ".png")(data)
+    _store("train/t1.png", _encode(RNG.integers(0, 255, (HEIGHT, WIDTH), dtype=np.uint16), "PNG"))(data)
+    (error,) = data.check().errors
+    assert (error.kind, error.examples) == ("flat", ("train/t1.png",))
+    assert "No photo_range fits all images: save them with 8 bits" in str(error)
+    assert "No photo_range fits all images" in str(data.check(photo_range=(0, 99)))
+    _store("train/t1.png", _encode(np.zeros((HEIGHT, WIDTH), np.uint16), "PNG"))(data)
+    assert not data.check().errors
+
+
+def test_a_range_that_is_given_is_judged_by_the_pixels(data: SmallData) -> None:
+    _write_deep(65535, ".png")(data)
+    (warning,) = data.check(photo_range=(0, 25000)).warnings
+    assert warning.kind == "clipped"
+    assert "with 0 as black and 25000 as white" in str(warning)
+    assert 'Set photo_range to "0, 65535"' in str(warning)
+    high = RNG.integers(3000, 65535, (HEIGHT, WIDTH), dtype=np.uint16)
+    _store("train/t1.png", _encode(high, "PNG"))(data)
+    assert "train/t1.png" in data.check(photo_range=(0, 255)).errors[0].examples
 
 
 def test_16_bits_that_are_used_are_no_warning(data: SmallData) -> None:
@@ -174,7 +199,7 @@ def test_a_photo_range_is_used(data: SmallData) -> None:
     assert not report.errors
     assert not report.warnings
     (error,) = data.check(photo_range=(5000, 9000)).errors
-    assert "black with 5000 as black and 9000 as white" in str(error)
+    assert "of one shade all over with 5000 as black and 9000 as white" in str(error)
 
 
 def test_an_opaque_alpha_channel_is_no_warning(data: SmallData) -> None:

@@ -163,6 +163,12 @@ def test_train_refuses_wrong_hyperparameters(channels: Path, tmp_path: Path, cap
     assert not (tmp_path / "job").exists()
 
 
+def test_a_spelling_that_is_read_too(channels: Path, tmp_path: Path, capsys: Capture) -> None:
+    given = ["--optimzer", "adam", "--optimizer", "adam"]
+    assert main(["train", str(channels), "--output", str(tmp_path), *given]) == 2
+    assert "'optimzer' is read as optimizer, and optimizer is given, too" in capsys.readouterr().err
+
+
 def test_train_refuses_to_write_between_the_channels(own_channels: Path, capsys: Capture) -> None:
     before = _list(own_channels)
     assert main(["train", str(own_channels), "--output", f"{own_channels}/../channels", "--num_classes", "4"]) == 2

@@ -131,7 +131,7 @@ def test_one_bit_masks_are_0_and_1() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (encode_picture(COLOUR), r"is a colour mask \(221 colours\).*palette PNG"),
+        (encode_picture(COLOUR), r"is a colour mask \(221 colours\).*--by colour"),
         (encode_picture(Image.fromarray(LABELS.astype(np.uint16) + 300)), "is a 16-bit mask with labels up to 304"),
         (build_png(2, 1, depth=16, colour=2, rows=bytes(13)), "is a 16-bit mask in colour or with alpha"),
         (build_png(2, 1, depth=16, colour=4, rows=bytes(9)), "is a 16-bit mask in colour or with alpha"),

@@ -115,6 +115,9 @@ def test_colours_whose_low_bytes_cannot_be_had_are_refused_by_name(data: bytes) 
         ((0, 65535), None),
         ((40000, 41000), (40000, 41000)),
         ((65535, 65535), None),
+        ((30000, 31000), (30000, 31000)),
+        ((10000, 15000), (0, 16383)),
+        ((200, 255), (0, 255)),
     ],
 )
 def test_the_range_to_suggest(values: tuple[int, int], expected: tuple[int, int] | None) -> None:

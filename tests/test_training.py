@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pytest
 
 import gluonseg
 from conftest import TINY, RunJob
-from gluonseg.data.loader import Batch
+from gluonseg.data.loader import Batch, Loader
 from gluonseg.errors import DataError, HyperparameterError, ModelError, TrainingDivergedError
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
+from gluonseg.labels import IGNORE
 from gluonseg.models.folder.artifact import read_artifact
 from gluonseg.models.params import read_arrays
 from gluonseg.predict.mxnet_engine import normalise_images
@@ -203,6 +204,20 @@ def test_a_model_keeps_the_photo_range_of_its_training(run_tiny: RunJob, tmp_pat
     for outcome, folder in ((first, "first"), (second, "model")):
         assert outcome.card.photo_range == read_artifact(tmp_path / folder).card.photo_range == (0, 4095)
         assert outcome.card.hyperparameters["photo_range"] == "0, 4095"
+
+
+def test_epochs_without_a_scored_pixel_are_told_once(
+    run_tiny: RunJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    iter_batches = Loader.iter_batches
+
+    def iter_ignored(self: Loader, epoch: int, done: int = 0) -> Iterator[Batch]:
+        for batch in iter_batches(self, epoch, done):
+            yield Batch(batch.images, np.full_like(batch.class_ids, IGNORE))
+
+    monkeypatch.setattr(Loader, "iter_batches", iter_ignored)
+    run_tiny()
+    assert caplog.text.count("its loss of 0 stands for none") == 1
 
 
 def test_another_class_count_is_told(trained_model: Path, caplog: pytest.LogCaptureFixture) -> None:

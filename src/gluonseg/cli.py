@@ -15,7 +15,7 @@ from gluonseg.compare.plan import VARIED, describe_unknown_options
 from gluonseg.data.decode import LARGEST_MAX_PIXELS
 from gluonseg.data.palettes import PALETTES
 from gluonseg.errors import HyperparameterError, UserError
-from gluonseg.hyperparameters import describe_unknown, get_specs
+from gluonseg.hyperparameters import OTHER_SPELLINGS, describe_unknown, get_specs
 from gluonseg.metrics import PROTOCOLS
 from gluonseg.models.folder.manifest import FLOAT32, ONNX_FILES
 from gluonseg.models.registry import get_encoders
@@ -170,6 +170,8 @@ def _add_all_hyperparameters(parser: argparse.ArgumentParser, leave_out: Collect
         valid = f"{one.describe_range()}; " if one.choices else ""
         text = f"{one.help} ({valid}{default})".replace("%", "%%")
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS if name.startswith("_") else text, metavar="VALUE")
+    for name in OTHER_SPELLINGS:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
 
 
 def _add_compare(commands: Any) -> None:

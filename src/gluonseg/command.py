@@ -19,7 +19,7 @@ from gluonseg.data.channel import find_channels
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import match_pairs
 from gluonseg.errors import DataError, UserError
-from gluonseg.hyperparameters import get_specs
+from gluonseg.hyperparameters import OTHER_SPELLINGS, get_specs
 from gluonseg.labels import default_label_map, parse_label_map
 from gluonseg.machine.limits import set_thread_count
 from gluonseg.metrics import CSAIL, GLUONSEG, KERAS, describe_confusion
@@ -116,7 +116,8 @@ def run_prepare_synthetic(arguments: argparse.Namespace) -> int:
 
 def _get_hyperparameters(arguments: argparse.Namespace) -> dict[str, str]:
     """The hyperparameters that were given."""
-    return {name: value for name in get_specs() if (value := getattr(arguments, name, None)) is not None}
+    names = (*get_specs(), *OTHER_SPELLINGS)
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
 
 
 def run_train(arguments: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ LARGEST_SIDE = 16384
 """Pixels of a side that pictures are scaled to: a photo of that size takes 800 MB."""
 OPTIMIZERS = ("sgd", "adam", "nag", "rmsprop", "adagrad", "adadelta")
 LOSSES = ("cross_entropy", "dice", "focal", "ohem")
-_OTHER_SPELLINGS = {"optimzer": "optimizer"}
+OTHER_SPELLINGS = {"optimzer": "optimizer"}
 """How a page of AWS spells a hyperparameter -> its name."""
 
 
@@ -222,10 +222,10 @@ def _correct_spellings(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     """The hyperparameters by their names, and the problems of those that are given by both spellings."""
     problems = [
         f"{other!r} is read as {name}, and {name} is given, too; give one of them"
-        for other, name in _OTHER_SPELLINGS.items()
+        for other, name in OTHER_SPELLINGS.items()
         if {other, name} <= raw.keys()
     ]
-    return {_OTHER_SPELLINGS.get(name, name): value for name, value in raw.items()}, problems
+    return {OTHER_SPELLINGS.get(name, name): value for name, value in raw.items()}, problems
 
 
 def split_loss(loss: str) -> tuple[str, ...]:

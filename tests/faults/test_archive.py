@@ -28,7 +28,10 @@ DAMAGED = {
 REFUSED = {
     **{name: (content, r"/model\.tar\.gz") for name, content in DAMAGED.items()},
     "no bytes": (b"", "is not a usable model.tar.gz: it is empty"),
-    "zip": (b"PK\x03\x04" + bytes(600), "is not a usable model.tar.gz: it is no tar, with or without gzip"),
+    "zip": (
+        b"PK\x03\x04" + bytes(600),
+        "is not a usable model.tar.gz: it is no tar, with or without gzip: it is a zip archive",
+    ),
     **{name: (pack(*members), "is not a regular file") for name, members in REFUSED_MEMBERS.items()},
 }
 

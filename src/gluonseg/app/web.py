@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, g, render_template, request
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import NotFound
 
 from gluonseg import __version__
 from gluonseg.app.limits import RateLimit
 from gluonseg.app.models import EXAMPLE_TYPES, OfferedModel, OfferedModels
-from gluonseg.data.decode import decode_label, find_orientation
+from gluonseg.data.decode import LARGEST_MAX_PIXELS, decode_image, decode_label, find_orientation, read_bytes
 from gluonseg.errors import BadRequestError, BusyError
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.models.registry import get_title
@@ -150,12 +150,12 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
 @lru_cache(maxsize=256)
 def _draw_thumbnail(photo: Path) -> bytes:
     """A small JPEG of a photo, upright."""
-    with Image.open(photo) as picture:
-        picture.draft("RGB", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-    upright.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    data = read_bytes(photo)
+    picture = Image.fromarray(decode_image(data, photo.name, max_pixels=LARGEST_MAX_PIXELS))
+    picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    picture.getexif()[ExifTags.Base.Orientation] = find_orientation(data)
     file = io.BytesIO()
-    upright.save(file, "JPEG", quality=80)
+    ImageOps.exif_transpose(picture).save(file, "JPEG", quality=80)
     return file.getvalue()
 
 

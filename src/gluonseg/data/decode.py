@@ -43,7 +43,8 @@ LARGEST_MAX_PIXELS = 178_956_970
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read."""
 
-_SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+JPEG_START = b"\xff\xd8\xff"
+_SIGNATURES = {"JPEG": JPEG_START, "PNG": b"\x89PNG\r\n\x1a\n"}
 _PNG_DEPTH_OFFSET = 24
 """Where a PNG file says how many bits a sample has: in IHDR, which is always the first chunk."""
 _PNG_CHUNKS = (b"eXIf", b"acTL", b"fcTL", b"fdAT")
@@ -74,8 +75,10 @@ _PLAIN_WORDS = re.compile(r"[\w ,.;:()'-]{1,100}")
 """The form of a decoder's message that is shown: it has no room for an address or a path of this process."""
 
 
-def _drop_metadata(data: bytes) -> bytes:
-    """A PNG without the chunks that change neither its pixels nor its orientation; other files as they are.
+def _drop_metadata(data: bytes, also: tuple[bytes, ...]) -> bytes:
+    """A PNG without the chunks that change neither its pixels nor its orientation, but for ``also``.
+
+    Other files stay as they are.
 
     Texts and colour profiles are compressed. Pillow refuses a file in which one has more than a megabyte, as design
     programs write them; here nobody needs to know how long it is.
@@ -88,17 +91,19 @@ def _drop_metadata(data: bytes) -> bytes:
         length, name = int.from_bytes(view[start : start + 4], "big"), view[start + 4 : start + 8]
         end = start + 12 + length
         is_xmp = view[start + 4 : start + 4 + len(_PNG_XMP)] == _PNG_XMP and length <= _MAX_XMP_BYTES
-        if name[:1].tobytes().isupper() or name in _PNG_CHUNKS or is_xmp:
+        if name[:1].tobytes().isupper() or name in (*_PNG_CHUNKS, *also) or is_xmp:
             kept.append(view[start:end])
         start = end
     return b"".join(kept)
 
 
-def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS) -> ImageFile.ImageFile:
-    """Open a file as Pillow does, with its errors, but for what a PNG says besides its pixels."""
+def open_picture(
+    data: bytes, formats: tuple[str, ...] = FORMATS, chunks: tuple[bytes, ...] = ()
+) -> ImageFile.ImageFile:
+    """Open a file as Pillow does, with its errors, but for what a PNG says besides its pixels, and in ``chunks``."""
     # Importing gluoncv.data tells Pillow, for the whole process, to accept truncated files.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    return Image.open(io.BytesIO(_drop_metadata(data)), formats=formats)
+    return Image.open(io.BytesIO(_drop_metadata(data, chunks)), formats=formats)
 
 
 class _Rules(NamedTuple):
@@ -120,7 +125,8 @@ class _Opened(NamedTuple):
     bits: int
 
 
-def _read_bits(picture: Image.Image, data: bytes) -> int:
+def read_bits(picture: Image.Image, data: bytes) -> int:
+    """Bits of a sample in the file ``data`` that ``picture`` was opened from; 8 for fewer, too."""
     if isinstance(picture, TiffImageFile):
         return max(8, tiff.count_bits(picture.tag_v2))
     return max(8, data[_PNG_DEPTH_OFFSET]) if picture.format == "PNG" else 8
@@ -163,7 +169,7 @@ def _opened(data: bytes, name: str, rules: _Rules, max_pixels: int, *, low_bytes
                 )
             if isinstance(picture, TiffImageFile):
                 _check_layout(picture.tag_v2, name, rules)
-            bits = _read_bits(picture, data)
+            bits = read_bits(picture, data)
             if low_bytes:
                 _take_low_bytes(picture, name)
             yield _Opened(_load(picture), bits)
@@ -278,7 +284,7 @@ def _read_grey_colours(picture: Image.Image, name: str) -> UInt8Array:
         number = len(colours) if colours else f"more than {_MAX_COLOURS}"
         raise ImageError(
             f"{name} is a colour mask ({number} colours), labels are needed: "
-            "save it as a palette PNG (mode P) or a grey PNG whose pixel values are the class ids"
+            "gluonseg prepare folders PHOTOS OUT --masks MASKS --by colour makes them"
         )
     return red.copy()
 
@@ -303,8 +309,7 @@ def read_bytes(path: Path, name: str = "") -> bytes:
 def is_jpeg(path: Path) -> bool:
     """Whether a file that can be read begins as JPEG files do, whatever its name ends in."""
     with suppress(OSError), open_regular(path) as file:
-        start = _SIGNATURES["JPEG"]
-        return file.read(len(start)) == start
+        return file.read(len(JPEG_START)) == JPEG_START
     return False
 
 
@@ -321,10 +326,12 @@ def read_label(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8Arra
 # What else a file says; nothing is raised.
 
 
-def _ask(data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer) -> _Answer:
-    """What ``question`` finds in the header of a picture; ``default`` for what is no picture."""
+def ask(
+    data: bytes, question: Callable[[Image.Image], _Answer], default: _Answer, chunks: tuple[bytes, ...] = ()
+) -> _Answer:
+    """What ``question`` finds in a picture, ``chunks`` of a PNG included; ``default`` for what is no picture."""
     try:
-        with open_picture(data) as picture:
+        with open_picture(data, chunks=chunks) as picture:
             return question(picture)
     except Exception:  # as in _opened
         return default
@@ -334,28 +341,13 @@ def find_orientation(data: bytes) -> int:
     """Return the EXIF orientation 1..8 of a picture, 1 when it has none or cannot be read."""
     if data.startswith(_SIGNATURES["PNG"]) and not any(mark in data for mark in _PNG_ORIENTATIONS):
         return 1  # Pillow would decode all pixels to look for one behind them
-    value = _ask(data, lambda picture: picture.getexif().get(ExifTags.Base.Orientation, 1), 1)
+    value = ask(data, lambda picture: picture.getexif().get(ExifTags.Base.Orientation, 1), 1)
     return value if value in range(1, 9) else 1
-
-
-def count_pages(data: bytes) -> int:
-    """Pages of a TIFF, of which the first one is read; smaller copies of a page are none. 1 for other files."""
-
-    def count(picture: Image.Image) -> int:
-        if not isinstance(picture, TiffImageFile):
-            return 1
-        pages = 1
-        for number in range(1, picture.n_frames):
-            picture.seek(number)
-            pages += tiff.is_page(picture.tag_v2)
-        return pages
-
-    return _ask(data, count, 1)
 
 
 def find_value_range(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PhotoRange | None:
     """The least and the greatest value in a photo of 16 bits; None for other files."""
-    if _ask(data, lambda picture: _read_bits(picture, data), 8) < 16:
+    if ask(data, lambda picture: read_bits(picture, data), 8) < 16:
         return None
     rules = _Rules(FORMATS, tiff.has_photo_values, _PHOTO_FIX)
     try:
@@ -370,8 +362,9 @@ def suggest_photo_range(least: int, greatest: int) -> PhotoRange | None:
     """The ``photo_range`` for photos of 16 bits with values from ``least`` to ``greatest``; None when none is needed.
 
     Without one they would be dark, with the brightest pixel below half of white, or have less than a quarter of all
-    levels.
+    levels. Where the values are close together beside how great they are, black is the least and white the greatest.
     """
-    if greatest < 1 << 15:
+    spread = greatest - least
+    if greatest < 1 << 15 and (greatest < 256 or not 0 < spread < greatest // 4):
         return 0, max(255, (1 << greatest.bit_length()) - 1)
-    return (least, greatest) if 0 < greatest - least < 1 << 14 else None
+    return (least, greatest) if 0 < spread < 1 << 14 else None

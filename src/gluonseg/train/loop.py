@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from gluonseg.data.loader import Batch, Loader
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.hyperparameters import Hyperparameters
+from gluonseg.labels import IGNORE
 from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.models.registry import find_network
 from gluonseg.train.checkpoint import Checkpoint
@@ -21,6 +23,8 @@ from gluonseg.train.listener import EpochPart, EpochResult, Listener
 from gluonseg.train.schedule import build_schedule
 from gluonseg.train.step import Stepper, check_finite_parameters
 from gluonseg.train.stop import Stop
+
+_log = logging.getLogger(__name__)
 
 
 def seed_update(seed: int, number: int) -> None:
@@ -74,6 +78,7 @@ class Loop:
         self._schedule = build_schedule(hp, len(self.training.dataset), self.training.batch_size)
         self._freeze = Freeze(network, hp.freeze_backbone_epochs, find_network(hp.algorithm).heads)
         self._checkpoint: Checkpoint | None = None
+        self._has_told = False
 
     @property
     def is_finished(self) -> bool:
@@ -151,9 +156,11 @@ class Loop:
         """Make the updates of the epoch that are still to be made; returns the last learning rate."""
         part, start = self.part, time.perf_counter()
         earlier = sum(self.training.count_batches(number) for number in range(epoch))
+        is_scored = part.loss > 0
         for iteration, batch in enumerate(self.training.iter_batches(epoch, part.updates), start=part.updates + 1):
             self._stop.check()
             loss = self._update(batch, epoch, iteration, earlier + iteration - 1)
+            is_scored = is_scored or bool((batch.class_ids != IGNORE).any())
             seconds = part.seconds + time.perf_counter() - start
             self.part = EpochPart(iteration, self.part.loss + loss, self.part.samples + len(batch.images), seconds)
             if self._checkpoint and self._checkpoint.is_due():
@@ -161,6 +168,9 @@ class Loop:
                 check_finite_parameters(self._network, self.device, epoch, iteration)
                 self.save()
         check_finite_parameters(self._network, self.device, epoch, self.part.updates)
+        if not is_scored and not self._has_told:
+            _log.warning("No pixel of the crops of epoch %d is scored: its loss of 0 stands for none", epoch)
+            self._has_told = True
         return self._schedule(earlier + self.part.updates - 1)
 
     def _update(self, batch: Batch, epoch: int, iteration: int, number: int) -> float:

@@ -15,7 +15,7 @@ from gluonseg.data.check.diagnosis import build_map, describe_count, describe_ma
 from gluonseg.data.check.examined import Examined
 from gluonseg.data.check.findings import Finding, build_findings
 from gluonseg.data.label_channel import TRAIN_FILE, VALIDATION_FILE
-from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, UInt8Array
+from gluonseg.labels import IGNORE, MAX_CLASSES, UNKNOWN, LabelMap, UInt8Array
 from gluonseg.text import join_names
 
 FEW_CLASSES = "few_classes"
@@ -100,15 +100,20 @@ def _fix_out_of_range(examined: Examined, splits: Sequence[str], bad: Sequence[i
     if "map" not in label_map.description:
         highest = max(int(label_map.table[label]) for label in bad)
         return f"Set num_classes to {highest + 1}, or correct the scale"
-    unknown = [label for label in bad if label_map.table[label] == UNKNOWN]
+    return _extend_map(label_map, bad, _name_files(splits))
+
+
+def _extend_map(label_map: LabelMap, labels: Iterable[int], files: str) -> str:
+    """What to write into a label map for those of ``labels`` that are not in it; "" when all are."""
+    unknown = [label for label in labels if label_map.table[label] == UNKNOWN]
     if not unknown:  # the map gives classes above num_classes, which is an error of its own
         return ""
     given = label_map.description["map"].get(str(IGNORE), [])
     ignored = json.dumps([*([given] if isinstance(given, int) else given), *unknown])
     joined = json.dumps([label_map.description["map"].get("0", 0), unknown[0]])
     return (
-        f'If they are not to be scored, put "{IGNORE}": {ignored} into the label map ({_name_files(splits)}); '
-        f'or join them to classes, as "0": {joined}'
+        f'If label {_list(unknown)} is not to be scored, put "{IGNORE}": {ignored} into the label map ({files}); '
+        f'or join it to a class, as "0": {joined}'
     )
 
 
@@ -127,18 +132,22 @@ def _fix_default(examined: Examined, splits: Sequence[str]) -> str:
 
 
 def _offer_other_map(examined: Examined, splits: Sequence[str]) -> str:
-    """Say to copy the label map of the other split when it is there, this one is missing, and it reads the masks."""
+    """Say to copy the label map of the other split when it is there, this one is missing, and it knows the labels.
+
+    Where it does not know all of them, it is to be mended first.
+    """
     if len(splits) > 1:
         return ""
     (split,) = splits
     other = "validation" if split == "train" else "train"
-    missing = examined.maps.missing
+    missing, labels, label_map = examined.maps.missing, examined.label_totals, examined.maps.choose(other)
     if _FILES[split] not in missing or _FILES[other] in missing:
         return ""
-    class_ids = _read(examined.maps.choose(other).table, examined.label_totals[split])
-    if not class_ids or max(class_ids) >= examined.num_classes:
+    if min(_read(label_map.table, labels[split]), default=UNKNOWN) >= examined.num_classes:
         return ""
-    return f"{_FILES[split]} is missing: copy {_FILES[other]} to it, which reads these labels"
+    mended = _extend_map(label_map, sorted(labels[split] | labels.get(other, {})), _FILES[other])
+    copied = f"{_FILES[split]} is missing: copy {_FILES[other]} to it"
+    return f"{mended}. {copied} then" if mended else f"{copied}, which reads these labels"
 
 
 def _read(table: UInt8Array, labels: Iterable[int]) -> set[int]:

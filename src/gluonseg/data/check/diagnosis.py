@@ -14,6 +14,11 @@ from gluonseg.text import join_names
 BOTH_FILES = f"{TRAIN_FILE} and {VALIDATION_FILE}"
 _MANY_LABELS = 3
 """Times num_classes different labels: no longer a wrong number of classes, but smeared masks."""
+_CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The labels of the 19 classes in a labelIds mask, see :mod:`gluonseg.data.prepare.cityscapes`; the others are void."""
+_CITY_STREET = {7, 26}
+"""Road and car, which are in every part of Cityscapes."""
+_OFFER_A_LIST = f', or list the labels that are no classes under "{IGNORE}" in a label map'
 _LONGEST_MAP = 40
 """Labels of a map that is offered beside another way out: a longer one would hide that."""
 
@@ -91,11 +96,17 @@ def _find_too_few_classes(used: Sequence[int], has_255: bool, num_classes: int |
         return None
     text = f"the labels {join_names(map(str, used), 12)} do not fit num_classes={num_classes}"
     needed = used[-1] + 1
+    if num_classes == len(_CITYSCAPES) and set(used) >= _CITY_STREET and used[-1] <= _CITYSCAPES[-1]:
+        void = sorted({*range(_CITYSCAPES[-1]), IGNORE} - {*_CITYSCAPES})
+        city = describe_map(build_map(_CITYSCAPES, void), files)
+        fix = f"If they are the labelIds of Cityscapes, {city}, or make the channels by gluonseg prepare cityscapes"
+        return Finding("too_few_classes", text, fix=f"{fix}; if they are not, set num_classes to {needed}")
     if len(used) <= num_classes:
         fix = f"If they are the classes in this order, {describe_map(build_map(used), files)}"
         return Finding("gaps", text, fix=fix)
     if needed <= min(MAX_CLASSES, 2 * len(used)):
-        fix = f"Set num_classes to {needed}{_offer_to_ignore(used, num_classes, files)}, or correct the masks"
+        ignored = _offer_to_ignore(used, num_classes, files) or _OFFER_A_LIST
+        fix = f"Set num_classes to {needed}{ignored}, or correct the masks"
         return Finding("too_few_classes", text, fix=fix)
     # With so many gaps the labels are not the ids of neighbouring classes.
     fix = f"Set num_classes to {len(used)} and {describe_map(build_map(used), files)}"

@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
 from gluonseg.data.check.findings import Finding, build_findings
 from gluonseg.data.check.names import find_affixes
-from gluonseg.data.decode import LABEL_FORMATS
-from gluonseg.data.pairs import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, Matching, match_pairs
+from gluonseg.data.decode import LABEL_FORMATS, ask
+from gluonseg.data.pairs import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, Matching, list_folder, list_images, match_pairs
 from gluonseg.text import find_nearest, join_names
 
 _ARCHIVES = (".tar", ".gz", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz")
 _IDENTIFIED = 5
 """Files of a channel without images whose content is looked at."""
+_HEADER_BYTES = 1 << 24
 
 
 def _describe_missing(channel: str, channels: Mapping[str, Path], needed: Sequence[str]) -> Finding:
@@ -54,10 +53,10 @@ def find_unknown(channels: Mapping[str, Path]) -> list[Finding]:
 
 def _describe_empty(channel: str, folder: Path, skipped: Iterable[Path]) -> Finding:
     is_masks = channel.endswith("_annotation")
-    what, extensions = ("masks", LABEL_EXTENSIONS) if is_masks else ("images", IMAGE_EXTENSIONS)
+    what = "masks" if is_masks else "images"
     mine = [path for path in skipped if path.parent == folder]
     files = [path for path in mine if path.is_file()]
-    full = {deep: count for path in mine if path.is_dir() for deep, count in _find_full(path, extensions).items()}
+    full = {deep: count for path in mine if path.is_dir() for deep, count in _find_full(path, is_masks).items()}
     held = [*_list_kinds(files), *(f"{count} in the folder {deep.relative_to(folder)}" for deep, count in full.items())]
     text = f"the channel {channel} holds no {what}" + (f", but {join_names(held)}" if held else "")
     if full:
@@ -76,12 +75,13 @@ def _list_kinds(files: Iterable[Path]) -> list[str]:
     return [f"{count} files named {kind or 'without a dot'} ({names[kind]})" for kind, count in kinds.items()]
 
 
-def _find_full(folder: Path, extensions: Sequence[str]) -> dict[Path, int]:
-    """The folder and those in it that hold files with one of ``extensions``, and how many each."""
+def _find_full(folder: Path, is_masks: bool = False) -> dict[Path, int]:
+    """The folder and those in it that hold images (or masks), and how many each."""
+    deeper = sorted(Path(deep) for deep, _, _ in os.walk(folder))
     counts = {
-        Path(deep): sum(Path(name).suffix.lower() in extensions for name in names) for deep, _, names in os.walk(folder)
+        deep: len((list_folder(deep, LABEL_EXTENSIONS) if is_masks else list_images(deep)).wanted) for deep in deeper
     }
-    return {deep: count for deep, count in sorted(counts.items()) if count}
+    return {deep: count for deep, count in counts.items() if count}
 
 
 def _fix_files(channel: str, is_masks: bool, files: Sequence[Path]) -> str:
@@ -103,9 +103,9 @@ def _fix_files(channel: str, is_masks: bool, files: Sequence[Path]) -> str:
 def _identify(path: Path) -> str | None:
     """The format of a picture file by its content."""
     try:
-        with Image.open(path) as picture:
-            return picture.format
-    except Exception:  # as in decode
+        with path.open("rb") as file:
+            return ask(file.read(_HEADER_BYTES), lambda picture: picture.format, None)
+    except OSError:
         return None
 
 
@@ -210,10 +210,7 @@ def find_skipped(matchings: Mapping[str, Matching]) -> list[Finding]:
         *build_findings(
             "skipped_folder",
             "{n} folders inside a channel are not entered",
-            [
-                f"{path.parent.name}/{path.name} holds {sum(_find_full(path, IMAGE_EXTENSIONS).values())} pictures"
-                for path in folders
-            ],
+            [f"{path.parent.name}/{path.name} holds {sum(_find_full(path).values())} pictures" for path in folders],
             "Move files that are meant up into the channel",
         ),
     ]

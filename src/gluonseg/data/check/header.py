@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gluonseg.data import tiff
-from gluonseg.data.decode import open_picture
+from gluonseg.data.decode import JPEG_START, ask, read_bits
 
-_JPEG_START = b"\xff\xd8\xff"
-_PNG_DEPTH_OFFSET = 24
 _RGB_SIZE, _OPAQUE = 3, 255
 
 
@@ -23,7 +21,6 @@ class Header(NamedTuple):
     """
 
     pages: int = 1
-    has_alpha: bool = False
     palette: bytes = b""
 
 
@@ -32,13 +29,11 @@ def read_header(data: bytes) -> Header:
 
     A JPEG with several pictures (MPO) has small or partial copies of the first, so nothing is lost with them.
     """
-    if data.startswith(_JPEG_START):
-        return Header()
-    try:
-        with open_picture(data) as picture:
-            return Header(_count_pages(picture), picture.mode in ("RGBA", "LA", "PA"), _read_palette(picture))
-    except Exception:  # as in decode: a damaged file raises errors of almost any class, and is named there
-        return Header()
+
+    def read(picture: Image.Image) -> Header:
+        return Header(_count_pages(picture), _read_palette(picture))
+
+    return Header() if data.startswith(JPEG_START) else ask(data, read, Header())
 
 
 def find_jpeg_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
@@ -46,59 +41,51 @@ def find_jpeg_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
 
     It is decoded, but no array is made of it, which would take up to half of the time.
     """
-    if not data.startswith(_JPEG_START):
-        return None
-    try:
-        with open_picture(data) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                return None
-            picture.load()
-            return height, width
-    except Exception:  # as above
-        return None
+
+    def load(picture: Image.Image) -> tuple[int, int] | None:
+        width, height = picture.size
+        if width * height > max_pixels:
+            return None
+        picture.load()
+        return height, width
+
+    return ask(data, load, None) if data.startswith(JPEG_START) else None
 
 
 def find_pixels(data: bytes) -> int:
     """Return the pixels of a picture by its header, a JPEG's too; 0 when it cannot be read."""
-    try:
-        with open_picture(data) as picture:
-            return picture.size[0] * picture.size[1]
-    except Exception:  # as above
-        return 0
+    return ask(data, lambda picture: picture.size[0] * picture.size[1], 0)
 
 
 def is_transparent(data: bytes) -> bool:
-    """Whether any pixel of a picture with alpha is not opaque; decodes it."""
-    with open_picture(data) as picture:
-        return bool((np.asarray(picture.getchannel("A")) < _OPAQUE).any())
+    """Whether any pixel of a picture is not opaque; decodes one that can have such pixels."""
+
+    def look(picture: Image.Image) -> bool:
+        return picture.has_transparency_data and any(picture.convert("RGBA").getchannel("A").histogram()[:_OPAQUE])
+
+    return not data.startswith(JPEG_START) and ask(data, look, False, (b"tRNS",))
 
 
 def is_colour(data: bytes) -> bool:
     """Whether a file is whole, and in colour with 8 bits a sample; decodes it."""
-    try:
-        with open_picture(data) as picture:
-            picture.load()
-            return picture.mode in ("RGB", "RGBA") and _find_bits(picture, data) <= 8
-    except Exception:  # as above
-        return False
+
+    def load(picture: Image.Image) -> bool:
+        picture.load()
+        return picture.mode in ("RGB", "RGBA") and read_bits(picture, data) == 8
+
+    return ask(data, load, False)
 
 
 def _count_pages(picture: Image.Image) -> int:
+    """The pictures of a file; smaller copies of a TIFF's page are none."""
     count = int(getattr(picture, "n_frames", 1))
-    if count == 1 or not isinstance(picture, TiffImagePlugin.TiffImageFile):
+    if not isinstance(picture, TiffImageFile):
         return count
     pages = 1
     for index in range(1, count):
         picture.seek(index)
         pages += tiff.is_page(picture.tag_v2)
     return pages
-
-
-def _find_bits(picture: Image.Image, data: bytes) -> int:
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        return tiff.count_bits(picture.tag_v2)
-    return data[_PNG_DEPTH_OFFSET] if picture.format == "PNG" else 8
 
 
 def _read_palette(picture: Image.Image) -> bytes:

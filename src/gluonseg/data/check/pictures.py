@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from gluonseg.data.check.examined import Examined
 from gluonseg.data.check.findings import Finding, build_findings
-from gluonseg.data.check.scan import PairFacts
-from gluonseg.data.decode import LARGEST_MAX_PIXELS, suggest_photo_range
+from gluonseg.data.check.scan import WHOLE_RANGE, PairFacts
+from gluonseg.data.decode import LARGEST_MAX_PIXELS, PhotoRange, suggest_photo_range
 
 CONVERT = "gluonseg prepare folders DATA OUT --masks DATA --by colour"
 """The command that turns colours into labels; DATA holds the channels."""
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-_WHITE = (1 << 16) - 1
-"""White in a photo of 16 bits, when nothing else is said."""
+_MOST = 0.5
+"""Share of pixels outside photo_range, from which on it is told."""
 
 
 def find_file_errors(examined: Examined) -> list[Finding]:
@@ -43,7 +45,7 @@ def find_file_errors(examined: Examined) -> list[Finding]:
             _iter_mismatches(examined),
             "Make each mask again at the size of its image, or resize it by the nearest pixel",
         ),
-        *_find_black(examined),
+        *_find_flat(examined),
     ]
 
 
@@ -92,28 +94,38 @@ def _iter_mismatches(examined: Examined) -> Iterable[str]:
         yield line
 
 
-def _find_black(examined: Examined) -> list[Finding]:
-    deep = [item for item in examined.facts if item.values]
-    return _describe_deep(examined, "black", deep if all(item.is_black for item in deep) else ())
+def _find_flat(examined: Examined) -> list[Finding]:
+    """Photos of 16 bits of which nothing is left to see; each is judged by itself, the range that mends it by all."""
+    return _describe_deep(examined, "flat", "of one shade all over", [item for item in examined.facts if item.is_flat])
 
 
 def _find_dark(examined: Examined) -> list[Finding]:
     deep = [item for item in examined.facts if item.values]
-    is_told = examined.photo_range or all(item.is_black for item in deep)
-    return _describe_deep(examined, "dark, or without contrast,", () if is_told else deep)
-
-
-def _describe_deep(examined: Examined, effect: str, items: Sequence[PairFacts]) -> list[Finding]:
-    """A finding on photos of 16 bits, with the ``photo_range`` that mends it; none when all values are in use."""
-    values = [value for item in items for value in item.values or ()]
-    suggested = suggest_photo_range(min(values), max(values)) if values else None
-    if suggested is None:
+    if any(item.is_flat for item in deep):  # the error says it
         return []
-    low, high = examined.photo_range or (0, _WHITE)
+    if examined.photo_range:
+        clipped = [item for item in deep if item.clipped > _MOST]
+        return _describe_deep(examined, "clipped", "black or white on more than half of all pixels", clipped)
+    return _describe_deep(examined, "dark", "dark, or without contrast,", deep) if _suggest_range(deep) else []
+
+
+def _suggest_range(items: Iterable[PairFacts]) -> PhotoRange | None:
+    values = [value for item in items for value in item.values or ()]
+    return suggest_photo_range(min(values), max(values)) if values else None
+
+
+def _describe_deep(examined: Examined, kind: str, effect: str, items: Sequence[PairFacts]) -> list[Finding]:
+    """A finding on photos of 16 bits, with the ``photo_range`` that mends it, where one fits all such photos."""
+    values = [value for item in items for value in item.values or ()] or [0]
+    low, high = examined.photo_range or WHOLE_RANGE
     text = f"{{n}} images have 16 bits with values from {min(values)} to {max(values)}: {effect} with {low} as black"
-    text += f" and {high} as white"
-    fix = f'Set photo_range to "{suggested[0]}, {suggested[1]}", or save them with 8 bits'
-    return build_findings(effect.partition(",")[0], text, [item.image.name for item in items], fix)
+    first, last = _suggest_range(item for item in examined.facts if item.values) or WHOLE_RANGE
+    # A level of 8 bits stands for (last - first + 1) / 256 values.
+    spreads = [np.ptp(item.values) for item in examined.facts if item.values]
+    is_fit = all(256 * spread > last - first for spread in spreads if spread)
+    fix = f'Set photo_range to "{first}, {last}", or save' if is_fit else "No photo_range fits all images: save"
+    fix += " them with 8 bits, each from its darkest to its brightest value"
+    return build_findings(kind, f"{text} and {high} as white", [item.image.name for item in items], fix)
 
 
 def _find_duplicates(examined: Examined) -> list[Finding]:

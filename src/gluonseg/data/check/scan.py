@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from gluonseg.data.check.header import find_jpeg_size, find_pixels, is_colour, is_transparent, read_header
@@ -23,6 +24,8 @@ from gluonseg.errors import ImageError, ImageTooLargeError
 
 Progress = Callable[[int, int], None]
 """Called with (pairs read, pairs in all)."""
+WHOLE_RANGE: PhotoRange = (0, (1 << 16) - 1)
+"""Black and white in a photo of 16 bits, when nothing else is said."""
 _WINDOW = 256
 """Pairs handed to the threads at a time; one that waits costs 1.7 kB."""
 
@@ -34,7 +37,7 @@ class FileFacts:
     ``size`` is (height, width) of the pixels as stored, None for a file that cannot be used; ``problem`` then says why.
     ``too_large`` are the pixels of a picture that was refused for their number; ``is_colour`` says that a mask was
     refused for its colours. ``hash`` is sha256 (hex) of the file. ``pages`` counts the pictures in the file;
-    ``is_transparent`` says that an alpha channel hides some of the pixels.
+    ``is_transparent`` says that transparency hides some of the pixels.
     """
 
     name: str
@@ -52,8 +55,9 @@ class PairFacts:
     """What was found in the image and the mask of one pair of ``split``.
 
     ``orientation`` is EXIF's, 1 to 8. ``values`` are the least and the greatest value of an image of 16 bits, None for
-    another one; ``is_black`` says that all of them are 0 as they are read. ``label_counts`` gives the pixels of each
-    label that occurs; ``palette`` the colours of a mask with palette, three bytes an index.
+    another one; ``is_flat`` says that all of them, though they differ, become one shade, and ``clipped`` which share
+    becomes black or white because they are outside ``photo_range``. ``label_counts`` gives the pixels of each label
+    that occurs; ``palette`` the colours of a mask with palette, three bytes an index.
     """
 
     split: str
@@ -62,7 +66,8 @@ class PairFacts:
     mask: FileFacts = field(init=False)
     orientation: int = 1
     values: tuple[int, ...] | None = None
-    is_black: bool = False
+    is_flat: bool = False
+    clipped: float = 0.0
     label_counts: dict[int, int] = field(default_factory=dict)
     palette: bytes = b""
 
@@ -103,7 +108,12 @@ class _Scanner:
         limit, photo_range = self._max_pixels, self._photo_range
         image_hwc = decode_image(data, facts.image.name, max_pixels=limit, photo_range=photo_range)
         facts.values = find_value_range(data, max_pixels=limit)
-        facts.is_black = facts.values is not None and not image_hwc.any()
+        if facts.values:
+            (least, greatest), (low, high) = facts.values, photo_range or WHOLE_RANGE
+            facts.is_flat = least < greatest and bool(image_hwc.min() == image_hwc.max())
+            black = np.count_nonzero(image_hwc == 0) if least < low else 0
+            white = np.count_nonzero(image_hwc == 255) if greatest > high else 0
+            facts.clipped = (black + white) / image_hwc.size
         return image_hwc.shape[0], image_hwc.shape[1]
 
     def _scan_mask(self, facts: PairFacts) -> None:
@@ -125,7 +135,7 @@ def _note_file(file: FileFacts, data: bytes, size: tuple[int, int]) -> bytes:
     """Note what both kinds of files can have; return the palette."""
     header = read_header(data)
     file.size, file.hash, file.pages = size, hashlib.sha256(data).hexdigest(), header.pages
-    file.is_transparent = header.has_alpha and is_transparent(data)
+    file.is_transparent = is_transparent(data)
     return header.palette
 
 

@@ -17,6 +17,10 @@ from gluonseg.text import shorten
 
 MAX_TOTAL_BYTES = 4 << 30
 """Limit of all members together. Unwanted members count, because they have to be decompressed, too."""
+_FORMATS = {
+    b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd",
+}  # fmt: skip
+"""How other archives begin."""
 _MAX_READ = 1 << 16
 """Bytes that are read at a time. No header is longer, nor are the zeros behind the last member."""
 
@@ -48,7 +52,7 @@ def _write(source: IO[bytes], path: Path, size: int) -> None:
         raise StorageError(describe_refusal(path, error, size)) from None
 
 
-def _copy(unzipped: _Unzipped | _Plain, archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
+def _copy(unzipped: _Unzipped | _Plain, archive: Path, wanted: Collection[str], folder: Path, top: str) -> list[str]:
     names: list[str] = []
     total = 0
     with tarfile.open(fileobj=unzipped, mode="r:") as tar:
@@ -57,7 +61,7 @@ def _copy(unzipped: _Unzipped | _Plain, archive: Path, wanted: Collection[str], 
             total += member.size
             if member.size < 0 or total > MAX_TOTAL_BYTES:
                 raise ModelError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES} bytes at {shown}; no model does")
-            name = member.name.removeprefix("./")
+            name = member.name.removeprefix("./").removeprefix(top)
             if name in wanted:
                 if not member.isreg() or member.issparse():
                     raise ModelError(f"{shown} in {archive} is not a regular file; links are not followed")
@@ -80,13 +84,15 @@ def _open_tar(stream: BinaryIO) -> _Unzipped | _Plain:
         return _Unzipped(fileobj=stream)
     if start[257:262] == b"ustar":
         return _Plain(raw)
-    raise tarfile.ReadError("it is no tar, with or without gzip" if start else "it is empty")
+    kind = next((f": it is a {kind} archive" for begin, kind in _FORMATS.items() if start.startswith(begin)), "")
+    raise tarfile.ReadError(f"it is no tar, with or without gzip{kind}" if start else "it is empty")
 
 
-def copy_members(archive: Path, wanted: Collection[str], folder: Path) -> list[str]:
+def copy_members(archive: Path, wanted: Collection[str], folder: Path, top: str = "") -> list[str]:
     """Copy the members of ``archive``, a model.tar.gz, whose names are in ``wanted`` to ``folder``.
 
-    ``wanted`` are bare file names; those in the archive may have ``./`` in front. Returns the names of all members.
+    ``wanted`` are bare file names; those in the archive may have ``./`` in front, and then ``top``. Returns the names
+    of all members, without both.
 
     Raises:
         ModelError: it is no tar (gzip-compressed or plain), is damaged, is larger than the limit, or a wanted member is
@@ -95,7 +101,7 @@ def copy_members(archive: Path, wanted: Collection[str], folder: Path) -> list[s
     """
     try:
         with open_regular(archive) as stream, _open_tar(stream) as unzipped:
-            return _copy(unzipped, archive, wanted, folder)
+            return _copy(unzipped, archive, wanted, folder, top)
     # ValueError, LookupError and RecursionError: tarfile on the header of a sparse file, or on many headers in a row.
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, LookupError, RecursionError) as error:
         reason = (getattr(error, "strerror", None) or str(error) or "it is damaged").splitlines()[0]

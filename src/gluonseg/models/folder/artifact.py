@@ -2,7 +2,7 @@
 
 Both hold ``model_best.params`` (the best epoch), ``model_algo-1`` (the last epoch) and ``hyperparams.json``; ours also
 hold ``model_card.json``, ``model_symbol.json``, ``model.onnx`` and ``model_manifest.json``. Other members of an archive
-are not unpacked.
+are not unpacked. The files of an archive may lie in one folder, which holds all of them.
 """
 
 from __future__ import annotations
@@ -145,14 +145,18 @@ def _list_entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _NETWORKS)
+
+
 def _list_models(folder: Path, depth: int = _DEPTH) -> list[Path]:
     """``folder`` when it is a model folder; else the archives in it; else the models of its sub-folders."""
-    if any((folder / name).is_file() for name in _NETWORKS):
+    if _is_model(folder):
         return [folder]
     entries = _list_entries(folder)
     archives = [path for path in entries if path.name.endswith(_ARCHIVES) and path.name not in _OTHER_ARCHIVES]
     if archives or not depth:
-        return archives
+        return [path for path in archives if path.name == "model.tar.gz"] or archives
     return [found for path in entries if path.is_dir() for found in _list_models(path, depth - 1)]
 
 
@@ -200,8 +204,12 @@ def open_model(source: Path, precision: str = FLOAT32) -> Iterator[Path]:
         raise ModelError(f"{source} does not exist; give a model folder or a model.tar.gz")
     with tempfile.TemporaryDirectory(prefix="gluonseg-model-") as temporary:
         folder = Path(temporary)
-        names = copy_members(source, (MANIFEST_FILE, *MODEL_FILES), folder)
-        if not any((folder / name).is_file() for name in _NETWORKS):
+        wanted = (MANIFEST_FILE, *MODEL_FILES)
+        names = copy_members(source, wanted, folder)
+        tops = {name.removeprefix("./").partition("/")[0] for name in names} - {"", "."}
+        if len(tops) == 1 and not _is_model(folder):
+            names = copy_members(source, wanted, folder, f"{tops.pop()}/")
+        if not _is_model(folder):
             there = f"it holds {shorten(join_names(map(ascii, names)), 300)}" if names else "it is empty"
             raise ModelError(f"there is no {BEST_FILE} at the root of {source}: {there}; pack the model's files there")
         try:
