@@ -226,7 +226,8 @@ def test_serving_among_canaries(cage: Cage, trained_model: Path) -> None:
 
 
 RUNS_DATA = re.compile(
-    r"\b(import|from) (pickle|dill|marshal|shelve|joblib|yaml|torch|xml(?!\.etree))\b|(?<![.\w])(eval|exec|compile|__import__)\("
+    r"\b(import|from) (pickle|dill|marshal|shelve|joblib|yaml|torch|xml(?!\.etree))\b"
+    r"|(?<![.\w])(eval|exec|compile|__import__)\("
     r"|\b(np|numpy|nd)\.load\(|\bos\.(system|popen)\b|\bload_states\b|shutil\.unpack_archive|shell=True"
     r"|extractall\((?!.*filter=.data)"  # the filter keeps members in the folder
 )
