@@ -51,9 +51,17 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def test_names_are_stems_unless_two_photos_share_one() -> None:
-    paths = [PurePath("a/one.jpg"), PurePath("a/two.jpg"), PurePath("b/two.jpg"), PurePath("b/three.png")]
-    assert make_names(paths) == ["one", "a_two_jpg", "b_two_jpg", "three"]
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        ("a/one.jpg a/two.jpg b/two.jpg b/three.png", "one a_two b_two three"),
+        ("a/one.jpg a/one.png", "a_one_jpg a_one_png"),
+        ("a+b/one.jpg a_b/one.jpg", "a_b_one_1 a_b_one_2"),
+        ("a/one.jpg a/one.jpg a_one_1.jpg", "a_one_1 a_one_2 a_one_1_jpg"),
+    ],
+)
+def test_every_photo_has_a_name_of_its_own(paths: str, names: str) -> None:
+    assert make_names([PurePath(path) for path in paths.split()]) == names.split()
 
 
 def test_own_lists_decide_unless_a_random_split_is_asked_for(source: Path) -> None:

@@ -166,8 +166,8 @@ def test_photos_and_masks_in_one_folder_with_a_split(tmp_path: Path) -> None:
         draw_photo(tmp_path / f"all/{split}/one.jpg")
         save_mask(tmp_path / f"all/{split}/one.png", stripes(0, 1))
     report = prepare(find_folders, tmp_path / "all", masks=tmp_path / "all")
-    assert (read_names(report, "train"), read_names(report, "validation")) == (["train_one_jpg"], ["val_one_jpg"])
-    assert report.skipped == {"test_one_jpg": NOT_LISTED}
+    assert (read_names(report, "train"), read_names(report, "validation")) == (["train_one"], ["val_one"])
+    assert report.skipped == {"test_one": NOT_LISTED}
 
 
 def test_channels_of_any_masks_are_made_anew(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_channels_of_any_masks_are_made_anew(tmp_path: Path) -> None:
         save_colours(tmp_path / f"data/{split}_annotation/one_mask.png", stripes(0, 1), [BLACK, RED])
     report = prepare(find_folders, tmp_path / "data", masks=tmp_path / "data", by="colour")
     assert (report.num_train, report.num_validation, report.skipped) == (1, 1, {})
-    assert np.array_equal(read_masks(report)["train_one_png"], stripes(0, 1))
+    assert np.array_equal(read_masks(report)["train_one"], stripes(0, 1))
 
 
 def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +48,7 @@ _JPEG_START = b"\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Example:
-    """One photo and its mask; ``name`` becomes the name of both files.
+    """One photo and its mask; ``name`` is the path of the photo, of which the name of both files is made.
 
     ``read_photo`` returns the bytes of the picture file. ``read_mask`` is given the size of the photo and returns
     class ids (H, W) uint8, :data:`IGNORE` where a pixel is not scored. Both raise ImageError when there is nothing to
@@ -102,18 +103,28 @@ def format_report(report: Report) -> str:
     return "\n".join([format_prepare_report(report), f"split {report.split}", *lines])
 
 
+def _flatten(path: PurePath) -> str:
+    return re.sub(r"[^\w-]+", "_", str(path)).strip("_")
+
+
 def make_names(photos: Sequence[PurePath]) -> list[str]:
-    """Names for photos below one folder: the stem where only one has it, else the whole path."""
-    stems = Counter(photo.stem for photo in photos)
-    return [
-        photo.stem if stems[photo.stem] == 1 else re.sub(r"[^\w-]+", "_", str(photo)).strip("_") for photo in photos
-    ]
+    """A name of its own for each photo: the first of these that no other photo has.
+
+    The stem, the path without extension, the whole path, and the path with a number.
+    """
+    ways = [(path.stem, _flatten(path.with_suffix("")), _flatten(path)) for path in photos]
+    counts = [Counter(way) for way in zip(*ways, strict=True)]
+    names: dict[str, None] = {}
+    for way in ways:
+        alone = (name for name, count in zip(way, counts, strict=True) if count[name] == 1)
+        numbered = (f"{way[1]}_{number}" for number in itertools.count(1))
+        names[next(name for name in itertools.chain(alone, numbered) if name not in names)] = None
+    return list(names)
 
 
-def name_examples(found: Sequence[tuple[PurePath, Example]]) -> list[Example]:
-    """The examples with names made of the paths of their photos, see :func:`make_names`."""
-    names = make_names([path for path, _ in found])
-    return [replace(example, name=name) for name, (_, example) in zip(names, found, strict=True)]
+def _name_examples(examples: Sequence[Example]) -> list[Example]:
+    names = make_names([PurePath(example.name) for example in examples])
+    return [replace(example, name=name) for name, example in zip(names, examples, strict=True)]
 
 
 def split_by_seed(groups: Mapping[str, int], seed: int, validation_share: float) -> dict[str, str]:
@@ -290,6 +301,7 @@ def write_data_set(
         except MALFORMED as error:
             raise DataError(f"{source} is not of the form that was expected: {error!r}") from error
         _check(data_set)
+        data_set = replace(data_set, examples=_name_examples(data_set.examples))
         splits, how = _split(data_set.examples, split)
         outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), progress)
         written = Counter(splits[outcome.example.name] for outcome in outcomes if not outcome.reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -14,6 +14,7 @@ from gluonseg.errors import DataError, ImageError
 JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jfif")
 NO_MASK = "the photo has no mask"
 NO_PHOTO = "the mask has no photo"
+IN_BOTH = "for training and for validation in the data's own lists, taken for validation"
 SPLIT_FOLDERS = {
     **{"train": "train", "training": "train"},
     **{"val": "validation", "valid": "validation", "validation": "validation"},
@@ -38,6 +39,12 @@ def iter_pictures(folder: Path) -> Iterator[Path]:
 def index_stems(folder: Path) -> dict[str, Path]:
     """The pictures below ``folder`` by their paths in it without extension, ``/`` between the parts."""
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in iter_pictures(folder)}
+
+
+def find_unpaired(photos: Mapping[str, Path], masks: Mapping[str, Path], root: Path) -> dict[str, str]:
+    """Path below ``root`` -> reason, of the photos and masks whose stems the others lack."""
+    left_out = {str(photos[stem].relative_to(root)): NO_MASK for stem in sorted(photos.keys() - masks.keys())}
+    return left_out | {str(masks[stem].relative_to(root)): NO_PHOTO for stem in sorted(masks.keys() - photos.keys())}
 
 
 def find_split(path: PurePath) -> str:

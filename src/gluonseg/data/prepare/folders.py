@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import Colour, ColourTable, build_colour_table, read_colour_table
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
 from gluonseg.data.prepare.files import JPEG_EXTENSIONS, NO_MASK, NO_PHOTO, find_split, iter_pictures
 from gluonseg.data.prepare.masks import Contents, build_value_table, number_values, read_by_colour, read_by_value
 from gluonseg.errors import DataError, ImageError
@@ -239,14 +239,13 @@ def find_folders(
     table = read_colour_table(colours) if colours else None
     paths = [masks / mask for _, mask in match.pairs.values()]
     reading = choose_reading(paths, masks, table, by, classes)
-    names = make_names([photo for photo, _ in match.pairs.values()])
     examples = [
         Example(
-            name=name,
+            name=str(photo),
             read_photo=partial(read_bytes, photos / photo, "its photo"),
             read_mask=partial(reading.read, masks / mask),
             split=find_split(photo),
         )
-        for name, (photo, mask) in zip(names, match.pairs.values(), strict=True)
+        for photo, mask in match.pairs.values()
     ]
     return DataSet(reading.class_names, examples, reading.colours, match.left_over, reading.notes)
