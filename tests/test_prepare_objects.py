@@ -167,7 +167,7 @@ def test_coco_names_what_is_wrong(tmp_path: Path) -> None:
     assert np.array_equal(read_masks(report)["train_a"], _box_mask(IGNORE, 0, 0, 6, 4))
     both, sizes = ("train", "validation"), "run lengths of it are not of the photo's size"
     assert report.skipped == {
-        **{f"{split}_gone": f"its photo is not below {root}" for split in both},
+        **{f"{split}_gone": f"its photo is not below {root}, which holds a.jpg, b.jpg and 2 more" for split in both},
         **{f"{split}_runs": sizes for split in both},
     }
     assert report.notes == {

@@ -24,7 +24,16 @@ from gluonseg.data.channel import (
     format_prepare_report,
     replacing_folder,
 )
-from gluonseg.data.decode import LARGEST_MAX_PIXELS, decode_image, find_orientation
+from gluonseg.data.decode import (
+    LARGEST_MAX_PIXELS,
+    PhotoRange,
+    count_pages,
+    decode_image,
+    find_orientation,
+    find_value_range,
+    open_picture,
+    suggest_photo_range,
+)
 from gluonseg.data.prepare.colours import Colour, format_colour_table
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
@@ -160,11 +169,28 @@ def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
     return np.asarray(ImageOps.exif_transpose(picture))
 
 
-def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool]:
+def _note_losses(data: bytes, note: Note) -> None:
+    """Note what of a photo that is no JPEG does not come into one."""
+    if (pages := count_pages(data)) > 1:
+        note("only the first page of the photo was taken", f"of {pages}")
+    with open_picture(data) as picture:
+        has_alpha = picture.has_transparency_data and not picture.mode.startswith("I")
+        if has_alpha and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+            note("the photo's transparency was dropped", "")
+
+
+def _read_photo(data: bytes, photo_range: PhotoRange) -> UInt8Array:
+    values = find_value_range(data, max_pixels=LARGEST_MAX_PIXELS)
+    if values and not photo_range and suggest_photo_range(*values):
+        raise ImageError("its photo has 16 bits and would be dark or flat; give --photo_range, such as 0,4095")
+    # Training has a limit that can be set; here it would only get in the way.
+    return decode_image(data, "its photo", max_pixels=LARGEST_MAX_PIXELS, photo_range=photo_range)
+
+
+def _read_example(example: Example, photo_range: PhotoRange, note: Note) -> tuple[bytes, UInt8Array, bool]:
     """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
     data = example.read_photo()
-    # Training has a limit that can be set; here it would only get in the way.
-    image_hwc = decode_image(data, "its photo", max_pixels=LARGEST_MAX_PIXELS)
+    image_hwc = _read_photo(data, photo_range)
     orientation = find_orientation(data)
     turned_hwc = turn_upright(image_hwc, orientation) if orientation > 1 else image_hwc
     stored, upright = image_hwc.shape[:2], turned_hwc.shape[:2]
@@ -180,7 +206,10 @@ def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool
         raise ImageError(f"its mask is {which} than the photo")
     if (mask_hw == IGNORE).all():
         raise ImageError("its mask is empty: no pixel has a class")
-    is_converted = is_turned or not data.startswith(_JPEG_START)
+    is_jpeg = data.startswith(_JPEG_START)
+    if not is_jpeg:
+        _note_losses(data, note)
+    is_converted = is_turned or not is_jpeg
     return encode_jpeg(image_hwc) if is_converted else data, mask_hw, is_converted
 
 
@@ -219,12 +248,14 @@ class _Outcome(NamedTuple):
     notes: list[tuple[str, str]]
 
 
-def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
+def _write_example(example: Example, split: str, writer: _Writer, photo_range: PhotoRange) -> _Outcome:
     notes: list[tuple[str, str]] = []
     try:
         if not split:
             raise ImageError(NOT_LISTED)
-        jpeg, mask_hw, is_converted = _read_example(example, lambda text, detail: notes.append((text, detail)))
+        jpeg, mask_hw, is_converted = _read_example(
+            example, photo_range, lambda text, detail: notes.append((text, detail))
+        )
     except ImageError as error:
         return _Outcome(example, str(error), False, [])
     except MALFORMED as error:
@@ -234,13 +265,19 @@ def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
 
 
 def _write_examples(
-    data_set: DataSet, splits: Mapping[str, str], writer: _Writer, progress: Progress | None
+    data_set: DataSet,
+    splits: Mapping[str, str],
+    writer: _Writer,
+    photo_range: PhotoRange,
+    progress: Progress | None,
 ) -> list[_Outcome]:
     outcomes = []
     pool = ThreadPoolExecutor(count_usable_cores())
     try:
         ordered = sorted(data_set.examples, key=lambda example: example.name)
-        futures = [pool.submit(_write_example, example, splits[example.name], writer) for example in ordered]
+        futures = [
+            pool.submit(_write_example, example, splits[example.name], writer, photo_range) for example in ordered
+        ]
         for done, future in enumerate(futures, start=1):
             outcomes.append(future.result())
             if progress is not None:
@@ -273,6 +310,8 @@ def write_data_set(
     out: Path,
     split: Split,
     progress: Progress | None = None,
+    *,
+    photo_range: PhotoRange = (),
 ) -> Report:
     """Write the channels of what ``find`` finds in ``source`` to ``out``.
 
@@ -282,6 +321,8 @@ def write_data_set(
         out: a new or empty folder, or one an earlier prepare command wrote; it is replaced as a whole, at the end.
         split: how training and validation are told apart.
         progress: called with (photos done, photos in all), those that are left out among them.
+        photo_range: the values that become black and white in photos of 16 bits. Without it those are left out that
+            would become dark or flat.
 
     Raises:
         DataError: a choice, the source or ``out`` cannot be used. Single bad files do not stop it: they are left out
@@ -291,6 +332,8 @@ def write_data_set(
         raise DataError(f"split must be one of {', '.join(SPLIT_METHODS)}; got {split.method!r}")
     if not 0 < split.validation_share < 1:
         raise DataError(f"validation_share must be between 0 and 1, got {split.validation_share}")
+    if photo_range and not (len(photo_range) == 2 and photo_range[0] < photo_range[1]):
+        raise DataError(f"photo_range must be two rising values, as 0,4095, got {photo_range}")
     if not source.exists():
         raise DataError(f"{source} does not exist")
     if source.resolve().is_relative_to(out.resolve()):
@@ -303,7 +346,7 @@ def write_data_set(
         _check(data_set)
         data_set = replace(data_set, examples=_name_examples(data_set.examples))
         splits, how = _split(data_set.examples, split)
-        outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), progress)
+        outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), photo_range, progress)
         written = Counter(splits[outcome.example.name] for outcome in outcomes if not outcome.reason)
         skipped = {outcome.example.name: outcome.reason for outcome in outcomes if outcome.reason}
         skipped |= data_set.left_out

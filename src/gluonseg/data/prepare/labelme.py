@@ -17,7 +17,7 @@ import numpy as np
 
 from gluonseg.data.decode import decode_label, read_bytes
 from gluonseg.data.prepare.core import DataSet, Example, Note, Size
-from gluonseg.data.prepare.files import PictureFolder, find_split, iter_pictures, read_json
+from gluonseg.data.prepare.files import PictureFolder, find_split, iter_paths, iter_pictures, read_json
 from gluonseg.data.prepare.objects import (
     Drawn,
     ObjectClasses,
@@ -92,7 +92,9 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
     """
     found: dict[Path, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
-    for path in sorted(source.rglob("*.json")):
+    for path in iter_paths(source):
+        if path.suffix.lower() != ".json":
+            continue
         try:
             content = read_json(path)
         except DataError as error:
