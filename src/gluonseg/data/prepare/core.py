@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import re
 from collections import Counter
@@ -19,9 +18,7 @@ from PIL import ExifTags, Image, ImageOps
 from gluonseg.data.channel import (
     SPLITS,
     ChannelWriter,
-    PrepareReport,
     encode_jpeg,
-    format_prepare_report,
     replacing_folder,
 )
 from gluonseg.data.decode import (
@@ -36,7 +33,7 @@ from gluonseg.data.decode import (
 )
 from gluonseg.data.prepare.colours import Colour, format_colour_table
 from gluonseg.errors import DataError, ImageError
-from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
+from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array
 from gluonseg.machine.limits import count_usable_cores
 from gluonseg.text import join_names
 
@@ -99,17 +96,42 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report(PrepareReport):
-    """What was written, and how it was split; ``notes`` maps what is worth knowing to the photos it is said of."""
+class Report:
+    """What was written, and how it was split.
 
-    split: str = ""
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ``num_train`` and ``num_validation`` count pairs; ``converted`` names the photos that were not copied as they are;
+    ``skipped`` gives the reason for every name that was left out; ``notes`` maps what is worth knowing to the photos it
+    is said of.
+    """
+
+    out: Path
+    class_names: tuple[str, ...]
+    num_train: int
+    num_validation: int
+    converted: tuple[str, ...]
+    skipped: Mapping[str, str]
+    split: str
+    notes: Mapping[str, Sequence[str]]
+
+    def channel(self, name: str) -> Path:
+        """Return the folder of a channel: ``train``, ``validation_annotation``, ``label_map``, ..."""
+        return self.out / name
 
 
 def format_report(report: Report) -> str:
     """Say in a few lines what was written, converted, left out, and what else is worth knowing."""
-    lines = [f"{text}: {join_names(names)}" if names else text for text, names in sorted(report.notes.items())]
-    return "\n".join([format_prepare_report(report), f"split {report.split}", *lines])
+    lines = [
+        f"wrote {report.num_train} training and {report.num_validation} validation pairs to {report.out}",
+        f"{len(report.class_names)} classes: {join_names(report.class_names, 40)}",
+    ]
+    if report.converted:
+        lines.append(f"converted to JPEG: {join_names(report.converted)}")
+    for reason in sorted(set(report.skipped.values())):
+        names = [name for name, why in report.skipped.items() if why == reason]
+        lines.append(f"left out, {reason}: {join_names(names)}")
+    lines.append(f"split {report.split}")
+    lines += [f"{text}: {join_names(names)}" if names else text for text, names in sorted(report.notes.items())]
+    return "\n".join(lines)
 
 
 def _flatten(path: PurePath) -> str:
@@ -213,30 +235,15 @@ def _read_example(example: Example, photo_range: PhotoRange, note: Note) -> tupl
     return encode_jpeg(image_hwc) if is_converted else data, mask_hw, is_converted
 
 
-class _Writer(ChannelWriter):
-    """Writes channels whose masks have the colours of the data set."""
-
-    def __init__(self, folder: Path, data_set: DataSet) -> None:
-        super().__init__(folder, data_set.class_names)
-        colours = list(data_set.colours)
-        if colours and len(set(colours)) == len(colours):
-            table = format_colour_table(zip(data_set.class_names, colours, strict=True))
-            (folder / COLOURS_FILE).write_text(table, encoding="utf-8")
-        else:  # there are none, or two classes could not be told apart by theirs
-            colours = voc_colours(IGNORE)
-        palette = np.zeros((IGNORE + 1, 3), np.uint8)
-        palette[: len(colours)] = colours
-        palette[IGNORE] = voc_colours(IGNORE + 1)[IGNORE]
-        self._palette = palette.tobytes()
-
-    def write(self, split: str, name: str, jpeg: bytes, mask_hw: UInt8Array) -> None:
-        """As ``add``, without counting: threads call it."""
-        picture = Image.fromarray(mask_hw)
-        picture.putpalette(self._palette)
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        (self.folder / split / f"{name}.jpg").write_bytes(jpeg)
-        (self.folder / f"{split}_annotation" / f"{name}.png").write_bytes(buffer.getvalue())
+def _open_writer(folder: Path, data_set: DataSet) -> ChannelWriter:
+    """A writer whose masks have the colours of the data set, which are written down beside them."""
+    colours = list(data_set.colours)
+    if len(set(colours)) < len(colours):
+        colours = []  # two classes could not be told apart by theirs
+    if colours:
+        table = format_colour_table(zip(data_set.class_names, colours, strict=True))
+        (folder / COLOURS_FILE).write_text(table, encoding="utf-8")
+    return ChannelWriter(folder, data_set.class_names, colours)
 
 
 class _Outcome(NamedTuple):
@@ -248,7 +255,7 @@ class _Outcome(NamedTuple):
     notes: list[tuple[str, str]]
 
 
-def _write_example(example: Example, split: str, writer: _Writer, photo_range: PhotoRange) -> _Outcome:
+def _write_example(example: Example, split: str, writer: ChannelWriter, photo_range: PhotoRange) -> _Outcome:
     notes: list[tuple[str, str]] = []
     try:
         if not split:
@@ -267,7 +274,7 @@ def _write_example(example: Example, split: str, writer: _Writer, photo_range: P
 def _write_examples(
     data_set: DataSet,
     splits: Mapping[str, str],
-    writer: _Writer,
+    writer: ChannelWriter,
     photo_range: PhotoRange,
     progress: Progress | None,
 ) -> list[_Outcome]:
@@ -346,7 +353,7 @@ def write_data_set(
         _check(data_set)
         data_set = replace(data_set, examples=_name_examples(data_set.examples))
         splits, how = _split(data_set.examples, split)
-        outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), photo_range, progress)
+        outcomes = _write_examples(data_set, splits, _open_writer(folder, data_set), photo_range, progress)
         written = Counter(splits[outcome.example.name] for outcome in outcomes if not outcome.reason)
         skipped = {outcome.example.name: outcome.reason for outcome in outcomes if outcome.reason}
         skipped |= data_set.left_out
