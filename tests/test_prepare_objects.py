@@ -307,6 +307,7 @@ def test_cvat_for_images(tmp_path: Path) -> None:
 
 def test_cvat_for_video(tmp_path: Path) -> None:
     body = """<track id="0" label="dog">
+    <box frame="7" keyframe="1" outside="0" occluded="0" xtl="0" ytl="0" xbr="2" ybr="6" z_order="0"/>
     <box frame="0" keyframe="1" outside="0" occluded="0" xtl="0" ytl="0" xbr="2" ybr="6" z_order="0"/>
     <box frame="1" keyframe="0" outside="0" occluded="0" xtl="2" ytl="0" xbr="4" ybr="6" z_order="0"/>
     <box frame="2" keyframe="1" outside="1" occluded="0" xtl="2" ytl="0" xbr="4" ybr="6" z_order="0"/>
@@ -319,6 +320,8 @@ def test_cvat_for_video(tmp_path: Path) -> None:
     assert np.array_equal(masks["frame_000001"], _box_mask(1, 0, 2, 6, 4))
     assert not masks["frame_000002"].any()
     assert report.notes == {"no object is drawn, so all of it is background": ["frame_000002"]}
+    there = "which holds frame_000000.png, frame_000001.png and 1 more"
+    assert report.skipped == {"frame_000007": f"its photo is not below {tmp_path / 'export'}, {there}"}
 
 
 def test_cvat_masks(tmp_path: Path) -> None:
