@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from gluonseg.data.decode import read_label
+from gluonseg.data.decode import PhotoRange, read_label
 from gluonseg.data.prepare.core import DataSet, Report, Split, write_data_set
 from real_photo import find_pet_photos
 
@@ -53,10 +53,17 @@ def save_colours(path: Path, mask_hw: Array, colours: Sequence[tuple[int, int, i
 
 
 def prepare(
-    find: Callable[..., DataSet], source: Path, *, split: str = "", share: float = 0.5, **options: Any
+    find: Callable[..., DataSet],
+    source: Path,
+    *,
+    split: str = "",
+    share: float = 0.5,
+    photo_range: PhotoRange = (),
+    **options: Any,
 ) -> Report:
     """Run a finder on ``source`` and write what it finds to ``out`` beside it."""
-    return write_data_set(partial(find, source, **options), source, source.parent / "out", Split(split, 0, share))
+    out, by = source.parent / "out", Split(split, 0, share)
+    return write_data_set(partial(find, source, **options), source, out, by, photo_range=photo_range)
 
 
 def read_masks(report: Report) -> dict[str, Array]:

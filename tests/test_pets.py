@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from file_tree import add_member, read_files
-from gluonseg.data.channel import PrepareReport, format_prepare_report
 from gluonseg.data.decode import read_image, read_label
 from gluonseg.data.prepare import pets_archive
-from gluonseg.data.prepare.core import split_by_seed
+from gluonseg.data.prepare.core import Report, format_report, split_by_seed
 from gluonseg.data.prepare.pets import prepare_oxford_pets
 from gluonseg.data.prepare.pets_archive import download_oxford_pets
 from gluonseg.data.prepare.synthetic import draw_oxford_layout
@@ -29,7 +28,7 @@ def source(tmp_path: Path) -> Path:
     return draw_oxford_layout(tmp_path / "source", count=12, size=32)
 
 
-def _names(report: PrepareReport, channel: str) -> list[str]:
+def _names(report: Report, channel: str) -> list[str]:
     return sorted(path.stem for path in report.channel(channel).iterdir())
 
 
@@ -41,7 +40,7 @@ def _pack(source: Path, out: Path) -> Path:
     return out
 
 
-def _one_mask(report: PrepareReport, stem: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _one_mask(report: Report, stem: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     (path,) = report.out.glob(f"*_annotation/{stem}.png")
     return read_label(path)
 
@@ -140,7 +139,7 @@ def test_unusable_files_are_left_out_and_named(source: Path, tmp_path: Path) -> 
     assert report.skipped.keys() == words.keys()
     assert [name for name, reason in report.skipped.items() if not reason.startswith(words[name])] == []
     assert report.num_train + report.num_validation == 7
-    assert "the photo is in no list: stranger_1" in format_prepare_report(report)
+    assert "the photo is in no list: stranger_1" in format_report(report)
 
 
 def test_archives_give_what_the_folder_gives(source: Path, tmp_path: Path) -> None:

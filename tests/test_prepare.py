@@ -51,9 +51,17 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def test_names_are_stems_unless_two_photos_share_one() -> None:
-    paths = [PurePath("a/one.jpg"), PurePath("a/two.jpg"), PurePath("b/two.jpg"), PurePath("b/three.png")]
-    assert make_names(paths) == ["one", "a_two_jpg", "b_two_jpg", "three"]
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        ("a/one.jpg a/two.jpg b/two.jpg b/three.png", "one a_two b_two three"),
+        ("a/one.jpg a/one.png", "a_one_jpg a_one_png"),
+        ("a+b/one.jpg a_b/one.jpg", "a_b_one_1 a_b_one_2"),
+        ("a/one.jpg a/one.jpg a_one_1.jpg", "a_one_1 a_one_2 a_one_1_jpg"),
+    ],
+)
+def test_every_photo_has_a_name_of_its_own(paths: str, names: str) -> None:
+    assert make_names([PurePath(path) for path in paths.split()]) == names.split()
 
 
 def test_own_lists_decide_unless_a_random_split_is_asked_for(source: Path) -> None:
@@ -129,6 +137,27 @@ def test_photos_and_masks_that_do_not_fit_are_left_out_and_named(source: Path) -
     assert set(read_masks(report)) == {"filler0", "filler1"}
 
 
+def test_what_a_jpeg_cannot_hold_is_told(source: Path) -> None:
+    picture = Image.fromarray(stripes(0, 255))
+    picture.save(source / "pages.tif", save_all=True, append_images=[picture] * 8)
+    for name, alpha in (("opaque", 255), ("clear", 0)):
+        layers = Image.merge("LA", (picture, Image.fromarray(stripes(alpha, 255))))
+        layers.save(source / f"{name}.png")
+    values = np.tile(np.array([0, 4095], np.uint16), (6, 4))
+    Image.fromarray(values).save(source / "deep.png")
+    examples = [_example(path, stripes(0, 1), split="train") for path in sorted(source.iterdir())]
+    report = prepare(lambda folder: _find(folder, *examples), source)
+    assert report.skipped == {
+        "deep": "its photo has 16 bits and would be dark or flat; give --photo_range, such as 0,4095"
+    }
+    assert report.notes == {
+        "only the first page of the photo was taken": ["pages (of 9)"],
+        "the photo's transparency was dropped": ["clear"],
+    }
+    report = prepare(lambda folder: _find(folder, *examples), source, photo_range=(0, 4095))
+    assert np.ptp(decode_image((report.out / "train/deep.jpg").read_bytes())) > 200
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing_half_done(source: Path, tmp_path: Path, number: int) -> None:
     for n in range(2):
@@ -164,6 +193,7 @@ def test_an_interrupted_run_leaves_nothing_half_done(source: Path, tmp_path: Pat
         "# label:color_rgb:parts:actions\nroad:128,64,128::\ncar 2:64,0,128:wheel,door:drive\nignore:0,0,0::\n",
         "#804080 road\r\n#400080 car 2\r\n#000000 unlabeled\r\n",
         "road, #804080\ncar 2, #400080\n__ignore__, #000000\n",
+        '"name","r","g","b"\n"road","128","64","128"\n"car 2",64,0,128\nvoid,0,0,0\n',
     ],
 )
 def test_forms_of_colour_tables(tmp_path: Path, text: str) -> None:
@@ -180,6 +210,7 @@ def test_wrong_colour_tables(tmp_path: Path) -> None:
         ("a,1,2,3\nb,1,2,3\n", r"the colour \(1, 2, 3\) belongs to two classes"),
         ("a,1,2,3\nb,1,2\n", "line 2: expected a name and a colour as in car,64,0,128; got 'b,1,2'"),
         ("a,1,2,3\nb,1,2,300\n", "line 2: expected"),
+        ("sky: (0, 0, 0)\ncar,1,2,3\nb,1,1,1\n", "line 1: expected"),
         ("", "names no class"),
     ):
         path.write_text(text)

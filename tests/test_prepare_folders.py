@@ -10,7 +10,7 @@ from PIL import Image
 
 from gluonseg.cli import build_parser, main
 from gluonseg.data.check.doctor import check_channels
-from gluonseg.data.prepare.core import NOT_LISTED
+from gluonseg.data.prepare.core import NOT_LISTED, Split, write_data_set
 from gluonseg.data.prepare.folders import find_folders, match_names
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, voc_colours
@@ -133,6 +133,9 @@ def test_palettes_that_differ_are_read_by_colour(source: Path, tmp_path: Path) -
     report = prepare(find_folders, source, masks=tmp_path / "masks", by="value")
     assert np.array_equal(read_masks(report)["b"], stripes(1, 0))
     assert report.class_names == ("label_0", "label_1")
+    save_colours(tmp_path / "masks/c.png", stripes(0, 1), [RED, GREEN])
+    report = prepare(find_folders, source, masks=tmp_path / "masks", by="value")
+    assert report.skipped["c"].endswith("gluonseg prepare folders PHOTOS OUT --masks MASKS --by colour reads it")
 
 
 def test_palette_and_grey_masks_go_together(source: Path, tmp_path: Path) -> None:
@@ -166,8 +169,8 @@ def test_photos_and_masks_in_one_folder_with_a_split(tmp_path: Path) -> None:
         draw_photo(tmp_path / f"all/{split}/one.jpg")
         save_mask(tmp_path / f"all/{split}/one.png", stripes(0, 1))
     report = prepare(find_folders, tmp_path / "all", masks=tmp_path / "all")
-    assert (read_names(report, "train"), read_names(report, "validation")) == (["train_one_jpg"], ["val_one_jpg"])
-    assert report.skipped == {"test_one_jpg": NOT_LISTED}
+    assert (read_names(report, "train"), read_names(report, "validation")) == (["train_one"], ["val_one"])
+    assert report.skipped == {"test_one": NOT_LISTED}
 
 
 def test_channels_of_any_masks_are_made_anew(tmp_path: Path) -> None:
@@ -177,7 +180,29 @@ def test_channels_of_any_masks_are_made_anew(tmp_path: Path) -> None:
         save_colours(tmp_path / f"data/{split}_annotation/one_mask.png", stripes(0, 1), [BLACK, RED])
     report = prepare(find_folders, tmp_path / "data", masks=tmp_path / "data", by="colour")
     assert (report.num_train, report.num_validation, report.skipped) == (1, 1, {})
-    assert np.array_equal(read_masks(report)["train_one_png"], stripes(0, 1))
+    assert np.array_equal(read_masks(report)["train_one"], stripes(0, 1))
+
+
+def test_what_an_earlier_run_wrote_is_no_source(source: Path, tmp_path: Path) -> None:
+    for name in "abcd":
+        save_mask(tmp_path / f"masks/{name}.png", stripes(0, 1))
+    for _ in range(2):
+        report = write_data_set(
+            lambda: find_folders(source, tmp_path / "masks"), source, source / "out", Split(validation_share=0.5)
+        )
+        assert (report.num_train, report.num_validation, report.skipped) == (2, 2, {})
+    found = find_folders(source / "out", source / "out")
+    assert len(found.examples) == 4
+    assert f"{source / 'out/label_map'} was passed over; --colours or --classes names the classes" in found.notes
+
+
+def test_a_jpeg_is_a_photo_whatever_its_name(source: Path, tmp_path: Path) -> None:
+    for name, other in (("a", "a.jpe"), ("b", "b"), ("c", "c.jfif"), ("d", "d.jpg.bak")):
+        (source / f"{name}.jpg").rename(source / other)
+        save_mask(source / f"{name}.png", stripes(0, 1))
+    report = prepare(find_folders, source, masks=source)
+    assert sorted(read_masks(report)) == ["a", "b", "c"]
+    assert report.skipped == {"d.png": "the mask has no photo"}
 
 
 def test_the_command_and_what_it_wrote(source: Path, tmp_path: Path, capsys: Capture) -> None:

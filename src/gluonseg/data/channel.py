@@ -8,17 +8,15 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from gluonseg.errors import DataError
 from gluonseg.files import find_fix
-from gluonseg.labels import UInt8Array, voc_colours
-from gluonseg.text import join_names
+from gluonseg.labels import IGNORE, UInt8Array, voc_colours
 
 SPLITS = ("train", "validation")
 MARKER = ".gluonseg-prepared"
@@ -36,40 +34,6 @@ def find_channels(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
-@dataclass(frozen=True)
-class PrepareReport:
-    """What a prepare command wrote.
-
-    ``num_train`` and ``num_validation`` count pairs; ``converted`` names the photos that were not JPEG
-    inside; ``skipped`` gives the reason for every name that was left out.
-    """
-
-    out: Path
-    class_names: tuple[str, ...]
-    num_train: int
-    num_validation: int
-    converted: tuple[str, ...]
-    skipped: Mapping[str, str]
-
-    def channel(self, name: str) -> Path:
-        """Return the folder of a channel: ``train``, ``validation_annotation``, ``label_map``, ..."""
-        return self.out / name
-
-
-def format_prepare_report(report: PrepareReport) -> str:
-    """Say in a few lines what was written, converted and left out."""
-    lines = [
-        f"wrote {report.num_train} training and {report.num_validation} validation pairs to {report.out}",
-        f"{len(report.class_names)} classes: {join_names(report.class_names, 40)}",
-    ]
-    if report.converted:
-        lines.append(f"converted to JPEG: {join_names(report.converted)}")
-    for reason in sorted(set(report.skipped.values())):
-        names = [name for name, why in report.skipped.items() if why == reason]
-        lines.append(f"left out, {reason}: {join_names(names)}")
-    return "\n".join(lines)
-
-
 def encode_jpeg(image_hwc: UInt8Array) -> bytes:
     """Encode an RGB picture (H, W, 3) uint8 as JPEG."""
     buffer = io.BytesIO()
@@ -77,21 +41,24 @@ def encode_jpeg(image_hwc: UInt8Array) -> bytes:
     return buffer.getvalue()
 
 
-def encode_palette_png(mask_hw: UInt8Array) -> bytes:
-    """Encode class ids (H, W) uint8 as a palette PNG: the index is the class id, the colour helps the eye."""
+def encode_palette_png(mask_hw: UInt8Array, colours: Sequence[tuple[int, int, int]] = ()) -> bytes:
+    """Encode class ids (H, W) uint8 as a palette PNG: the index is the class id, the colour helps the eye.
+
+    ``colours`` are those of the ids 0, 1, ...; VOC's when left out.
+    """
     picture = Image.fromarray(mask_hw)
-    picture.putpalette([value for colour in voc_colours(256) for value in colour])
+    picture.putpalette([value for colour in colours or voc_colours(IGNORE + 1) for value in colour])
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 class ChannelWriter:
-    """Writes pairs and the label_map channel below one folder."""
+    """Writes pairs and the label_map channel below one folder; ``colours`` are those of the first class ids."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, class_names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> None:
         self.folder = folder
-        self.counts = dict.fromkeys(SPLITS, 0)
+        self._colours = [*colours, *voc_colours(IGNORE + 1)[len(colours) :]]
         label_map = folder / "label_map"
         label_map.mkdir()
         for split in SPLITS:
@@ -102,11 +69,10 @@ class ChannelWriter:
         text = json.dumps(list(class_names), ensure_ascii=False, indent=1)
         (label_map / CLASS_NAMES_FILE).write_text(text + "\n", encoding="utf-8")
 
-    def add(self, split: str, name: str, jpeg: bytes, mask_hw: UInt8Array) -> None:
-        """Write ``split/name.jpg`` and ``split_annotation/name.png``."""
+    def write(self, split: str, name: str, jpeg: bytes, mask_hw: UInt8Array) -> None:
+        """Write ``split/name.jpg`` and ``split_annotation/name.png``; threads call it."""
         (self.folder / split / f"{name}.jpg").write_bytes(jpeg)
-        (self.folder / f"{split}_annotation" / f"{name}.png").write_bytes(encode_palette_png(mask_hw))
-        self.counts[split] += 1
+        (self.folder / f"{split}_annotation" / f"{name}.png").write_bytes(encode_palette_png(mask_hw, self._colours))
 
 
 def _check_replaceable(out: Path) -> None:

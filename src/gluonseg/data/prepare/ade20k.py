@@ -7,6 +7,7 @@ and the class is the value less one. http://sceneparsing.csail.mit.edu
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,8 +17,8 @@ from typing import NamedTuple
 
 from gluonseg.data.decode import read_bytes, read_label
 from gluonseg.data.palettes import get_palette
-from gluonseg.data.prepare.core import DataSet, Example, make_names
-from gluonseg.data.prepare.files import NO_MASK, index_stems, parse_json, read_lines
+from gluonseg.data.prepare.core import DataSet, Example
+from gluonseg.data.prepare.files import find_unpaired, index_stems, parse_json, read_lines
 from gluonseg.data.prepare.masks import build_value_table, read_by_value
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, default_class_names
@@ -60,7 +61,7 @@ def _find_in_folders(root: Path) -> tuple[list[_Pair], dict[str, str]]:
     for folder, split in _FOLDERS.items():
         photos, masks = index_stems(root / "images" / folder), index_stems(root / "annotations" / folder)
         pairs += [_Pair(photos[stem], masks[stem], split) for stem in sorted(photos.keys() & masks.keys())]
-        left_out |= dict.fromkeys(sorted(photos.keys() - masks.keys()), NO_MASK)
+        left_out |= find_unpaired(photos, masks, root)
     return pairs, left_out
 
 
@@ -104,12 +105,12 @@ def find_ade20k(source: Path, *, classes: Sequence[str] = ()) -> DataSet:
     values = build_value_table({0: IGNORE, IGNORE: IGNORE} | {n + 1: n for n in range(len(names))})
     examples = [
         Example(
-            name=name,
+            name=os.path.relpath(pair.photo, source),
             read_photo=partial(read_bytes, pair.photo, "its photo"),
             read_mask=partial(read_by_value, values, pair.mask),
             split=pair.split,
         )
-        for name, pair in zip(make_names([pair.photo for pair in pairs]), pairs, strict=True)
+        for pair in pairs
     ]
     colours = get_palette("ade20k")
     return DataSet(tuple(names), examples, colours if len(names) == len(colours) else (), left_out)

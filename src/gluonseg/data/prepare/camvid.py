@@ -13,8 +13,9 @@ from pathlib import Path
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.palettes import get_palette
 from gluonseg.data.prepare.colours import ColourTable, build_colour_table, parse_colour
-from gluonseg.data.prepare.core import DataSet, Example, make_names
-from gluonseg.data.prepare.files import NO_MASK, NO_PHOTO, find_split, index_stems, iter_pictures
+from gluonseg.data.prepare.core import DataSet, Example
+from gluonseg.data.prepare.files import find_split, find_unpaired, index_stems, iter_pictures
+from gluonseg.data.prepare.folders import match_names
 from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value_or_colour
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
@@ -61,19 +62,22 @@ def get_colour_table(classes: str) -> ColourTable:
 def _find_segnet(source: Path) -> DataSet:
     names, table = tuple(_JOINED)[:-1], get_colour_table("11")
     values = build_value_table({IGNORE: IGNORE, _SEGNET_VOID: IGNORE} | {n: n for n in range(len(names))})
-    examples, left_out = [], {}
+    examples: list[Example] = []
+    left_out: dict[str, str] = {}
     for folder, split in _SEGNET_SPLITS.items():
         if not (source / folder).is_dir() or not (source / f"{folder}annot").is_dir():
             continue
-        masks = index_stems(source / f"{folder}annot")
-        for stem, photo in index_stems(source / folder).items():
-            if stem in masks:
-                read_photo = partial(read_bytes, photo, "its photo")
-                examples.append(
-                    Example(stem, read_photo, partial(read_by_value_or_colour, values, table, masks[stem]), split)
-                )
-            else:
-                left_out[stem] = NO_MASK
+        photos, masks = index_stems(source / folder), index_stems(source / f"{folder}annot")
+        examples += [
+            Example(
+                name=f"{folder}/{stem}.png",
+                read_photo=partial(read_bytes, photos[stem], "its photo"),
+                read_mask=partial(read_by_value_or_colour, values, table, masks[stem]),
+                split=split,
+            )
+            for stem in sorted(photos.keys() & masks.keys())
+        ]
+        left_out |= find_unpaired(photos, masks, source)
     return DataSet(names, examples, get_palette("camvid")[: len(names)], left_out)
 
 
@@ -93,22 +97,19 @@ def find_camvid(source: Path, *, classes: str = "11") -> DataSet:
             raise DataError(f"{source} is in the layout of the SegNet tutorial, whose masks have 11 classes")
         return _find_segnet(source)
     pictures = [path.relative_to(source) for path in iter_pictures(source)]
-    masks = {path.stem.removesuffix("_L"): path for path in pictures if path.stem.endswith("_L")}
-    photos = {path.stem: path for path in pictures if not path.stem.endswith("_L")}
+    masks = [path for path in pictures if path.stem.endswith("_L")]
     if not masks:
         raise DataError(f"{source} holds neither masks called NAME_L.png nor the folders train and trainannot")
     table = get_colour_table(classes)
-    both = sorted(masks.keys() & photos.keys())
+    match = match_names([path for path in pictures if not path.stem.endswith("_L")], masks, "*", "*_L")
     colours = get_palette("camvid")[: len(table.class_names)] if classes == "11" else table.colours
     examples = [
         Example(
-            name=name,
-            read_photo=partial(read_bytes, source / photos[stem], "its photo"),
-            read_mask=partial(read_by_colour, table, source / masks[stem]),
-            split=find_split(photos[stem]),
+            name=str(photo),
+            read_photo=partial(read_bytes, source / photo, "its photo"),
+            read_mask=partial(read_by_colour, table, source / mask),
+            split=find_split(photo),
         )
-        for stem, name in zip(both, make_names([photos[stem] for stem in both]), strict=True)
+        for photo, mask in match.pairs.values()
     ]
-    left_out = dict.fromkeys(sorted(photos.keys() - masks.keys()), NO_MASK)
-    left_out |= {str(masks[stem]): NO_PHOTO for stem in sorted(masks.keys() - photos.keys())}
-    return DataSet(table.class_names, examples, colours, left_out)
+    return DataSet(table.class_names, examples, colours, match.left_over)

@@ -14,6 +14,7 @@ from pathlib import Path
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.palettes import get_palette
 from gluonseg.data.prepare.core import DataSet, Example
+from gluonseg.data.prepare.files import NO_MASK
 from gluonseg.data.prepare.masks import build_value_table, read_by_value
 from gluonseg.errors import DataError
 from gluonseg.labels import IGNORE
@@ -46,11 +47,16 @@ def find_cityscapes(source: Path) -> DataSet:
         raise DataError(f"{source} holds no mask such as gtFine/train/CITY/NAME_gtFine_labelIds.png")
     values = build_value_table(_LABELS[labels])
     examples = []
+    photos = {path.relative_to(source) for split in _SPLITS for path in source.glob(f"leftImg8bit/{split}/*/*.png")}
     for mask in masks:
         split, city = mask.parts[-3:-1]
         name = mask.name.removesuffix(end)
-        photo = source / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
+        photo = Path("leftImg8bit", split, city, f"{name}_leftImg8bit.png")
+        photos.discard(photo)
         if split in _SPLITS:
-            read_photo = partial(read_bytes, photo, "its photo")
-            examples.append(Example(name, read_photo, partial(read_by_value, values, mask), _SPLITS[split]))
-    return DataSet(tuple(CLASSES), examples, get_palette("cityscapes"))
+            read_photo = partial(read_bytes, source / photo, "its photo")
+            examples.append(
+                Example(f"{split}/{city}/{name}.png", read_photo, partial(read_by_value, values, mask), _SPLITS[split])
+            )
+    left_out = {str(photo): NO_MASK for photo in sorted(photos)}
+    return DataSet(tuple(CLASSES), examples, get_palette("cityscapes"), left_out)

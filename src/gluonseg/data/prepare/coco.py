@@ -6,14 +6,17 @@ https://cocodataset.org/#format-data
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, NamedTuple
 
+from gluonseg.data.channel import SPLITS
 from gluonseg.data.decode import read_bytes
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, name_examples
-from gluonseg.data.prepare.files import PictureFolder, read_json
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
+from gluonseg.data.prepare.files import IN_BOTH, SPLIT_FOLDERS, PictureFolder, read_json
 from gluonseg.data.prepare.objects import (
     Drawn,
     ObjectClasses,
@@ -28,6 +31,18 @@ from gluonseg.labels import UInt8Array
 
 _LISTS = ("images", "annotations", "categories")
 NO_IMAGE = "annotations of images that the file does not list, passed over"
+_Object = tuple[str, Mapping[str, Any]]
+"""The name of its category, and its annotation."""
+
+
+class _Photo(NamedTuple):
+    """One photo, and what all JSON files that list it say of it; ``hint`` is the name of its folder, if any."""
+
+    image: Mapping[str, Any]
+    name: str
+    hint: str
+    splits: set[str]
+    objects: list[_Object]
 
 
 def _find_json_files(source: Path) -> dict[Path, dict[str, Any]]:
@@ -49,18 +64,18 @@ def _find_json_files(source: Path) -> dict[Path, dict[str, Any]]:
 def _find_split(path: Path, source: Path) -> str:
     """The split that the name of a JSON file, or of its folder, says."""
     name = f"{path.parent.name if path.parent != source else ''} {path.name}".lower()
-    return "train" if "train" in name else "validation" if "val" in name else ""
+    return next((SPLIT_FOLDERS[word] for word in re.split(r"[^a-z]+", name) if word in SPLIT_FOLDERS), "")
 
 
-def _order(annotation: Mapping[str, Any]) -> tuple[bool, float]:
+def _order(one: _Object) -> tuple[bool, float]:
     """Crowds at the bottom, then from the largest to the smallest, so that no object hides a smaller one."""
+    annotation = one[1]
     *_, width, height = annotation.get("bbox") or (0.0, 0.0)
     return not annotation.get("iscrowd"), -float(annotation.get("area") or width * height)
 
 
-def _parse_object(annotation: Mapping[str, Any], labels: Mapping[Any, str]) -> Drawn:
-    category = annotation.get("category_id")
-    label, drawn = labels.get(category, f"category {category}"), annotation.get("segmentation")
+def _parse_object(label: str, annotation: Mapping[str, Any]) -> Drawn:
+    drawn = annotation.get("segmentation")
     if isinstance(drawn, list):
         return Drawn(label, [make_polygon(polygon) for polygon in drawn if isinstance(polygon, list)])
     if not isinstance(drawn, dict):
@@ -76,14 +91,13 @@ def _parse_object(annotation: Mapping[str, Any], labels: Mapping[Any, str]) -> D
 
 def _paint(
     image: Mapping[str, Any],
-    annotations: Iterable[Mapping[str, Any]],
-    labels: Mapping[Any, str],
+    annotations: Iterable[_Object],
     classes: ObjectClasses,
     size: Size,
     note: Note,
 ) -> UInt8Array:
     size = (int(image.get("height") or size[0]), int(image.get("width") or size[1]))
-    objects = [_parse_object(annotation, labels) for annotation in sorted(annotations, key=_order)]
+    objects = [_parse_object(*one) for one in sorted(annotations, key=_order)]
     if any(one.region is not None and one.region.pixels_hw.shape != size for one in objects):
         raise ImageError("run lengths of it are not of the photo's size")
     return paint(size, objects, classes, note)
@@ -111,21 +125,35 @@ def find_coco(source: Path, *, photos: Path | None = None, classes: Sequence[str
     pictures = PictureFolder(photos or (source if source.is_dir() else source.parent))
     categories = [one for content in contents.values() for one in sorted(content["categories"], key=lambda c: c["id"])]
     object_classes = ObjectClasses((str(category["name"]) for category in categories), classes)
-    found: list[tuple[PurePosixPath, Example]] = []
+    found: dict[PurePath, _Photo] = {}
     strangers: list[str] = []
     for path, content in contents.items():
         split = _find_split(path, source)
         labels = {category["id"]: str(category["name"]) for category in content["categories"]}
-        by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
+        by_image: dict[Any, list[_Object]] = {image["id"]: [] for image in content["images"]}
         for annotation in content["annotations"]:
             if annotation.get("image_id") in by_image:
-                by_image[annotation["image_id"]].append(annotation)
+                category = annotation.get("category_id")
+                by_image[annotation["image_id"]].append((labels.get(category, f"category {category}"), annotation))
             else:
                 strangers.append(str(annotation.get("image_id")))
         hint = path.stem.removeprefix("instances_") if path.stem != "_annotations.coco" else path.parent.name
         for image in content["images"]:
             name = str(image["file_name"]).replace("\\", "/")
-            read_mask = partial(_paint, image, by_image[image["id"]], labels, object_classes)
-            example = Example("", partial(_read_photo, pictures, name, hint), read_mask, split)
-            found.append((PurePosixPath(split, name), example))
-    return DataSet(object_classes.names, name_examples(found), notes={NO_IMAGE: strangers} if strangers else {})
+            place: PurePath = PurePosixPath(split, name)
+            with suppress(ImageError):  # told when it is written
+                place = pictures.find(name, hint)
+            photo = found.setdefault(place, _Photo(image, name, hint, set(), []))
+            photo.splits.add(split)
+            photo.objects.extend(by_image[image["id"]])
+    examples = [
+        Example(
+            name=f"{max(photo.splits)}/{photo.name}",
+            read_photo=partial(_read_photo, pictures, photo.name, photo.hint),
+            read_mask=partial(_paint, photo.image, photo.objects, object_classes),
+            split=max(photo.splits),  # validation before train before ""
+        )
+        for photo in found.values()
+    ]
+    notes = {NO_IMAGE: strangers, IN_BOTH: [photo.name for photo in found.values() if {*SPLITS} <= photo.splits]}
+    return DataSet(object_classes.names, examples, notes={text: names for text, names in notes.items() if names})

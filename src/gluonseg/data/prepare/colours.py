@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -74,20 +76,21 @@ def read_colour_table(path: Path) -> ColourTable:
     """Read a colour table: one class a line, its name before or after its colour.
 
     A colour is three numbers 0 to 255 or ``#rrggbb``. So CVAT's labelmap.txt, CamVid's label_colors.txt and a
-    ``name,r,g,b`` CSV are read as they are. The first line may be a heading; lines that begin with "# " are comments.
+    ``name,r,g,b`` CSV are read as they are. The first line may be a heading, without digits;
+    lines that begin with "# " are comments.
 
     Raises:
         DataError: the file or a line of it cannot be read, or a colour belongs to two classes.
     """
     rows = []
     for number, line in enumerate(read_bytes(path).decode("utf-8-sig", errors="replace").splitlines(), start=1):
-        text = line.strip()
+        text = ",".join(next(csv.reader([line.strip()]), ())).strip()
         if not text or text.startswith("# "):
             continue
         row = _parse_line(text)
         if row is not None:
             rows.append(row)
-        elif number > 1:
+        elif number > 1 or any(letter.isdigit() for letter in text):
             raise DataError(f"{path} line {number}: expected a name and a colour as in car,64,0,128; got {text[:80]!r}")
     if not rows:
         raise DataError(f"{path} names no class; write lines such as car,64,0,128")
@@ -96,4 +99,7 @@ def read_colour_table(path: Path) -> ColourTable:
 
 def format_colour_table(rows: Iterable[tuple[str, Sequence[int]]]) -> str:
     """The table as ``name,r,g,b`` lines, which :func:`read_colour_table` reads."""
-    return "name,r,g,b\n" + "".join(f"{name},{','.join(str(int(n)) for n in colour)}\n" for name, colour in rows)
+    text = io.StringIO()
+    lines = ((name, *(int(number) for number in colour)) for name, colour in rows)
+    csv.writer(text, lineterminator="\n").writerows([("name", "r", "g", "b"), *lines])
+    return text.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,15 +18,22 @@ from PIL import ExifTags, Image, ImageOps
 from gluonseg.data.channel import (
     SPLITS,
     ChannelWriter,
-    PrepareReport,
     encode_jpeg,
-    format_prepare_report,
     replacing_folder,
 )
-from gluonseg.data.decode import LARGEST_MAX_PIXELS, decode_image, find_orientation
+from gluonseg.data.decode import (
+    LARGEST_MAX_PIXELS,
+    PhotoRange,
+    count_pages,
+    decode_image,
+    find_orientation,
+    find_value_range,
+    open_picture,
+    suggest_photo_range,
+)
 from gluonseg.data.prepare.colours import Colour, format_colour_table
 from gluonseg.errors import DataError, ImageError
-from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
+from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array
 from gluonseg.machine.limits import count_usable_cores
 from gluonseg.text import join_names
 
@@ -47,7 +54,7 @@ _JPEG_START = b"\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Example:
-    """One photo and its mask; ``name`` becomes the name of both files.
+    """One photo and its mask; ``name`` is the path of the photo, of which the name of both files is made.
 
     ``read_photo`` returns the bytes of the picture file. ``read_mask`` is given the size of the photo and returns
     class ids (H, W) uint8, :data:`IGNORE` where a pixel is not scored. Both raise ImageError when there is nothing to
@@ -89,31 +96,66 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report(PrepareReport):
-    """What was written, and how it was split; ``notes`` maps what is worth knowing to the photos it is said of."""
+class Report:
+    """What was written, and how it was split.
 
-    split: str = ""
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ``num_train`` and ``num_validation`` count pairs; ``converted`` names the photos that were not copied as they are;
+    ``skipped`` gives the reason for every name that was left out; ``notes`` maps what is worth knowing to the photos it
+    is said of.
+    """
+
+    out: Path
+    class_names: tuple[str, ...]
+    num_train: int
+    num_validation: int
+    converted: tuple[str, ...]
+    skipped: Mapping[str, str]
+    split: str
+    notes: Mapping[str, Sequence[str]]
+
+    def channel(self, name: str) -> Path:
+        """Return the folder of a channel: ``train``, ``validation_annotation``, ``label_map``, ..."""
+        return self.out / name
 
 
 def format_report(report: Report) -> str:
     """Say in a few lines what was written, converted, left out, and what else is worth knowing."""
-    lines = [f"{text}: {join_names(names)}" if names else text for text, names in sorted(report.notes.items())]
-    return "\n".join([format_prepare_report(report), f"split {report.split}", *lines])
+    lines = [
+        f"wrote {report.num_train} training and {report.num_validation} validation pairs to {report.out}",
+        f"{len(report.class_names)} classes: {join_names(report.class_names, 40)}",
+    ]
+    if report.converted:
+        lines.append(f"converted to JPEG: {join_names(report.converted)}")
+    for reason in sorted(set(report.skipped.values())):
+        names = [name for name, why in report.skipped.items() if why == reason]
+        lines.append(f"left out, {reason}: {join_names(names)}")
+    lines.append(f"split {report.split}")
+    lines += [f"{text}: {join_names(names)}" if names else text for text, names in sorted(report.notes.items())]
+    return "\n".join(lines)
+
+
+def _flatten(path: PurePath) -> str:
+    return re.sub(r"[^\w-]+", "_", str(path)).strip("_")
 
 
 def make_names(photos: Sequence[PurePath]) -> list[str]:
-    """Names for photos below one folder: the stem where only one has it, else the whole path."""
-    stems = Counter(photo.stem for photo in photos)
-    return [
-        photo.stem if stems[photo.stem] == 1 else re.sub(r"[^\w-]+", "_", str(photo)).strip("_") for photo in photos
-    ]
+    """A name of its own for each photo: the first of these that no other photo has.
+
+    The stem, the path without extension, the whole path, and the path with a number.
+    """
+    ways = [(path.stem, _flatten(path.with_suffix("")), _flatten(path)) for path in photos]
+    counts = [Counter(way) for way in zip(*ways, strict=True)]
+    names: dict[str, None] = {}
+    for way in ways:
+        alone = (name for name, count in zip(way, counts, strict=True) if count[name] == 1)
+        numbered = (f"{way[1]}_{number}" for number in itertools.count(1))
+        names[next(name for name in itertools.chain(alone, numbered) if name not in names)] = None
+    return list(names)
 
 
-def name_examples(found: Sequence[tuple[PurePath, Example]]) -> list[Example]:
-    """The examples with names made of the paths of their photos, see :func:`make_names`."""
-    names = make_names([path for path, _ in found])
-    return [replace(example, name=name) for name, (_, example) in zip(names, found, strict=True)]
+def _name_examples(examples: Sequence[Example]) -> list[Example]:
+    names = make_names([PurePath(example.name) for example in examples])
+    return [replace(example, name=name) for name, example in zip(names, examples, strict=True)]
 
 
 def split_by_seed(groups: Mapping[str, int], seed: int, validation_share: float) -> dict[str, str]:
@@ -149,11 +191,28 @@ def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
     return np.asarray(ImageOps.exif_transpose(picture))
 
 
-def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool]:
+def _note_losses(data: bytes, note: Note) -> None:
+    """Note what of a photo that is no JPEG does not come into one."""
+    if (pages := count_pages(data)) > 1:
+        note("only the first page of the photo was taken", f"of {pages}")
+    with open_picture(data) as picture:
+        has_alpha = picture.has_transparency_data and not picture.mode.startswith("I")
+        if has_alpha and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+            note("the photo's transparency was dropped", "")
+
+
+def _read_photo(data: bytes, photo_range: PhotoRange) -> UInt8Array:
+    values = find_value_range(data, max_pixels=LARGEST_MAX_PIXELS)
+    if values and not photo_range and suggest_photo_range(*values):
+        raise ImageError("its photo has 16 bits and would be dark or flat; give --photo_range, such as 0,4095")
+    # Training has a limit that can be set; here it would only get in the way.
+    return decode_image(data, "its photo", max_pixels=LARGEST_MAX_PIXELS, photo_range=photo_range)
+
+
+def _read_example(example: Example, photo_range: PhotoRange, note: Note) -> tuple[bytes, UInt8Array, bool]:
     """Return (JPEG bytes, mask of class ids, whether the photo was converted); raise ImageError if unusable."""
     data = example.read_photo()
-    # Training has a limit that can be set; here it would only get in the way.
-    image_hwc = decode_image(data, "its photo", max_pixels=LARGEST_MAX_PIXELS)
+    image_hwc = _read_photo(data, photo_range)
     orientation = find_orientation(data)
     turned_hwc = turn_upright(image_hwc, orientation) if orientation > 1 else image_hwc
     stored, upright = image_hwc.shape[:2], turned_hwc.shape[:2]
@@ -169,34 +228,22 @@ def _read_example(example: Example, note: Note) -> tuple[bytes, UInt8Array, bool
         raise ImageError(f"its mask is {which} than the photo")
     if (mask_hw == IGNORE).all():
         raise ImageError("its mask is empty: no pixel has a class")
-    is_converted = is_turned or not data.startswith(_JPEG_START)
+    is_jpeg = data.startswith(_JPEG_START)
+    if not is_jpeg:
+        _note_losses(data, note)
+    is_converted = is_turned or not is_jpeg
     return encode_jpeg(image_hwc) if is_converted else data, mask_hw, is_converted
 
 
-class _Writer(ChannelWriter):
-    """Writes channels whose masks have the colours of the data set."""
-
-    def __init__(self, folder: Path, data_set: DataSet) -> None:
-        super().__init__(folder, data_set.class_names)
-        colours = list(data_set.colours)
-        if colours and len(set(colours)) == len(colours):
-            table = format_colour_table(zip(data_set.class_names, colours, strict=True))
-            (folder / COLOURS_FILE).write_text(table, encoding="utf-8")
-        else:  # there are none, or two classes could not be told apart by theirs
-            colours = voc_colours(IGNORE)
-        palette = np.zeros((IGNORE + 1, 3), np.uint8)
-        palette[: len(colours)] = colours
-        palette[IGNORE] = voc_colours(IGNORE + 1)[IGNORE]
-        self._palette = palette.tobytes()
-
-    def write(self, split: str, name: str, jpeg: bytes, mask_hw: UInt8Array) -> None:
-        """As ``add``, without counting: threads call it."""
-        picture = Image.fromarray(mask_hw)
-        picture.putpalette(self._palette)
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        (self.folder / split / f"{name}.jpg").write_bytes(jpeg)
-        (self.folder / f"{split}_annotation" / f"{name}.png").write_bytes(buffer.getvalue())
+def _open_writer(folder: Path, data_set: DataSet) -> ChannelWriter:
+    """A writer whose masks have the colours of the data set, which are written down beside them."""
+    colours = list(data_set.colours)
+    if len(set(colours)) < len(colours):
+        colours = []  # two classes could not be told apart by theirs
+    if colours:
+        table = format_colour_table(zip(data_set.class_names, colours, strict=True))
+        (folder / COLOURS_FILE).write_text(table, encoding="utf-8")
+    return ChannelWriter(folder, data_set.class_names, colours)
 
 
 class _Outcome(NamedTuple):
@@ -208,12 +255,14 @@ class _Outcome(NamedTuple):
     notes: list[tuple[str, str]]
 
 
-def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
+def _write_example(example: Example, split: str, writer: ChannelWriter, photo_range: PhotoRange) -> _Outcome:
     notes: list[tuple[str, str]] = []
     try:
         if not split:
             raise ImageError(NOT_LISTED)
-        jpeg, mask_hw, is_converted = _read_example(example, lambda text, detail: notes.append((text, detail)))
+        jpeg, mask_hw, is_converted = _read_example(
+            example, photo_range, lambda text, detail: notes.append((text, detail))
+        )
     except ImageError as error:
         return _Outcome(example, str(error), False, [])
     except MALFORMED as error:
@@ -223,13 +272,19 @@ def _write_example(example: Example, split: str, writer: _Writer) -> _Outcome:
 
 
 def _write_examples(
-    data_set: DataSet, splits: Mapping[str, str], writer: _Writer, progress: Progress | None
+    data_set: DataSet,
+    splits: Mapping[str, str],
+    writer: ChannelWriter,
+    photo_range: PhotoRange,
+    progress: Progress | None,
 ) -> list[_Outcome]:
     outcomes = []
     pool = ThreadPoolExecutor(count_usable_cores())
     try:
         ordered = sorted(data_set.examples, key=lambda example: example.name)
-        futures = [pool.submit(_write_example, example, splits[example.name], writer) for example in ordered]
+        futures = [
+            pool.submit(_write_example, example, splits[example.name], writer, photo_range) for example in ordered
+        ]
         for done, future in enumerate(futures, start=1):
             outcomes.append(future.result())
             if progress is not None:
@@ -262,6 +317,8 @@ def write_data_set(
     out: Path,
     split: Split,
     progress: Progress | None = None,
+    *,
+    photo_range: PhotoRange = (),
 ) -> Report:
     """Write the channels of what ``find`` finds in ``source`` to ``out``.
 
@@ -271,6 +328,8 @@ def write_data_set(
         out: a new or empty folder, or one an earlier prepare command wrote; it is replaced as a whole, at the end.
         split: how training and validation are told apart.
         progress: called with (photos done, photos in all), those that are left out among them.
+        photo_range: the values that become black and white in photos of 16 bits. Without it those are left out that
+            would become dark or flat.
 
     Raises:
         DataError: a choice, the source or ``out`` cannot be used. Single bad files do not stop it: they are left out
@@ -280,6 +339,8 @@ def write_data_set(
         raise DataError(f"split must be one of {', '.join(SPLIT_METHODS)}; got {split.method!r}")
     if not 0 < split.validation_share < 1:
         raise DataError(f"validation_share must be between 0 and 1, got {split.validation_share}")
+    if photo_range and not (len(photo_range) == 2 and photo_range[0] < photo_range[1]):
+        raise DataError(f"photo_range must be two rising values, as 0,4095, got {photo_range}")
     if not source.exists():
         raise DataError(f"{source} does not exist")
     if source.resolve().is_relative_to(out.resolve()):
@@ -290,8 +351,9 @@ def write_data_set(
         except MALFORMED as error:
             raise DataError(f"{source} is not of the form that was expected: {error!r}") from error
         _check(data_set)
+        data_set = replace(data_set, examples=_name_examples(data_set.examples))
         splits, how = _split(data_set.examples, split)
-        outcomes = _write_examples(data_set, splits, _Writer(folder, data_set), progress)
+        outcomes = _write_examples(data_set, splits, _open_writer(folder, data_set), photo_range, progress)
         written = Counter(splits[outcome.example.name] for outcome in outcomes if not outcome.reason)
         skipped = {outcome.example.name: outcome.reason for outcome in outcomes if outcome.reason}
         skipped |= data_set.left_out

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import Colour, parse_colour
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, name_examples
-from gluonseg.data.prepare.files import SPLIT_FOLDERS, PictureFolder, find_split, index_stems
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
+from gluonseg.data.prepare.files import SPLIT_FOLDERS, PictureFolder, find_split, iter_pictures
 from gluonseg.data.prepare.objects import (
     Drawn,
     ObjectClasses,
@@ -93,19 +93,19 @@ def _read_photo(photos: PictureFolder, name: str, subset: str) -> bytes:
     return read_bytes(photos.find(name, subset), "its photo")
 
 
-def _find_images(root: Element, photos: PictureFolder, classes: ObjectClasses) -> list[tuple[PurePosixPath, Example]]:
+def _find_images(root: Element, photos: PictureFolder, classes: ObjectClasses) -> list[Example]:
     found = []
     for image in root.iter("image"):
         name, subset = image.get("name", ""), image.get("subset", "")
         shapes = [_Shape(shape.get("label", ""), shape) for shape in image if shape.tag != "tag"]
         split = SPLIT_FOLDERS.get(subset.lower()) or find_split(PurePosixPath(name))
         read_photo = partial(_read_photo, photos, name, subset)
-        example = Example("", read_photo, partial(_paint, shapes, image, classes), split, upright=True)
-        found.append((PurePosixPath(subset, name), example))
+        read_mask = partial(_paint, shapes, image, classes)
+        found.append(Example(f"{subset}/{name}", read_photo, read_mask, split, upright=True))
     return found
 
 
-def _find_frames(root: Element, photos: PictureFolder, classes: ObjectClasses) -> list[tuple[PurePosixPath, Example]]:
+def _find_frames(root: Element, photos: PictureFolder, classes: ObjectClasses) -> list[Example]:
     """The frames of a video, by their files frame_000000.png and so on; a track has a shape for each frame."""
     shapes: dict[int, list[_Shape]] = {}
     for track in root.iter("track"):
@@ -113,17 +113,20 @@ def _find_frames(root: Element, photos: PictureFolder, classes: ObjectClasses) -
             if shape.get("outside") != "1":
                 shapes.setdefault(int(shape.get("frame", "0")), []).append(_Shape(track.get("label", ""), shape))
     found = []
-    for stem, path in index_stems(photos.folder).items():
+    for path in iter_pictures(photos.folder):
         number = path.stem.removeprefix("frame_")
         if number.isdigit():
             mine = shapes.pop(int(number), [])
             read_photo = partial(read_bytes, path, "its photo")
-            example = Example("", read_photo, partial(_paint, mine, Element("size"), classes))
-            found.append((PurePosixPath(stem), example))
+            found.append(
+                Example(
+                    str(path.relative_to(photos.folder)), read_photo, partial(_paint, mine, Element("size"), classes)
+                )
+            )
     for frame in shapes:
         name = f"frame_{frame:06d}"
-        missing = Example("", partial(_read_photo, photos, name, ""), partial(_paint, (), Element("size"), classes))
-        found.append((PurePosixPath(name), missing))
+        read_photo = partial(_read_photo, photos, name, "")
+        found.append(Example(name, read_photo, partial(_paint, (), Element("size"), classes)))
     return found
 
 
@@ -156,4 +159,4 @@ def find_cvat(source: Path, *, photos: Path | None = None, classes: Sequence[str
     pictures = PictureFolder(photos or path.parent)
     is_video = root.find("image") is None
     found = (_find_frames if is_video else _find_images)(root, pictures, object_classes)
-    return DataSet(object_classes.names, name_examples(found), _choose_colours(object_classes.names, labels))
+    return DataSet(object_classes.names, found, _choose_colours(object_classes.names, labels))

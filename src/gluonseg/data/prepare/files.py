@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from gluonseg.data.decode import read_bytes
+from gluonseg.data.channel import MARKER
+from gluonseg.data.decode import is_jpeg, read_bytes
 from gluonseg.data.pairs import IMAGE_EXTENSIONS
 from gluonseg.errors import DataError, ImageError
+from gluonseg.text import join_names
 
-JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jfif")
 NO_MASK = "the photo has no mask"
 NO_PHOTO = "the mask has no photo"
+IN_BOTH = "for training and for validation in the data's own lists, taken for validation"
 SPLIT_FOLDERS = {
     **{"train": "train", "training": "train"},
     **{"val": "validation", "valid": "validation", "validation": "validation"},
@@ -22,22 +24,42 @@ SPLIT_FOLDERS = {
 _EXTENSIONS = (*IMAGE_EXTENSIONS, ".jfif")
 
 
-def iter_pictures(folder: Path) -> Iterator[Path]:
-    """Pictures at any depth below ``folder`` by their extensions, sorted, without hidden files and folders.
+def iter_paths(folder: Path) -> Iterator[Path]:
+    """What lies at any depth below ``folder``, sorted, but what is hidden, and what a prepare command wrote.
 
     Raises DataError when it is not a folder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
-    for path in sorted(folder.rglob("*")):
+    paths = sorted(folder.rglob("*"))
+    prepared = {path.parent for path in paths if path.name == MARKER} - {folder}
+    for path in paths:
         hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in _EXTENSIONS and not hidden and path.is_file():
+        if not hidden and prepared.isdisjoint(path.parents):
             yield path
+
+
+def _is_picture(path: Path) -> bool:
+    """By its extension, and a JPEG by its content, unless it is a copy such as a.jpg.bak."""
+    if path.suffix.lower() in _EXTENSIONS:
+        return path.is_file()
+    return Path(path.stem).suffix.lower() not in IMAGE_EXTENSIONS and is_jpeg(path)
+
+
+def iter_pictures(folder: Path) -> Iterator[Path]:
+    """The pictures of :func:`iter_paths`."""
+    return filter(_is_picture, iter_paths(folder))
 
 
 def index_stems(folder: Path) -> dict[str, Path]:
     """The pictures below ``folder`` by their paths in it without extension, ``/`` between the parts."""
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in iter_pictures(folder)}
+
+
+def find_unpaired(photos: Mapping[str, Path], masks: Mapping[str, Path], root: Path) -> dict[str, str]:
+    """Path below ``root`` -> reason, of the photos and masks whose stems the others lack."""
+    left_out = {str(photos[stem].relative_to(root)): NO_MASK for stem in sorted(photos.keys() - masks.keys())}
+    return left_out | {str(masks[stem].relative_to(root)): NO_PHOTO for stem in sorted(masks.keys() - photos.keys())}
 
 
 def find_split(path: PurePath) -> str:
@@ -78,7 +100,8 @@ class PictureFolder:
         found = self._by_name.get(wanted[-1], []) if wanted else []
         ranked = sorted(((_rate(path, wanted, hint), path) for path in found), reverse=True)
         if not ranked:
-            raise ImageError(f"its photo is not below {self.folder}")
+            there = f"which holds {join_names(sorted(self._by_name), 2) or 'no picture'}"
+            raise ImageError(f"its photo is not below {self.folder}, {there}")
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             raise ImageError(f"two photos below {self.folder} have its name")
         return ranked[0][1]

@@ -10,9 +10,10 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from gluonseg.data.decode import read_bytes
+from gluonseg.data.pairs import LABEL_EXTENSIONS
 from gluonseg.data.prepare.colours import Colour, ColourTable, build_colour_table, read_colour_table
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import JPEG_EXTENSIONS, NO_MASK, NO_PHOTO, find_split, iter_pictures
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
+from gluonseg.data.prepare.files import NO_MASK, NO_PHOTO, find_split, iter_pictures
 from gluonseg.data.prepare.masks import Contents, build_value_table, number_values, read_by_colour, read_by_value
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array
@@ -137,7 +138,7 @@ def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[P
     """Photos and masks, below their folders.
 
     Where both lie below one, masks are what fits the pattern, what lies in folders such as masks/ or train_annotation/,
-    or what is no JPEG.
+    or what is no JPEG or WebP.
     """
     in_masks: list[PurePath] = [path.relative_to(masks) for path in iter_pictures(masks)]
     if photos.resolve() != masks.resolve():
@@ -148,7 +149,7 @@ def _list_pictures(photos: Path, masks: Path, mask_pattern: str) -> tuple[list[P
         chosen = {path for path in in_masks if affix.strip(path.stem) is not None}
     else:
         chosen = {path for path in in_masks if _is_mask_folder(path.parent)}
-        chosen = chosen or {path for path in in_masks if path.suffix.lower() not in JPEG_EXTENSIONS}
+        chosen = chosen or {path for path in in_masks if path.suffix.lower() in LABEL_EXTENSIONS}
     return [path for path in in_masks if path not in chosen], sorted(chosen)
 
 
@@ -239,14 +240,15 @@ def find_folders(
     table = read_colour_table(colours) if colours else None
     paths = [masks / mask for _, mask in match.pairs.values()]
     reading = choose_reading(paths, masks, table, by, classes)
-    names = make_names([photo for photo, _ in match.pairs.values()])
     examples = [
         Example(
-            name=name,
+            name=str(photo),
             read_photo=partial(read_bytes, photos / photo, "its photo"),
             read_mask=partial(reading.read, masks / mask),
             split=find_split(photo),
         )
-        for name, (photo, mask) in zip(names, match.pairs.values(), strict=True)
+        for photo, mask in match.pairs.values()
     ]
+    if (masks / "label_map").is_dir():
+        reading.notes[f"{masks / 'label_map'} was passed over; --colours or --classes names the classes"] = ()
     return DataSet(reading.class_names, examples, reading.colours, match.left_over, reading.notes)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import Colour, ColourTable, parse_colour
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, name_examples
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
 from gluonseg.data.prepare.files import parse_json, read_lines
 from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value
 from gluonseg.errors import DataError, ImageError
@@ -142,9 +142,12 @@ def find_ground_truth(source: Path, *, map: Folders = (), attribute: str = "") -
         raise DataError(f"no --map says where a copy of {remote[0]} is; give --map {prefix}=FOLDER")
     class_ids = _number_classes(lines)
     colours = {one.name: one.colour for line in reversed(lines) for one in line.classes}
-    found = []
-    for line in lines:
-        read_photo = partial(_read_photo, line.photo, map, source.parent)
-        read_mask = partial(_read_mask, line, class_ids, map, source.parent)
-        found.append((PurePosixPath(line.photo.removeprefix("s3://")), Example("", read_photo, read_mask)))
-    return DataSet(tuple(class_ids), name_examples(found), [colours[name] for name in class_ids], left_out)
+    examples = [
+        Example(
+            name=line.photo.removeprefix("s3://"),
+            read_photo=partial(_read_photo, line.photo, map, source.parent),
+            read_mask=partial(_read_mask, line, class_ids, map, source.parent),
+        )
+        for line in lines
+    ]
+    return DataSet(tuple(class_ids), examples, [colours[name] for name in class_ids], left_out)

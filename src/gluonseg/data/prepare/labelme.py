@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from gluonseg.data.decode import decode_label, read_bytes
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import PictureFolder, find_split, iter_pictures, read_json
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
+from gluonseg.data.prepare.files import PictureFolder, find_split, iter_paths, iter_pictures, read_json
 from gluonseg.data.prepare.objects import (
     Drawn,
     ObjectClasses,
@@ -92,11 +92,13 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
     """
     found: dict[Path, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
-    for path in sorted(source.rglob("*.json")):
+    for path in iter_paths(source):
+        if path.suffix.lower() != ".json":
+            continue
         try:
             content = read_json(path)
         except DataError as error:
-            left_out[path.name] = str(error)
+            left_out[str(path.relative_to(source))] = str(error)
             continue
         if isinstance(content.get("shapes"), list):
             # Its photo is read again when it is needed: all of them together may not fit into memory.
@@ -108,14 +110,14 @@ def find_labelme(source: Path, *, photos: Path | None = None, classes: Sequence[
     pictures = PictureFolder(photos) if photos else None
     examples = [
         Example(
-            name=name,
+            name=str(path),
             read_photo=partial(_read_photo, source / path, str(content.get("imagePath")), pictures),
             read_mask=partial(_paint, content, object_classes),
             split=find_split(path),
             upright=True,
         )
-        for name, (path, content) in zip(make_names(list(found)), found.items(), strict=True)
+        for path, content in found.items()
     ]
     used = {(source / path.parent / str(content.get("imagePath"))).resolve() for path, content in found.items()}
-    left_out |= {path.name: NO_JSON for path in iter_pictures(source) if path.resolve() not in used}
+    left_out |= {str(path.relative_to(source)): NO_JSON for path in iter_pictures(source) if path.resolve() not in used}
     return DataSet(object_classes.names, examples, left_out=left_out)

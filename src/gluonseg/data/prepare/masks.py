@@ -35,7 +35,13 @@ def read_by_value(table: UInt8Array, path: Path, _size: Size, _note: Note) -> UI
 
 
 def _decode_values(data: bytes) -> UInt8Array:
-    return decode_label(data, "its mask", max_pixels=LARGEST_MAX_PIXELS)
+    try:
+        return decode_label(data, "its mask", max_pixels=LARGEST_MAX_PIXELS)
+    except ImageError as error:
+        if "colour mask" not in str(error):
+            raise
+        fix = "gluonseg prepare folders PHOTOS OUT --masks MASKS --by colour reads it"
+        raise ImageError(f"its mask is in colour; {fix}") from None
 
 
 def _decode_colours(data: bytes) -> UInt8Array:

@@ -80,11 +80,13 @@ def paint(size: Size, objects: Iterable[Drawn], classes: ObjectClasses, note: No
     is_empty = True
     for one in objects:
         is_empty = False
-        if one.region is None and all(len(polygon) < _LEAST_CORNERS for polygon in one.polygons):
+        polygons = [polygon for polygon in one.polygons if len(polygon) >= _LEAST_CORNERS]
+        if len(polygons) < len(one.polygons) or not (polygons or one.region):
             note(NO_AREA, "")
+        if not (polygons or one.region):
             continue
         class_id = classes.find_id(one.label, note)
-        for polygon in one.polygons:
+        for polygon in polygons:
             _fill_polygon(mask_hw, polygon, class_id)
         if one.region is not None:
             _fill_region(mask_hw, one.region, class_id)

@@ -131,7 +131,7 @@ def _find(layout: Path, classes: str, split: str) -> DataSet:
     scheme = ClassScheme(classes, records.values())
     examples = [
         Example(
-            name=name,
+            name=f"{name}.jpg",
             read_photo=partial(read_bytes, layout / "images" / f"{name}.jpg", "its photo"),
             read_mask=partial(_read_mask, layout, record, scheme),
             split=splits.get(name, ""),

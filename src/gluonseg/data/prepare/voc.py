@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.prepare.colours import ColourTable, build_colour_table, read_colour_table
-from gluonseg.data.prepare.core import DataSet, Example, Note, Size, make_names
-from gluonseg.data.prepare.files import NO_MASK, find_folder, index_stems, read_lines
+from gluonseg.data.prepare.core import DataSet, Example, Note, Size
+from gluonseg.data.prepare.files import IN_BOTH, NO_MASK, find_folder, index_stems, read_lines
 from gluonseg.data.prepare.masks import build_value_table, read_by_colour, read_by_value_or_colour
 from gluonseg.errors import DataError, ImageError
 from gluonseg.labels import IGNORE, MAX_CLASSES, UInt8Array, voc_colours
@@ -41,11 +41,15 @@ def _choose_reading(root: Path, labelmap: Path | None) -> tuple[ColourTable, Cal
     return table, partial(read_by_value_or_colour, values, table)
 
 
-def _read_lists(root: Path) -> dict[str, str]:
-    """Name -> split, of the lists of the set."""
+def _read_lists(root: Path) -> dict[str, set[str]]:
+    """Name -> splits, of the lists of the set."""
     folder = root / "ImageSets" / "Segmentation"
     paths = [(split, folder / name) for split, names in _LISTS.items() for name in names]
-    return {line.split()[0]: split for split, path in paths if path.is_file() for line in read_lines(path)}
+    found: dict[str, set[str]] = {}
+    for split, path in paths:
+        for line in read_lines(path) if path.is_file() else ():
+            found.setdefault(line.split()[0], set()).add(split)
+    return found
 
 
 def _find_masks(root: Path) -> dict[str, Path]:
@@ -71,18 +75,20 @@ def find_voc(source: Path, *, photos: Path | None = None, colours: Path | None =
         raise DataError(f"{photo_folder} is not a folder; name the one with the photos with --photos")
     table, read_mask = _choose_reading(root, colours)
     masks, pictures, splits = _find_masks(root), index_stems(photo_folder), _read_lists(root)
-    stems = sorted({*masks, *splits})
-    names = make_names([Path(f"{stem}.png") for stem in stems])
     examples = [
         Example(
-            name=name,
+            name=f"{stem}.jpg",
             read_photo=partial(_read_photo, pictures, stem),
             read_mask=partial(_read_mask, masks, stem, read_mask),
-            split=splits.get(stem, ""),
+            split=max(splits.get(stem, ("",))),
         )
-        for stem, name in zip(stems, names, strict=True)
+        for stem in sorted({*masks, *splits})
     ]
-    return DataSet(table.class_names, examples, table.colours)
+    without = {
+        str(pictures[stem].relative_to(photo_folder)): NO_MASK for stem in sorted({*pictures} - {*masks, *splits})
+    }
+    both = sorted(stem for stem, names in splits.items() if len(names) > 1)
+    return DataSet(table.class_names, examples, table.colours, without, {IN_BOTH: both} if both else {})
 
 
 def _read_photo(pictures: Mapping[str, Path], stem: str) -> bytes:
