@@ -21,14 +21,13 @@ from gluonseg.data.channel import (
     encode_jpeg,
     replacing_folder,
 )
+from gluonseg.data.check.header import is_transparent, read_header
 from gluonseg.data.decode import (
     LARGEST_MAX_PIXELS,
     PhotoRange,
-    count_pages,
     decode_image,
     find_orientation,
     find_value_range,
-    open_picture,
     suggest_photo_range,
 )
 from gluonseg.data.prepare.colours import Colour, format_colour_table
@@ -193,12 +192,10 @@ def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
 
 def _note_losses(data: bytes, note: Note) -> None:
     """Note what of a photo that is no JPEG does not come into one."""
-    if (pages := count_pages(data)) > 1:
+    if (pages := read_header(data).pages) > 1:
         note("only the first page of the photo was taken", f"of {pages}")
-    with open_picture(data) as picture:
-        has_alpha = picture.has_transparency_data and not picture.mode.startswith("I")
-        if has_alpha and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
-            note("the photo's transparency was dropped", "")
+    if is_transparent(data):
+        note("the photo's transparency was dropped", "")
 
 
 def _read_photo(data: bytes, photo_range: PhotoRange) -> UInt8Array:
