@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Error as PlaywrightError
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from browser import Window, started_browser
@@ -86,10 +87,14 @@ def open_page(browser: Browser, server: ServerProcess) -> Iterator[Open]:
         context = browser.new_context(**options)
         window = Window(context)
         windows.append((window, f"http://127.0.0.1:{port}/"))
-        window.page.goto(windows[-1][1])
-        if options.get("java_script_enabled", True):
-            window.page.wait_for_selector("html.has-script")
-        return window
+        for _ in range(3):
+            # Chromium gives up what it loads when a network interface comes or goes, as those of containers do.
+            with suppress(PlaywrightError):
+                window.page.goto(windows[-1][1])
+                if options.get("java_script_enabled", True):
+                    window.page.wait_for_selector("html.has-script", timeout=10_000)
+                return window
+        pytest.fail(f"the page at {windows[-1][1]} does not load: {window.errors}")
 
     yield open_one
     for window, address in windows:
