@@ -11,8 +11,7 @@ from typing import Any
 
 from gluonseg.errors import UserError
 from gluonseg.models.folder.card import ModelCard
-from gluonseg.models.registry import get_title
-from gluonseg.predict.overlay import UNTINTED, choose_card_colours
+from gluonseg.predict.overlay import UNTINTED, choose_card_colours, format_colour
 from gluonseg.report.one_model import CURVES_PICTURE, find_model
 from gluonseg.report.record import COMPARISON_FILE, FINISHED, RUNS_FOLDER, read_record
 from gluonseg.serve.model import Load, Model, load_model
@@ -20,7 +19,6 @@ from gluonseg.serve.settings import Settings
 
 EXAMPLES_FOLDER, MAX_EXAMPLES = "examples", 12
 EXAMPLE_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
-
 MAX_WAITING = 8
 """Requests to one model that are computed or wait."""
 _TICK_S = 0.05
@@ -50,10 +48,10 @@ class OfferedModel:
         assert self.model.card is not None
         return self.model.card
 
-    def read_curves(self) -> bytes | None:
-        """The curves of its training as a PNG file, where the folder has them."""
+    def find_curves(self) -> Path | None:
+        """The PNG file of its training's curves, where the folder has one."""
         path = self.source.path / CURVES_PICTURE
-        return path.read_bytes() if path.is_file() else None
+        return path if path.is_file() else None
 
     def describe(self) -> dict[str, Any]:
         """What the page needs of it, as plain values. A class that is not tinted has the colour None."""
@@ -61,18 +59,13 @@ class OfferedModel:
         classes = zip(card.class_names, choose_card_colours(card), strict=True)
         return {
             "name": name,
-            "title": f"{get_title(card.algorithm)} on {card.backbone}",
+            "title": card.title,
             "classes": [
-                {"id": class_id, "name": class_name, "colour": format_colour(colour)}
+                {"id": class_id, "name": class_name, "colour": None if colour == UNTINTED else format_colour(colour)}
                 for class_id, (class_name, colour) in enumerate(classes)
             ],
             "card": f"/models/{name}",
         }
-
-
-def format_colour(colour: tuple[int, int, int]) -> str | None:
-    """``#rrggbb``; None for a class that leaves the photo as it is."""
-    return None if tuple(colour) == UNTINTED else "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 class OfferedModels(Mapping[str, OfferedModel]):
@@ -132,8 +125,7 @@ class OfferedModels(Mapping[str, OfferedModel]):
 
 
 def load_models(sources: Sequence[Source], settings: Settings, load: Load = load_model) -> OfferedModels:
-    """Begin to load all of them, each in one process."""
-    settings = replace(settings, workers=1, max_requests=MAX_WAITING)
+    """Begin to load all of them, each with ``settings`` of its own path."""
     return OfferedModels(
         OfferedModel(source, Model(replace(settings, model_path=source.path), load)) for source in sources
     )

@@ -38,6 +38,8 @@ def run_app(
     """
     configure_log()
     sources = find_sources(paths or [_find_default(settings)], examples)
+    # The models of one page are rarely asked at once, so each has one process, which computes on all cores.
+    settings = replace(settings, workers=1, max_requests=MAX_WAITING)
 
     def build(signals: list[int]) -> tuple[OfferedModels, Flask]:
         models = load_models(sources, settings, load)
@@ -48,8 +50,7 @@ def run_app(
         is_demo = sources[0].path == DEMO_MODEL
         return models, create_app(models, settings, per_minute, is_demo=is_demo)
 
-    # The models of one page are rarely asked at once, so each computes on all cores.
-    return run_application(replace(settings, workers=1), build, MAX_WAITING * len(sources))
+    return run_application(settings, build, MAX_WAITING * len(sources))
 
 
 def _find_default(settings: Settings) -> Path:

@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, g, render_template, request
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import NotFound
 
 from gluonseg import __version__
 from gluonseg.app.limits import RateLimit
 from gluonseg.app.models import EXAMPLE_TYPES, OfferedModel, OfferedModels
-from gluonseg.data.decode import LARGEST_MAX_PIXELS, decode_image, decode_label, find_orientation, read_bytes
+from gluonseg.data.decode import (
+    LARGEST_MAX_PIXELS,
+    decode_image,
+    decode_label,
+    find_orientation,
+    read_bytes,
+    turn_upright,
+)
 from gluonseg.errors import BadRequestError, BusyError
 from gluonseg.models.folder.card import ModelCard
-from gluonseg.models.registry import get_title
 from gluonseg.predict.formats import compute_shares
 from gluonseg.report.comparison import Comparison
 from gluonseg.report.one_model import build_record, list_card_scores
@@ -113,8 +119,8 @@ def create_app(models: OfferedModels, settings: Settings, per_minute: int = 0, *
 
     @app.get("/models/<name>/curves.png")
     def send_curves(name: str) -> Response:
-        curves = find_model(name).read_curves()
-        return Response(curves, content_type="image/png") if curves else abort(404)
+        curves = find_model(name).find_curves()
+        return Response(curves.read_bytes(), content_type="image/png") if curves else abort(404)
 
     @app.get("/examples/<int:number>")
     def send_example(number: int) -> Response:
@@ -153,9 +159,8 @@ def _draw_thumbnail(photo: Path) -> bytes:
     data = read_bytes(photo)
     picture = Image.fromarray(decode_image(data, photo.name, max_pixels=LARGEST_MAX_PIXELS))
     picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    picture.getexif()[ExifTags.Base.Orientation] = find_orientation(data)
     file = io.BytesIO()
-    ImageOps.exif_transpose(picture).save(file, "JPEG", quality=80)
+    turn_upright(picture, find_orientation(data)).save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
@@ -193,14 +198,14 @@ def _describe_card(model: OfferedModel) -> dict[str, Any]:
             {"name": one["name"], "colour": one["colour"], "iou": _format_iou(classes.get(one["name"]))}
             for one in described["classes"]
         ],
-        "curves": f"/models/{model.source.name}/curves.png" if model.read_curves() else None,
+        "curves": f"/models/{model.source.name}/curves.png" if model.find_curves() else None,
     }
 
 
 def _find_facts(card: ModelCard, path: Path) -> dict[str, str]:
     """What the card tells of the training, as text by title."""
     data, metrics = card.data, card.metrics
-    facts = {"Network": f"{get_title(card.algorithm)} on {card.backbone}", "Classes": str(card.num_classes)}
+    facts = {"Network": card.title, "Classes": str(card.num_classes)}
     if "num_training_samples" in data:
         facts["Trained on"] = f"{data['num_training_samples']} photos"
     if "num_validation_samples" in data:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -343,6 +343,12 @@ def find_orientation(data: bytes) -> int:
         return 1  # Pillow would decode all pixels to look for one behind them
     value = ask(data, lambda picture: picture.getexif().get(ExifTags.Base.Orientation, 1), 1)
     return value if value in range(1, 9) else 1
+
+
+def turn_upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """The picture as its EXIF orientation, 1 to 8, has it shown."""
+    picture.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(picture)
 
 
 def find_value_range(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PhotoRange | None:

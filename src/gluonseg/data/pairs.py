@@ -54,6 +54,11 @@ def list_folder(folder: Path, extensions: Sequence[str]) -> Listing:
     return found
 
 
+def is_jpeg_of_another_name(path: Path) -> bool:
+    """Whether a file without an extension of images is a JPEG, and no copy of an image such as ``a.jpg.bak``."""
+    return Path(path.stem).suffix.lower() not in IMAGE_EXTENSIONS and is_jpeg(path)
+
+
 def list_images(folder: Path) -> Listing:
     """The entries of a folder of images: wanted are those that :func:`list_folder` finds, and other JPEG files.
 
@@ -62,11 +67,7 @@ def list_images(folder: Path) -> Listing:
     """
     listing = list_folder(folder, IMAGE_EXTENSIONS)
     stems = {path.stem for path in listing.wanted}
-    found = {
-        path
-        for path in listing.other
-        if path.stem not in stems and Path(path.stem).suffix.lower() not in IMAGE_EXTENSIONS and is_jpeg(path)
-    }
+    found = {path for path in listing.other if path.stem not in stems and is_jpeg_of_another_name(path)}
     others = [path for path in listing.other if path not in found]
     return Listing(sorted([*listing.wanted, *found]), others)
 

@@ -54,6 +54,11 @@ def choose_card_colours(card: ModelCard, palette: str | None = None) -> list[Col
     return choose_colours(card.class_names, card.colours, is_asked="palette" in card.hyperparameters)
 
 
+def format_colour(colour: Colour) -> str:
+    """``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
 def draw_overlay(
     image_hwc: UInt8Array, mask_hw: UInt8Array, colours: Sequence[Colour], alpha: float = 0.5
 ) -> UInt8Array:

@@ -13,13 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from gluonseg.data.decode import find_orientation, read_bytes
+from gluonseg.data.decode import find_orientation, read_bytes, turn_upright
 from gluonseg.files import write_text
 from gluonseg.labels import UInt8Array
 from gluonseg.models.folder.card import ModelCard
-from gluonseg.models.registry import get_title
 from gluonseg.predict.overlay import UNTINTED, Colour, draw_overlay
 from gluonseg.text import escape_line
 
@@ -74,7 +73,7 @@ class ContactSheet:
         photo = Image.fromarray(image_hwc)
         photo.thumbnail((MAX_SIDE, MAX_SIDE))
         mask = Image.fromarray(mask_hw).resize(photo.size, Image.Resampling.NEAREST)
-        photo, mask = _turn(photo, orientation), _turn(mask, orientation)
+        photo, mask = turn_upright(photo, orientation), turn_upright(mask, orientation)
         overlay = Image.fromarray(draw_overlay(np.asarray(photo), np.asarray(mask), self._colours))
         thumbnails = [self._folder / name.format(path.stem) for name in THUMBNAILS]
         for target, picture in zip(thumbnails, (photo, overlay), strict=True):
@@ -108,16 +107,10 @@ class ContactSheet:
         )
         card = self._card
         page = environment.get_template("sheet.html").render(
-            model=f"{get_title(card.algorithm)} on {card.backbone}, {card.num_classes} classes",
+            model=f"{card.title}, {card.num_classes} classes",
             entries=self._entries,
             left_out=self._left_out,
             untinted=UNTINTED,
             has_untinted=UNTINTED in self._colours,
         )
         write_text(self._folder / PAGE_FILE, page)
-
-
-def _turn(picture: Image.Image, orientation: int) -> Image.Image:
-    """The picture as its EXIF orientation, 1 to 8, has it shown."""
-    picture.getexif()[ExifTags.Base.Orientation] = orientation
-    return ImageOps.exif_transpose(picture)

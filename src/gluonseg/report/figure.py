@@ -16,7 +16,7 @@ from PIL import Image
 from gluonseg.data.label_channel import read_label_maps
 from gluonseg.data.palettes import choose_palette
 from gluonseg.labels import IGNORE, default_class_names, voc_colours
-from gluonseg.predict.overlay import UNTINTED, choose_colours
+from gluonseg.predict.overlay import UNTINTED, choose_colours, format_colour
 from gluonseg.report.comparison import Colour, Comparison, ModelSummary
 from gluonseg.report.curves import draw_panels
 from gluonseg.report.gallery import GalleryRow, build_gallery
@@ -37,7 +37,7 @@ def _escape(text: str) -> str:
 
 def _add_legend(figure: Figure, names: Sequence[str], colours: Sequence[Colour]) -> None:
     """The classes' colours, above the pictures; white for one that leaves the photo as it is."""
-    faces = ["#ffffff" if colour == UNTINTED else "#{:02x}{:02x}{:02x}".format(*colour) for colour in colours]
+    faces = ["#ffffff" if colour == UNTINTED else format_colour(colour) for colour in colours]
     shown = list(zip(names, faces, strict=False))[:MAX_LEGEND]
     patches = [Patch(facecolor=face, edgecolor="0.6", label=_escape(name)) for name, face in shown]
     figure.legend(handles=patches, loc="outside upper left", ncols=min(7, len(patches)), frameon=False, fontsize=9)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gluonseg.data.channel import NEEDED_CHANNELS, SPLITS
+from gluonseg.data.decode import JPEG_START
 from gluonseg.errors import DataError, StorageError
 from gluonseg.sagemaker.log import ProgressLog
 from gluonseg.sagemaker.pipe import iter_records
@@ -26,7 +27,6 @@ from gluonseg.train.stop import Stop
 _log = logging.getLogger(__name__)
 _ATTRIBUTES = 'attribute_names=["source-ref", "<mask>-ref"], the photo first'
 _FIX = f'give s3_data_type="AugmentedManifestFile" and {_ATTRIBUTES}'
-_JPEG = b"\xff\xd8\xff"
 _DIGEST_LENGTH = 16
 _MAX_TEXT = 1 << 16
 _MB = 1_000_000
@@ -173,7 +173,7 @@ def _check_no_text(channel: str, number: int, record: bytes) -> None:
 
 def _check_mask(channel: str, number: int, photo: bytes, mask: bytes) -> None:
     """Raise DataError for a JPEG where a mask belongs."""
-    if mask.startswith(_JPEG):
-        also = photo.startswith(_JPEG)
+    if mask.startswith(JPEG_START):
+        also = photo.startswith(JPEG_START)
         cause = "as the record before it is" if also else "and the one before it is none: they are the other way round"
         raise DataError(f"channel {channel}: record {number}, where a mask belongs, is a JPEG, {cause}; {_FIX}")

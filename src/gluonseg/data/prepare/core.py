@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from gluonseg.data.channel import (
     SPLITS,
@@ -23,12 +23,14 @@ from gluonseg.data.channel import (
 )
 from gluonseg.data.check.header import is_transparent, read_header
 from gluonseg.data.decode import (
+    JPEG_START,
     LARGEST_MAX_PIXELS,
     PhotoRange,
     decode_image,
     find_orientation,
     find_value_range,
     suggest_photo_range,
+    turn_upright,
 )
 from gluonseg.data.prepare.colours import Colour, format_colour_table
 from gluonseg.errors import DataError, ImageError
@@ -48,7 +50,6 @@ COLOURS_FILE = "colours.csv"
 NOT_LISTED = "the lists have it neither for training nor for validation"
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 """What Python raises where an annotation file lacks a field, or has one of another type."""
-_JPEG_START = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,6 @@ def _split(examples: Sequence[Example], split: Split) -> tuple[dict[str, str], s
     return split_by_seed(groups, split.seed, split.validation_share), f"at random, seed {split.seed}"
 
 
-def turn_upright(image_hwc: UInt8Array, orientation: int) -> UInt8Array:
-    """Turn a picture (H, W, 3) as its EXIF orientation says, 1 to 8."""
-    picture = Image.fromarray(image_hwc)
-    picture.getexif()[ExifTags.Base.Orientation] = orientation
-    return np.asarray(ImageOps.exif_transpose(picture))
-
-
 def _note_losses(data: bytes, note: Note) -> None:
     """Note what of a photo that is no JPEG does not come into one."""
     if (pages := read_header(data).pages) > 1:
@@ -211,7 +205,7 @@ def _read_example(example: Example, photo_range: PhotoRange, note: Note) -> tupl
     data = example.read_photo()
     image_hwc = _read_photo(data, photo_range)
     orientation = find_orientation(data)
-    turned_hwc = turn_upright(image_hwc, orientation) if orientation > 1 else image_hwc
+    turned_hwc = np.asarray(turn_upright(Image.fromarray(image_hwc), orientation)) if orientation > 1 else image_hwc
     stored, upright = image_hwc.shape[:2], turned_hwc.shape[:2]
     mask_hw = example.read_mask(upright if example.upright else stored, note)
     is_turned = orientation > 1 and mask_hw.shape == upright and (example.upright or stored != upright)
@@ -225,7 +219,7 @@ def _read_example(example: Example, photo_range: PhotoRange, note: Note) -> tupl
         raise ImageError(f"its mask is {which} than the photo")
     if (mask_hw == IGNORE).all():
         raise ImageError("its mask is empty: no pixel has a class")
-    is_jpeg = data.startswith(_JPEG_START)
+    is_jpeg = data.startswith(JPEG_START)
     if not is_jpeg:
         _note_losses(data, note)
     is_converted = is_turned or not is_jpeg

@@ -8,8 +8,8 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from gluonseg.data.channel import MARKER
-from gluonseg.data.decode import is_jpeg, read_bytes
-from gluonseg.data.pairs import IMAGE_EXTENSIONS
+from gluonseg.data.decode import read_bytes
+from gluonseg.data.pairs import IMAGE_EXTENSIONS, is_jpeg_of_another_name
 from gluonseg.errors import DataError, ImageError
 from gluonseg.text import join_names
 
@@ -43,7 +43,7 @@ def _is_picture(path: Path) -> bool:
     """By its extension, and a JPEG by its content, unless it is a copy such as a.jpg.bak."""
     if path.suffix.lower() in _EXTENSIONS:
         return path.is_file()
-    return Path(path.stem).suffix.lower() not in IMAGE_EXTENSIONS and is_jpeg(path)
+    return is_jpeg_of_another_name(path)
 
 
 def iter_pictures(folder: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 from gluonseg.errors import ModelError
 from gluonseg.files import read_regular
 from gluonseg.labels import MAX_CLASSES, default_class_names, voc_colours
-from gluonseg.models.registry import STRIDES
+from gluonseg.models.registry import STRIDES, get_title
 from gluonseg.text import shorten
 
 CARD_FILE = "model_card.json"
@@ -68,6 +68,11 @@ class ModelCard:
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """``FCN on resnet-50``, for people."""
+        return f"{get_title(self.algorithm)} on {self.backbone}"
 
     def describe(self) -> str:
         """``fcn on resnet-50 with 21 classes``."""
