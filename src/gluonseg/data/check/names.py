@@ -16,7 +16,7 @@ _WORD = string.ascii_letters + string.digits
 
 
 class Affixes(NamedTuple):
-    """A beginning and an end that all names of one side have and that are not part of what they share."""
+    """What stands before and after the part of a name that an image and its mask have in common."""
 
     prefix: str = ""
     suffix: str = ""
@@ -78,22 +78,23 @@ def _find_around(inner: Sequence[str], outer: Collection[str]) -> Iterable[Affix
 
 def _find_common(names: Sequence[str]) -> Affixes:
     """The common beginning and end of all names, without the digits of a number that lies across its edge."""
-    prefix = re.sub(r"\d+$", "", _find_beginning(names))
-    suffix = _find_beginning([name[len(prefix) :][::-1] for name in names])[::-1]
+    prefix = re.sub(r"\d+$", "", find_beginning(names))
+    suffix = find_beginning([name[len(prefix) :][::-1] for name in names])[::-1]
     return Affixes(prefix, re.sub(r"^\d+", "", suffix))
 
 
 def _trim(first: Affixes, second: Affixes) -> tuple[Affixes, Affixes]:
     """Without the letters and digits that both have next to the name."""
-    before = _find_beginning([first.prefix[::-1], second.prefix[::-1]])
-    after = _find_beginning([first.suffix, second.suffix])
+    before = find_beginning([first.prefix[::-1], second.prefix[::-1]])
+    after = find_beginning([first.suffix, second.suffix])
     ends = [len(shared) - len(shared.lstrip(_WORD)) for shared in (before, after)]
     trimmed = [Affixes(one.prefix[: len(one.prefix) - ends[0]], one.suffix[ends[1] :]) for one in (first, second)]
     return trimmed[0], trimmed[1]
 
 
-def _find_beginning(names: Collection[str]) -> str:
-    first, last = min(names), max(names)  # all others lie between them
+def find_beginning(names: Collection[str]) -> str:
+    """What all names begin with; nothing where there are no names."""
+    first, last = min(names, default=""), max(names, default="")  # all others lie between them
     return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 

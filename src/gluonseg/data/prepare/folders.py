@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product, takewhile
+from itertools import product
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from gluonseg.data.check.names import Affixes, find_beginning
 from gluonseg.data.decode import read_bytes
 from gluonseg.data.pairs import LABEL_EXTENSIONS
 from gluonseg.data.prepare.colours import Colour, ColourTable, build_colour_table, read_colour_table
@@ -25,19 +26,6 @@ _MASK_FOLDER = re.compile(rf"(?:^|[_. -])(?:{_WORDS})$|annot$", re.IGNORECASE)
 _PHOTO_FOLDER = re.compile(r"(?:^|[_. -])(?:images?|imgs?|photos?|pictures?|jpegimages)$", re.IGNORECASE)
 
 
-class Affix(NamedTuple):
-    """What stands before and after the part of a file's name that a photo and its mask have in common."""
-
-    prefix: str
-    suffix: str
-
-    def strip(self, stem: str) -> str | None:
-        """The common part of a name without extension; None when it is not of this form."""
-        end = len(stem) - len(self.suffix)
-        fits = end > len(self.prefix) and stem.startswith(self.prefix) and stem.endswith(self.suffix)
-        return stem[len(self.prefix) : end] if fits else None
-
-
 class Match(NamedTuple):
     """Pairs of paths by their common name, and why every other file was left over (name -> reason)."""
 
@@ -45,21 +33,17 @@ class Match(NamedTuple):
     left_over: dict[str, str]
 
 
-def _find_common_start(stems: Sequence[str]) -> str:
-    return "".join(letters[0] for letters in takewhile(lambda one: len(set(one)) == 1, zip(*stems, strict=False)))
-
-
-def _find_affixes(paths: Sequence[PurePath]) -> list[Affix]:
+def _find_affixes(paths: Sequence[PurePath]) -> list[Affixes]:
     """What may stand around the common parts: nothing, what all names begin and end with, and that up to a separator.
 
     Digits that happen to be the same in all names do not count.
     """
     stems = [path.stem for path in paths]
-    prefix = re.sub(r"\d+$", "", _find_common_start(stems))
-    suffix = re.sub(r"^\d+", "", _find_common_start([stem[::-1] for stem in stems])[::-1])
+    prefix = re.sub(r"\d+$", "", find_beginning(stems))
+    suffix = re.sub(r"^\d+", "", find_beginning([stem[::-1] for stem in stems])[::-1])
     prefixes = {"", prefix, re.sub(r"[^_. -]+$", "", prefix)}
     suffixes = {"", suffix, re.sub(r"^[^_. -]+", "", suffix)}
-    return [Affix(*both) for both in sorted(product(prefixes, suffixes))]
+    return [Affixes(*both) for both in sorted(product(prefixes, suffixes))]
 
 
 Groups = Mapping[str, list[PurePath]]
@@ -80,7 +64,7 @@ _FOLDER_WAYS: tuple[Callable[[PurePath], PurePath], ...] = (PurePath, _strip_fol
 
 
 def _group(
-    paths: Sequence[PurePath], affix: Affix, find_folder: Callable[[PurePath], PurePath]
+    paths: Sequence[PurePath], affix: Affixes, find_folder: Callable[[PurePath], PurePath]
 ) -> dict[str, list[PurePath]]:
     groups: dict[str, list[PurePath]] = {}
     for path in paths:
@@ -101,12 +85,12 @@ def _iter_twice(groups: Groups) -> Iterator[PurePath]:
         yield from group if len(group) > 1 else []
 
 
-def parse_pattern(pattern: str) -> Affix:
+def parse_pattern(pattern: str) -> Affixes:
     """``*_mask`` as an affix; DataError unless there is one star."""
     prefix, star, suffix = pattern.partition("*")
     if not star or "*" in suffix:
         raise DataError(f"the pattern {pattern!r} must hold one * for what a photo and its mask have in common")
-    return Affix(prefix, suffix)
+    return Affixes(prefix, suffix)
 
 
 def match_names(
