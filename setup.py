@@ -65,6 +65,11 @@ setup(
     packages=find_packages("src"),
     package_data={"gluonseg": FILES},
     install_requires=USE,
-    extras_require={"train": TRAIN, "hosts": HOSTS, "tensorboard": TENSORBOARD, "test": [*TRAIN, *HOSTS, *TENSORBOARD, *TEST]},
+    extras_require={
+        "train": TRAIN,
+        "hosts": HOSTS,
+        "tensorboard": TENSORBOARD,
+        "test": [*TRAIN, *HOSTS, *TENSORBOARD, *TEST],
+    },
     entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},
 )
