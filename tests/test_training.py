@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -241,13 +242,13 @@ def test_a_loss_that_is_no_number_leaves_the_best_model_so_far(
 ) -> None:
     original, calls = Stepper.update, []
 
-    def update(self: Stepper, batch: Batch, learning_rate: float) -> Any:
+    def update(self: Stepper, batch: Batch, learning_rate: float) -> float:
         calls.append(1)
         loss = original(self, batch, learning_rate)
-        return loss / 0 if len(calls) == 3 else loss
+        return math.nan if len(calls) == 3 else loss
 
     monkeypatch.setattr(Stepper, "update", update)
-    with pytest.raises(TrainingDivergedError, match="loss became inf at epoch 1, iteration 1; lower learning_rate"):
+    with pytest.raises(TrainingDivergedError, match="loss became nan at epoch 1, iteration 1; lower learning_rate"):
         run_tiny()
     files = {"hyperparams.json", "model_card.json", "model_symbol.json", "model_best.params"}
     assert {path.name for path in (tmp_path / "model").iterdir()} == files
