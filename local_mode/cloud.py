@@ -65,8 +65,6 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if not options.role or not options.bucket:
         raise UserError("on AWS give --role and --bucket, see docs/byoc.md")
-    if options.instance_count != 1:
-        raise UserError(f"instance_count is {options.instance_count}; training runs on one machine")
     if ".dkr.ecr" not in options.image:
         raise UserError(f"image {options.image} is not in Amazon ECR; local_mode/push.py prints the address to give")
     if not _NAME.fullmatch(options.name):

@@ -213,7 +213,6 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Any:
         (["--role", ""], "give --role and --bucket"),
         (["--model", "file:///model.tar.gz"], "on AWS a model must be in S3"),
         (["--image", "gluonseg"], "is not in Amazon ECR"),
-        (["--instance_count", "2"], "training runs on one machine"),
         (["--name", "my_job"], "with hyphens between them"),
         (["--name", "a-name-of-19-letters"], "at most 18"),
         (["--max_parallel_jobs", "5"], "give 1 to max_jobs"),
@@ -226,7 +225,6 @@ def test_options_that_aws_would_not_take(cloud: Any, options: list[str], told: s
     parser.add_argument("--image")
     parser.add_argument("--instance_type")
     parser.add_argument("--model")
-    parser.add_argument("--instance_count", type=int, default=1)
     cloud.add_options(parser)
     good = ["--image", "1.dkr.ecr.us-east-1.amazonaws.com/gluonseg", "--instance_type", "ml.g5.xlarge"]
     good += ["--role", "arn:aws:iam::1:role/r", "--bucket", "b"]
