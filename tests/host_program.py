@@ -55,14 +55,22 @@ def add_up(group: Group, stop: Stop, event: str) -> None:
         time.sleep(0.05)
 
 
-def make_steps(group: Group, file: Path) -> None:
-    """Train on this host's part of 20 batches; each host has another number of scored pixels."""
+def make_steps(group: Group, file: Path, num_devices: int = 1) -> None:
+    """Train on this host's part of 20 batches; each host has another number of scored pixels.
+
+    All begin with the parameters in ``start.params``, which the first call writes.
+    """
     import mxnet as mx
 
     from gluonseg.data.loader import Batch, Share
     from test_step import build_steady, draw_batch, parse_tiny, read_values
 
-    network, stepper = build_steady([mx.cpu()], parse_tiny(momentum="0.9"), group if group.size > 1 else None)
+    devices, start = [mx.cpu(number) for number in range(num_devices)], file.with_name("start.params")
+    network, stepper = build_steady(devices, parse_tiny(momentum="0.9"), group if group.size > 1 else None)
+    if start.exists():
+        network.load_parameters(str(start), ctx=devices)
+    else:
+        network.save_parameters(str(start))
     part = Share(group.rank, group.size)
     for number in range(20):
         batch = draw_batch(5, 24, number)
@@ -80,7 +88,8 @@ def main(work: str, host: str, names: Sequence[str], argument: str = "") -> None
         say("JOINED")
         if work == "steps":
             for turn in range(2):
-                make_steps(group, Path(argument) / f"{len(names)}-{host}-{turn}.npz")
+                # Two hosts have two devices each.
+                make_steps(group, Path(argument) / f"{len(names)}-{host}-{turn}.npz", 4 - len(names))
         else:
             add_up(group, stop, argument)
 

@@ -240,7 +240,12 @@ def _load_mpi(interface: str) -> Any:
 def _accept_all(names: Sequence[str], port: int, wait_s: int, stop: Stop) -> Iterator[_Connection]:
     """The connections of the other hosts, each as soon as it comes."""
     deadline, missing = time.monotonic() + wait_s, list(names[1:])
-    with socket.create_server(("", port)) as server:
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        fix = f"end what uses it, or set {PORT_VARIABLE} to another one on all hosts"
+        raise UserError(f"port {port} of {names[0]} cannot be used: {error.strerror}; {fix}") from None
+    with server:
         server.settimeout(1)
         while missing:
             stop.check()
