@@ -18,6 +18,7 @@ import numpy as np
 
 from gluonseg.errors import DataError, UserError
 from gluonseg.sagemaker import hosts
+from gluonseg.sagemaker.contract import Hosts
 from gluonseg.sagemaker.stop_signal import stopping_job
 from gluonseg.train.group import Group
 from gluonseg.train.stop import Stop, Stopped
@@ -84,7 +85,7 @@ def main(work: str, host: str, names: Sequence[str], argument: str = "") -> None
     logging.basicConfig(level=logging.WARNING)
     hosts._SILENCE_S, hosts._PULSE_S = 3.0, 0.2
     stop = Stop()
-    with stopping_job(stop), hosts.joining_hosts(names, host, "lo", (), stop, end) as group:
+    with stopping_job(stop), hosts.joining_hosts(Hosts(host, tuple(names), "lo"), stop, end) as group:
         say("JOINED")
         if work == "steps":
             for turn in range(2):

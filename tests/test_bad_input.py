@@ -19,7 +19,7 @@ from PIL import Image
 
 from gluonseg.data.prepare.synthetic import prepare_synthetic
 from gluonseg.errors import FAILURE_LIMIT, UserError
-from gluonseg.sagemaker.contract import read_contract
+from gluonseg.sagemaker.contract import read_contract, read_hosts
 from gluonseg.sagemaker.job import main, run_training
 from gluonseg.train.checkpoint_file import open_checkpoints
 from job_layout import TRAIN, Job, lay_out_job
@@ -129,11 +129,6 @@ CONFIGURATIONS: dict[str, tuple[str, bytes | None, str]] = {
         b'{"train": {"TrainingInputMode": "pipe"}}',
         "channel train: TrainingInputMode 'pipe' is unknown; give File, FastFile or Pipe",
     ),
-    "photos sharded without their masks": (
-        "inputdataconfig",
-        b'{"train": {"S3DistributionType": "ShardedByS3Key"}, "train_annotation": {}}',
-        "of the channels train, train_annotation one is ShardedByS3Key.* give both the same distribution",
-    ),
     "host not listed": (
         "resourceconfig",
         b'{"current_host": "algo-3", "hosts": ["algo-1"]}',
@@ -156,7 +151,7 @@ def test_bad_configuration(name: str, content: bytes | None, words: str, job: Jo
 @pytest.mark.parametrize("content", ["{}", '{"current_host": "algo-1"}'])
 def test_a_resource_configuration_without_hosts_is_that_of_one_host(content: str, job: Job) -> None:
     job.config("resourceconfig").write_text(content)
-    assert read_contract(job.base).host == "algo-1"
+    assert read_hosts(job.base).current == "algo-1"
 
 
 def test_a_script_needs_a_resource_configuration(job: Job, caplog: pytest.LogCaptureFixture) -> None:

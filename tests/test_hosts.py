@@ -7,18 +7,27 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
+import mxnet as mx
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from gluonseg.data.decode import read_label
-from gluonseg.data.loader import Share
+from gluonseg.data.loader import Loader, Share
+from gluonseg.errors import DataError
 from gluonseg.files import hash_file
 from gluonseg.labels import IGNORE
+from gluonseg.sagemaker.contract import read_contract
+from gluonseg.train.exchange import Exchange
 from gluonseg.train.group import Group
+from gluonseg.train.stop import Stop
 from host_program import make_steps
 from job_layout import CHANNELS, TRAIN, Job, draw_channels, lay_out_job
 from program import LoggedProcess, start_logged
@@ -48,14 +57,14 @@ def starting(
 
 
 def wait_joined(started: Sequence[LoggedProcess]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not all("JOINED" in one.log for one in started):
         assert time.monotonic() < deadline, [one.log for one in started]
         time.sleep(0.05)
 
 
 def wait_all(started: Sequence[LoggedProcess]) -> list[int]:
-    return [one.process.wait(timeout=60) for one in started]
+    return [one.process.wait(timeout=180) for one in started]
 
 
 # How the hosts find and watch each other.
@@ -138,6 +147,56 @@ def test_hosts_have_equal_parts_of_a_batch() -> None:
     assert [list(Share(rank, 3).cut(5)) for rank in range(3)] == [[0, 1], [2, 3], [4]]
 
 
+def count_reads(shards: tuple[int, ...], batch_size: int, *, shuffle: bool) -> list[list[Counter[int]]]:
+    """For each host and epoch how often the loader reads each photo."""
+    found = []
+    for rank, count in enumerate(shards):
+        dataset = [None] * count
+        options = {"batch_size": batch_size, "shuffle": shuffle, "share": Share(rank, len(shards), shards)}
+        loader = Loader(cast(Any, dataset), cast(Any, None), **cast(Any, options))
+        edges = [epoch * loader.num_samples // loader.batch_size for epoch in range(4)]
+        batches = [range(*edge) for edge in pairwise(edges)]
+        found.append([Counter(i for number in epoch for _, i in loader._positions(number)) for epoch in batches])
+    return found
+
+
+@pytest.mark.parametrize(("shards", "batch_size"), [((3, 3), 1), ((1, 5), 4), ((4, 5, 4), 2)])
+def test_each_photo_of_a_shard_is_validated_once(shards: tuple[int, ...], batch_size: int) -> None:
+    totals = [sum(epochs, Counter()) for epochs in count_reads(shards, batch_size, shuffle=False)]
+    # Batches run on across the end of an epoch, so that the third may lack a part of one.
+    assert all(2 <= times <= 3 for total in totals for times in total.values())
+    assert [len(total) for total in totals] == list(shards)
+
+
+def test_hosts_train_on_as_many_photos_of_shards_that_differ() -> None:
+    one, five = count_reads((1, 5), 4, shuffle=True)
+    assert [epoch.total() for epoch in one] == [epoch.total() for epoch in five]
+
+
+class OtherHost(Group):
+    """Two hosts, of which the other one sends ``vector``."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(("algo-1", "algo-2"))
+        self.vector = np.random.default_rng(0).normal(size=size).astype(np.float32)
+
+    def all_reduce(self, vector: npt.NDArray[np.float32]) -> None:
+        self.vector = self.vector[: vector.size]
+        vector += self.vector
+
+
+def test_running_statistics_are_the_mean_of_the_hosts() -> None:
+    network = mx.gluon.nn.BatchNorm(in_channels=3)
+    network.initialize()
+    exchange = Exchange(network, other := OtherHost(100), Stop())
+    exchange.reduce(0.0, 1.0)
+    for parameter, own, sent in (
+        (network.running_mean, 0, other.vector[6:9]),
+        (network.running_var, 1, other.vector[9:12]),
+    ):
+        np.testing.assert_allclose(parameter.data().asnumpy(), (own + sent) / 2, rtol=1e-6)
+
+
 def test_two_and_three_hosts_train_as_one(tmp_path: Path) -> None:
     """Batch norm is frozen, so that no crop depends on another."""
     make_steps(Group(), tmp_path / "one.npz")
@@ -187,7 +246,7 @@ def run_all(jobs: Sequence[Job]) -> list[str]:
 
 
 def wait_for(one: LoggedProcess, words: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while words not in one.log:
         assert time.monotonic() < deadline, one.log
         assert one.process.poll() is None, one.log
@@ -214,7 +273,7 @@ def test_a_training_that_is_killed_and_stopped_goes_on_exactly(tmp_path: Path) -
     with running(jobs) as started:
         wait_for(started[0], "epoch: 1, train loss")
         started[1].process.kill()
-        assert started[0].process.wait(timeout=60) == 1
+        assert started[0].process.wait(timeout=180) == 1
     assert str(first.read_failure()).startswith("AlgorithmError: on the host 127.0.0.2: it has ended without a word")
     with running(jobs) as started:
         wait_for(started[0], "epoch: 2, train loss")
@@ -224,6 +283,15 @@ def test_a_training_that_is_killed_and_stopped_goes_on_exactly(tmp_path: Path) -
         assert "Stopped by SIGTERM after epoch" in started[0].log
     run_all(jobs)
     assert hash_model(first) == hash_model(Job(tmp_path / "whole" / HOSTS[0]))
+
+
+def test_photos_that_are_sharded_without_their_masks_are_refused(tmp_path: Path) -> None:
+    job, _ = lay_out(tmp_path, draw_channels(tmp_path))
+    job.write_config("inputdataconfig", {"train": {"S3DistributionType": "ShardedByS3Key"}, "train_annotation": {}})
+    with pytest.raises(
+        DataError, match="of the channels train, train_annotation one is ShardedByS3Key.*FullyReplicated"
+    ):
+        read_contract(job.base)
 
 
 def test_each_host_trains_on_photos_of_its_own(tmp_path: Path) -> None:

@@ -326,7 +326,12 @@ class _Copies(Group):
     [
         ({"syncbn": "True"}, 2, HyperparameterError, "syncbn works between the devices of one host only"),
         ({"mini_batch_size": "2"}, 3, HyperparameterError, "2 is less than one crop for each of 3 devices on 3 hosts"),
-        ({"mini_batch_size": "16"}, 10, DataError, r"has 9 photos, fewer than the job has hosts \(10\)"),
+        (
+            {"mini_batch_size": "16"},
+            10,
+            DataError,
+            "has 9 photos, which is less than one for each of 10 devices on 10 hosts",
+        ),
     ],
 )
 def test_what_several_hosts_cannot_train_is_refused(

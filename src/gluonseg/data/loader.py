@@ -112,12 +112,21 @@ class Loader:
 
     def _positions(self, batch_number: int) -> list[tuple[int, int]]:
         """(pass, sample index) of each member of this host's part of a batch."""
-        part = self.share.cut(self.batch_size)
-        first = batch_number * (len(part) if self.share.shards else self.batch_size)
-        first += 0 if self.share.shards else part.start
-        places = [divmod(position, len(self.dataset)) for position in range(first, first + len(part))]
+        places = [divmod(position, len(self.dataset)) for position in self._find_part(batch_number)]
         orders = {turn: self._order(turn) for turn, _ in places}
         return [(turn, int(orders[turn][place])) for turn, place in places]
+
+    def _find_part(self, number: int) -> range:
+        """The positions of this host's part of batch ``number``, in the endless stream of its photos."""
+        part = self.share.cut(self.batch_size)
+        if not self.share.shards:
+            return range(number * self.batch_size + part.start, number * self.batch_size + part.stop)
+        if self._shuffle:  # all hosts have the same to do, also those with fewer photos
+            return range(number * len(part), (number + 1) * len(part))
+        # Each photo of each host once a pass, also when their numbers differ.
+        own = self.share.shards[self.share.rank]
+        start, end = (edge * self.batch_size * own // self.num_samples for edge in (number, number + 1))
+        return range(start, end)
 
     def _order(self, turn: int) -> npt.NDArray[np.int64]:
         if not self._shuffle:

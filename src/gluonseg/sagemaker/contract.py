@@ -28,27 +28,27 @@ _MAX_CONFIG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """The machines of a job: the name of this one, those of all, and the network interface between them."""
+
+    current: str
+    names: tuple[str, ...]
+    interface: str
+
+
+@dataclass(frozen=True)
 class TrainingContract:
     """What SageMaker laid out for this job; ``checkpoints`` is None for a job that keeps none.
 
     ``pipes`` are the channels in Pipe mode, whose paths get the number of the epoch; ``channels`` are folders.
-    ``hosts`` are the names of all machines of the job, ``host`` that of this one, ``interface`` its network interface
-    to them. ``sharded`` has the splits (train, validation) that SageMaker divides between the hosts.
+    ``sharded`` has the splits (train, validation) that SageMaker divides between the hosts.
     """
 
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
     pipes: Mapping[str, Path]
-    host: str
-    hosts: tuple[str, ...]
-    interface: str
     sharded: frozenset[str]
     checkpoints: Path | None
-
-    @property
-    def has_user_script(self) -> bool:
-        """Whether the job brings its own entry point (script mode)."""
-        return PROGRAM_KEY in self.hyperparameters
 
 
 def find_base() -> Path:
@@ -139,6 +139,29 @@ def _check_channel(name: str, config: Any) -> None:
         raise DataError(f"channel {name}: TrainingInputMode {mode!r} is unknown; give File, FastFile or Pipe")
 
 
+def has_user_script(base: Path) -> bool:
+    """Whether the job in ``base`` brings its own entry point (script mode); errors as :func:`read_contract`."""
+    return PROGRAM_KEY in _read_object(base / "input" / "config" / "hyperparameters.json", required=True)
+
+
+def read_hosts(base: Path, *, required: bool = False) -> Hosts:
+    """The machines of the job in ``base``; one, if nothing is said about them and nothing is ``required``.
+
+    Raises:
+        UserError: the configuration file is missing or broken.
+    """
+    path = base / "input" / "config" / "resourceconfig.json"
+    resources = _read_object(path, required=required)
+    host = str(resources.get("current_host", "algo-1"))
+    names = resources.get("hosts", [host])
+    if not isinstance(names, list) or host not in names:
+        raise UserError(
+            f"{path}: current_host {host!r} is not among hosts {names!r}; "
+            "hosts lists every machine of the job, this one too"
+        )
+    return Hosts(host, tuple(names), str(resources.get("network_interface_name", "")))
+
+
 def read_contract(base: Path) -> TrainingContract:
     """Read and check the configuration of the job in ``base``.
 
@@ -147,37 +170,28 @@ def read_contract(base: Path) -> TrainingContract:
     """
     config = base / "input" / "config"
     hyperparameters = _read_object(config / "hyperparameters.json", required=True)
-    has_user_script = PROGRAM_KEY in hyperparameters
+    is_script = PROGRAM_KEY in hyperparameters
     # The toolkit needs these two files.
-    resources = _read_object(config / "resourceconfig.json", required=has_user_script)
-    inputs = _read_object(config / "inputdataconfig.json", required=has_user_script)
+    hosts = read_hosts(base, required=is_script)
+    inputs = _read_object(config / "inputdataconfig.json", required=is_script)
     data = base / "input" / "data"
     names = list(inputs) or sorted(path.name for path in data.glob("*") if path.is_dir())
     channels = {name: data / name for name in names}
     pipes = {}
-    if not has_user_script:  # a user's own script may use channels of any name
+    if not is_script:  # a user's own script may use channels of any name
         for name in channels:
             _check_channel(name, inputs.get(name))
         pipes = {name: channels.pop(name) for name in find_pipes(inputs)}
         for name, folder in channels.items():
             if not folder.is_dir():
                 raise DataError(f"channel {name}: the folder {folder} is missing; mount it, or leave the channel out")
-    host = str(resources.get("current_host", "algo-1"))
-    hosts = resources.get("hosts", [host])
-    if not isinstance(hosts, list) or host not in hosts:
-        raise UserError(
-            f"{config / 'resourceconfig.json'}: current_host {host!r} is not among hosts {hosts!r}; "
-            "hosts lists every machine of the job, this one too"
-        )
+    is_divided = len(hosts.names) > 1 and not is_script
     checkpoints = base / "checkpoints"  # SageMaker mounts it when the job has a CheckpointConfig
     return TrainingContract(
         hyperparameters,
         channels,
         pipes,
-        host,
-        tuple(hosts),
-        str(resources.get("network_interface_name", "")),
-        frozenset() if has_user_script else _find_sharded(inputs),
+        _find_sharded(inputs) if is_divided else frozenset(),
         checkpoints if checkpoints.exists() else None,
     )
 
@@ -189,7 +203,7 @@ def _find_sharded(inputs: Mapping[str, Any]) -> frozenset[str]:
         one_of_two = {split, f"{split}_annotation"}.intersection(inputs)
         if len(one_of_two.intersection(sharded)) not in (0, len(one_of_two)):
             raise DataError(
-                f"of the channels {join_names(sorted(one_of_two))} one is ShardedByS3Key, so photos and masks come to "
-                "different hosts; give both the same distribution, FullyReplicated"
+                f"of the channels {join_names(sorted(one_of_two))} one is ShardedByS3Key, so a photo and its mask may "
+                "come to different hosts; give both the S3DistributionType FullyReplicated"
             )
     return frozenset(SPLITS).intersection(sharded)

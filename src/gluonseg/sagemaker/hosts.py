@@ -13,18 +13,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gluonseg.errors import UserError, describe_failure
+from gluonseg.files import find_storage_error
+from gluonseg.sagemaker.contract import Hosts
 from gluonseg.text import join_names
 from gluonseg.train.group import Group
 from gluonseg.train.stop import Stop, Stopped
@@ -36,7 +39,10 @@ PORT_VARIABLE, WAIT_VARIABLE = "GLUONSEG_HOSTS_PORT", "GLUONSEG_HOSTS_WAIT_S"
 _PORT = 7077
 _WAIT_S = 300
 """How long the hosts wait for each other: names of hosts are known late, and data comes to each at its own time."""
-_ADVICE = "see the log there. In a VPC the security group must let the hosts of a job reach each other on all ports"
+_ADVICE = (
+    "see the log there: it may have ended before. In a VPC the security group must let the hosts of a job reach each "
+    "other on all ports"
+)
 _PULSE_S = 2.0
 _SILENCE_S = 30.0
 """A host that is silent for so long is lost."""
@@ -45,10 +51,14 @@ _POLL_S = 0.0002
 
 
 class _Connection:
-    """Messages to and from another host, whose name is ``name``; ``fault`` is how it has ended."""
+    """Messages to and from another host.
+
+    ``name`` is that host's, ``is_done`` whether it has done its work, and ``fault`` how it has ended.
+    """
 
     def __init__(self, name: str, connected: socket.socket) -> None:
         self.name = name
+        self.is_done = False
         self.fault = "has ended without a word, as when it is killed or out of memory"
         self._socket = connected
         self._lock = threading.Lock()
@@ -63,27 +73,41 @@ class _Connection:
 
     def read(self) -> dict[str, Any] | None:
         """The next message, None at the end."""
-        with suppress(ConnectionError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             try:
                 return dict(json.loads(self._lines.readline()))
             except TimeoutError:
                 self.fault = f"has given no sign of life for {_SILENCE_S:.0f} s"
         return None
 
+    def accept(self) -> None:
+        """Take the name that the other host gives, in two seconds: anybody may connect."""
+        self._socket.settimeout(2)
+        self.name = str((self.read() or {}).get("host"))
+        self._socket.settimeout(_SILENCE_S)
+
 
 class _Watch:
     """Watches the connections to other hosts, and ends this process when one of them ends or is lost.
 
-    ``first`` is the name of the first host, where this is another one. ``ports`` gets the addresses where MPI joins.
+    ``first`` is the name of the first host, where this is another one.
     """
 
     def __init__(self, first: str | None, end: End) -> None:
-        self.ports: queue.Queue[str] = queue.Queue()
         self._first = first
         self._end = end
         self.connections: dict[str, _Connection] = {}
+        self._ports: queue.Queue[str] = queue.Queue()
         self._done: queue.Queue[str] = queue.Queue()
         self._is_over = False
+        self._is_closed = threading.Event()
+        self._ending = threading.Lock()
+
+    def wait(self, request: Any) -> None:
+        """Wait for a request of MPI, or for the end of this process."""
+        # When hosts are lost, MPI waits for ever or, asked again, aborts the process before it has told why it ends.
+        while self._ending.locked() or not request.Test():
+            time.sleep(_POLL_S)
 
     def add(self, connection: _Connection) -> None:
         """Watch a connection from now on."""
@@ -93,8 +117,15 @@ class _Watch:
 
     def tell(self, **message: Any) -> None:
         """Send a message to all connected hosts."""
-        for connection in self.connections.values():
+        for connection in list(self.connections.values()):
             connection.send(**message)
+
+    def get_port(self, stop: Stop) -> str:
+        """Wait for the address where MPI joins this host."""
+        while True:
+            stop.check()
+            with suppress(queue.Empty):
+                return self._ports.get(timeout=1)
 
     def leave(self, host: str, text: str, code: int) -> None:
         """Tell the others that this ``host`` ends, and do not care any more how they end."""
@@ -110,16 +141,14 @@ class _Watch:
 
         Docker Compose, which SageMaker's local mode uses, stops all containers as soon as one has ended.
         """
-        if self._first:
-            self.tell(is_done=True)
-            self._done.get()
-            with suppress(queue.Empty):  # the connection is closed when the first host has ended
-                self._done.get(timeout=10)
-        else:
+        if not self._first:
             for _ in self.connections:
                 self._done.get()
             self._is_over = True
-            self.tell(is_done=True)
+        self.tell(is_done=True)
+        if self._first:
+            self._done.get()
+            self._is_closed.wait(timeout=10)
 
     def _beat(self, connection: _Connection) -> None:
         while not self._is_over:
@@ -130,18 +159,21 @@ class _Watch:
         name = connection.name
         while (message := connection.read()) is not None:
             if "port" in message:
-                self.ports.put(message["port"])
+                self._ports.put(message["port"])
             elif "is_done" in message:
-                self._is_over = name == self._first
+                connection.is_done = True
+                self._is_over = self._is_over or name == self._first
                 self._done.put(name)
             elif "text" in message:
                 self._end_all(**message)
-        self._done.put(name)
-        advice = "see its log. The next run goes on from the checkpoints, if there are any"
-        self._end_all(name, f"AlgorithmError: it {connection.fault}; {advice}", 1)
+        self._is_closed.set()
+        if not connection.is_done:
+            advice = "see its log. The next run goes on from the checkpoints, if there are any"
+            self._end_all(name, f"AlgorithmError: it {connection.fault}; {advice}", 1)
 
     def _end_all(self, host: str, text: str, code: int) -> None:
-        if self._is_over:
+        # The first host that is lost is the cause: the others end because of it.
+        if self._is_over or not self._ending.acquire(blocking=False):
             return
         if not self._first:  # the others know this host alone
             self._tell_end(host, text, code)
@@ -151,74 +183,72 @@ class _Watch:
 class _MpiGroup(Group):
     """The hosts of a training, which MPI's communicator ``joined`` connects in the order of their names."""
 
-    def __init__(self, names: Sequence[str], sharded: Collection[str], joined: Any) -> None:
-        super().__init__(names, joined.Get_rank(), sharded)
+    def __init__(self, names: Sequence[str], mpi: Any, joined: Any, watch: _Watch) -> None:
+        super().__init__(names, joined.Get_rank())
+        self._mpi = mpi
         self._joined = joined
+        self._watch = watch
 
     def all_gather(self, value: T) -> list[T]:
-        with _leaving_errors_to_watch():
-            _wait(self._joined.Ibarrier())
-            return list(self._joined.allgather(value))
+        own, sizes = np.frombuffer(pickle.dumps(value), np.uint8), np.empty(self.size, np.int64)
+        self._watch.wait(self._joined.Iallgather(np.array([own.size]), sizes))
+        found = np.empty(sizes.sum(), np.uint8)
+        self._watch.wait(self._joined.Iallgatherv(own, [found, sizes]))
+        return [pickle.loads(part.data) for part in np.split(found, np.cumsum(sizes)[:-1])]
+
+    def broadcast(self, value: T) -> T:
+        content = np.frombuffer(b"" if self.rank else pickle.dumps(value), np.uint8)
+        size = np.array([content.size])
+        self._watch.wait(self._joined.Ibcast(size))
+        if not self.rank:
+            self._watch.wait(self._joined.Ibcast(content))
+            return value
+        content = np.empty(size[0], np.uint8)
+        self._watch.wait(self._joined.Ibcast(content))
+        return cast(T, pickle.loads(content.data))
 
     def all_reduce(self, vector: npt.NDArray[np.float32]) -> None:
-        from mpi4py import MPI
-
-        with _leaving_errors_to_watch():
-            _wait(self._joined.Iallreduce(MPI.IN_PLACE, vector))
-
-
-def _wait(request: Any) -> None:
-    while not request.Test():
-        time.sleep(_POLL_S)
+        self._watch.wait(self._joined.Iallreduce(self._mpi.IN_PLACE, vector))
 
 
 @contextmanager
-def _leaving_errors_to_watch() -> Iterator[None]:
-    """When another host is lost, MPI may say so in its own words before the watch knows which one it is."""
-    from mpi4py import MPI
+def joining_hosts(hosts: Hosts, stop: Stop, end: End) -> Iterator[Group]:
+    """Join the hosts of a job until the block ends on all of them.
 
-    try:
-        yield
-    except MPI.Exception as error:
-        _log.warning("MPI: %s", str(error).splitlines()[0])
-        time.sleep(_SILENCE_S + _PULSE_S)
-        raise
-
-
-@contextmanager
-def joining_hosts(
-    names: Sequence[str], host: str, interface: str, sharded: Collection[str], stop: Stop, end: End
-) -> Iterator[Group]:
-    """Join the hosts ``names``, of which this is ``host``, until the block ends on all of them.
-
-    ``interface`` is the network interface between the hosts. ``end(host, text, code)`` has to end this process when
-    ``host`` has ended with an error (text and exit code as in :func:`gluonseg.errors.describe_failure`) or, with code
-    0, was stopped. An error in the block is told to the other hosts.
+    ``end(host, text, code)`` has to end this process when ``host`` has ended with an error (text and exit code as in
+    :func:`gluonseg.errors.describe_failure`) or, with code 0, was stopped. An error in the block is told to the others.
 
     Raises:
         UserError: MPI is not installed, or a host does not come in time.
         Stopped: the stop is asked for while the hosts wait for each other.
     """
-    names = sorted(names)
+    names, host = sorted(hosts.names), hosts.current
     rank = names.index(host)
     watch = _Watch(names[0] if rank else None, end)
     try:
-        mpi = _load_mpi(interface)
-        port, wait_s = (int(os.environ.get(*pair)) for pair in ((PORT_VARIABLE, _PORT), (WAIT_VARIABLE, _WAIT_S)))
+        mpi = _load_mpi(hosts.interface)
+        port, wait_s = _read_number(PORT_VARIABLE, _PORT), _read_number(WAIT_VARIABLE, _WAIT_S)
         _log.info("Waiting up to %d s for the hosts %s", wait_s, join_names(names))
         if rank:
             watch.add(_connect(names[0], host, port, wait_s, stop))
         else:
             for connection in _accept_all(names, port, wait_s, stop):
                 watch.add(connection)
-        yield _MpiGroup(names, sharded, _join(mpi, watch, names, rank))
+        yield _MpiGroup(names, mpi, _join(mpi, watch, names, rank, stop), watch)
         watch.finish()
     except Stopped:
         watch.leave(host, "it was stopped before training had begun", 0)
         raise
     except Exception as error:
-        watch.leave(host, *describe_failure(error))
+        watch.leave(host, *describe_failure(find_storage_error(error) or error))
         raise
+
+
+def _read_number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise UserError(f"the environment variable {variable} is {text!r}; give a whole number, or leave it out")
+    return int(text)
 
 
 def _load_mpi(interface: str) -> Any:
@@ -255,7 +285,7 @@ def _accept_all(names: Sequence[str], port: int, wait_s: int, stop: Stop) -> Ite
                 )
             with suppress(TimeoutError):
                 connection = _Connection("", server.accept()[0])
-                connection.name = str((connection.read() or {}).get("host"))
+                connection.accept()
                 if connection.name in missing:
                     missing.remove(connection.name)
                     yield connection
@@ -284,16 +314,15 @@ def _connect(first: str, host: str, port: int, wait_s: int, stop: Stop) -> _Conn
             return connection
 
 
-def _join(mpi: Any, watch: _Watch, names: Sequence[str], rank: int) -> Any:
+def _join(mpi: Any, watch: _Watch, names: Sequence[str], rank: int, stop: Stop) -> Any:
     """A communicator of all hosts: to those that are joined already, one after the other joins."""
     joined = mpi.COMM_SELF
     for newcomer in range(1, len(names)):
         if rank == newcomer:
-            joined = joined.Connect(watch.ports.get()).Merge(high=True)
+            joined = joined.Connect(watch.get_port(stop)).Merge(high=True)
         elif rank < newcomer:
             address = mpi.Open_port() if rank == 0 else ""
             if rank == 0:
                 watch.connections[names[newcomer]].send(port=address)
             joined = joined.Accept(address).Merge(high=False)
-    joined.Set_errhandler(mpi.ERRORS_RETURN)
     return joined

@@ -11,11 +11,12 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,11 +26,12 @@ from gluonseg.errors import UserError, describe_failure
 from gluonseg.files import find_storage_error, write_text
 from gluonseg.machine.limits import set_thread_count
 from gluonseg.sagemaker.contract import (
-    TrainingContract,
     check_temporary_folder,
     find_base,
+    has_user_script,
     prepare_folders,
     read_contract,
+    read_hosts,
 )
 from gluonseg.sagemaker.hosts import joining_hosts
 from gluonseg.sagemaker.log import (
@@ -194,38 +196,47 @@ def run_training(base: Path) -> int:
     try:
         prepare_folders(base)
         check_temporary_folder()
-        contract = read_contract(base)
-        if contract.has_user_script:
+        if has_user_script(base):
+            read_contract(base)
             return _run_user_script(base)
-        with suppress(Stopped), stopping_job(stop), ExitStack() as stack:
-            _train(base, contract, stop, stack)
+        with suppress(Stopped), stopping_job(stop), TemporaryDirectory(prefix="gluonseg-job-") as scratch:
+            _train(base, Path(scratch), stop)
     except Exception as error:
         return _report_failure(base, error)
     return 0
 
 
-def _train(base: Path, contract: TrainingContract, stop: Stop, stack: ExitStack) -> None:
-    """Train the job in ``base``; ``stack`` gets what is to be removed after it."""
-    spool = Path(stack.enter_context(TemporaryDirectory(prefix="gluonseg-pipes-")))
-    output, group, checkpoints = base, Group((contract.host,)), contract.checkpoints
-    if len(contract.hosts) > 1:
-        end = partial(_end_with_host, base)
-        options = contract.interface, contract.sharded, stop, end
-        group = stack.enter_context(joining_hosts(contract.hosts, contract.host, *options))
-    if group.rank:
-        text = "The log of this training is that of %s; of this host %s warnings follow, and how it ends"
-        _log.info(text, group.names[0], contract.host)
-        logging.getLogger().setLevel(logging.WARNING)
-        # SageMaker makes one archive of what all hosts leave: those after the first leave nothing.
-        output, checkpoints = Path(stack.enter_context(TemporaryDirectory(prefix="gluonseg-host-"))), None
-    fetch = partial(spool_channels, contract.pipes, spool, stop)
-    hyperparameters, channels = contract.hyperparameters, contract.channels
-    train_channels(
-        hyperparameters, channels, output, contract.host, stop, checkpoints, fetch_channels=fetch, group=group
-    )
+def _train(base: Path, scratch: Path, stop: Stop) -> None:
+    """Train the job in ``base``, together with its other hosts."""
+    hosts = read_hosts(base)
+    joined: AbstractContextManager[Group] = nullcontext(Group((hosts.current,)))
+    if len(hosts.names) > 1:
+        joined = joining_hosts(hosts, stop, partial(_end_with_host, base, scratch))
+    with joined as group:
+        # After the hosts have joined, so that an error is known to all of them.
+        contract = read_contract(base)
+        group.sharded = contract.sharded
+        output, checkpoints = base, contract.checkpoints
+        if group.rank:
+            text = "The log of this training is that of %s; of this host only warnings and errors follow"
+            _log.info(text, group.names[0])
+            logging.getLogger().setLevel(logging.WARNING)
+            # SageMaker makes one archive of what all hosts leave: those after the first leave nothing.
+            output, checkpoints = scratch / "result", None
+        fetch = partial(spool_channels, contract.pipes, scratch, stop)
+        train_channels(
+            contract.hyperparameters,
+            contract.channels,
+            output,
+            hosts.current,
+            stop,
+            checkpoints,
+            fetch_channels=fetch,
+            group=group,
+        )
 
 
-def _end_with_host(base: Path, host: str, text: str, code: int) -> None:
+def _end_with_host(base: Path, scratch: Path, host: str, text: str, code: int) -> None:
     """End this process because another host has ended: its job is over, and MPI would wait for it for ever."""
     if code:
         kind, _, reason = text.partition(": ")
@@ -233,6 +244,7 @@ def _end_with_host(base: Path, host: str, text: str, code: int) -> None:
     else:
         _log.warning("This host ends with the host %s: %s", host, text)
     logging.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(code)
 
 

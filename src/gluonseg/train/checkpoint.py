@@ -172,8 +172,7 @@ class Checkpoint:
             UserError: all checkpoints are damaged, or they are of another job.
             OSError: one cannot be read; it may be whole all the same.
         """
-        own = self._read(self._folder) if self._folder else None
-        found = self._group.all_gather(own)[0]
+        found = self._group.broadcast(self._read(self._folder) if self._folder else None)
         return self._restore(*found) if found else ([], EpochPart())
 
     def _read(self, folder: CheckpointFolder) -> tuple[dict[str, Array], dict[str, Any]] | None:
@@ -205,7 +204,7 @@ class Checkpoint:
     def _check_identity(self, folder: CheckpointFolder, content: Mapping[str, Any]) -> None:
         words = [f"their format is {content['format']}, this program reads {_FORMAT}"]
         if content["format"] == _FORMAT:
-            words = _describe_differences(content["identity"], self._identity)
+            words = _describe_differences({"hosts": "1", **content["identity"]}, self._identity)
         if words:
             raise UserError(
                 f"the checkpoints in {folder.folder} are of another job: {'; '.join(words)}. Give the same "

@@ -69,8 +69,9 @@ def settle_data(
     _log.info("#label_map validation :%s", dict(maps.validation.description))
     for path in check.skipped:
         _log.warning("%s is not a readable image file", path)
+    where = f"Of the photos of {group.names[group.rank]}: " if group.sharded else ""
     for warning in check.warnings:
-        _log.warning("%s", warning)
+        _log.warning("%s%s", where, warning)
     check.raise_for_errors()
     check = _add_shards(check, group)
     if hp.num_training_samples not in (None, check.num_train):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,13 +19,13 @@ class Group:
     """The hosts of a training by name, of which this one is ``names[rank]``.
 
     ``sharded`` has the splits (train, validation) of which each host has photos of its own; of the others all hosts
-    have the same photos. All hosts must call :meth:`all_gather`, :meth:`all_reduce` and what calls them in one order.
+    have the same photos. All hosts must call what follows in the same order.
     """
 
-    def __init__(self, names: Sequence[str] = ("algo-1",), rank: int = 0, sharded: Collection[str] = ()) -> None:
+    def __init__(self, names: Sequence[str] = ("algo-1",), rank: int = 0) -> None:
         self.names = tuple(names)
         self.rank = rank
-        self.sharded = frozenset(sharded)
+        self.sharded: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -35,6 +35,10 @@ class Group:
     def all_gather(self, value: T) -> list[T]:
         """What each host gives, in the order of ``names``; for small values."""
         return [value]
+
+    def broadcast(self, value: T) -> T:
+        """What the first host gives."""
+        return value
 
     def all_reduce(self, vector: npt.NDArray[np.float32]) -> None:
         """Replace ``vector`` by the sum of those of all hosts, which has the same bits on each."""

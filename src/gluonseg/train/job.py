@@ -148,10 +148,10 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     earlier = 0.0, 0.0
     identity = build_identity(hp, check, devices, writer.last, group.size)
     group.check_same(identity)
-    if any(group.all_gather(checkpoints is not None)):
+    if group.broadcast(checkpoints is not None):
         loop.resume(checkpoint := Checkpoint(checkpoints, identity, network, stepper.trainer, writer, group))
         best, earlier = checkpoint.best, (checkpoint.seconds, checkpoint.peak_mb)
-    if group.all_gather(loop.is_finished and result.holds_scored(best))[0]:
+    if group.broadcast(loop.is_finished and result.holds_scored(best)):
         _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
         return JobOutcome(result.card, tuple(loop.results), None, *earlier)
     stop.is_shared = group.size > 1
@@ -205,13 +205,13 @@ def _inherit(hp: Hyperparameters, card: ModelCard) -> Hyperparameters:
 
 def _check_batch(hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], group: Group) -> None:
     count, photos = len(devices) * group.size, check.num_train
+    where = f"{count} devices on {group.size} hosts" if group.size > 1 else f"{count} devices"
     if hp.mini_batch_size < count:
-        where = f"{count} devices on {group.size} hosts" if group.size > 1 else f"{count} devices"
         raise HyperparameterError(
             f"mini_batch_size {hp.mini_batch_size} is less than one crop for each of {where}; raise it"
         )
-    if photos < group.size:
-        raise DataError(f"the train channel has {photos} photos, fewer than the job has hosts ({group.size})")
+    if group.size > 1 and photos < count:
+        raise DataError(f"the train channel has {photos} photos, which is less than one for each of {where}")
     if hp.mini_batch_size > photos:
         text = "mini_batch_size is %d, the train channel has %d photos: batches will have %d"
         _log.warning(text, hp.mini_batch_size, photos, photos)

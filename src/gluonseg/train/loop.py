@@ -27,10 +27,10 @@ from gluonseg.train.stop import Stop
 _log = logging.getLogger(__name__)
 
 
-def seed_update(seed: int, number: int) -> None:
-    """Seed MXNet's generators, on every device, from the seed of the job and the number of the update (from 0)."""
+def seed_update(seed: int, number: int, rank: int = 0) -> None:
+    """Seed MXNet's generators on every device: by the job's seed, and the numbers (from 0) of update and host."""
     # Mixed, so that update 1 of seed 0 is not update 0 of seed 1.
-    mx.random.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) & 0x7FFFFFFF)
+    mx.random.seed(int(np.random.SeedSequence([seed, number, rank]).generate_state(1)[0]) & 0x7FFFFFFF)
 
 
 def is_stale(history: Sequence[float], min_epochs: int, patience: int, tolerance: float) -> bool:
@@ -186,7 +186,7 @@ class Loop:
         """Make update ``number`` of the job (from 0), ``iteration`` of ``epoch`` (from 1); returns its loss."""
         # Dropout, too, then depends on the number of the update alone, and not on all that was drawn before: a job that
         # goes on from a checkpoint draws what it would have drawn without the interruption.
-        seed_update(self._hp.seed, number)
+        seed_update(self._hp.seed, number, self._group.rank)
         rate = self._schedule(number)
         loss = self.stepper.update(batch, rate)
         if not math.isfinite(loss):
