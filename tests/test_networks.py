@@ -105,6 +105,12 @@ class TestPPM(NetworkTester):
 
 class TestUPerNet(NetworkTester):
     algorithm, parameters = "upernet", 40_780_869
+    # TestUPerNetLite has what needs a training, for the same class with half the channels.
+    test_a_tiny_training_serves_a_mask = None  # type: ignore[assignment]
+    test_tiles_give_nearly_the_mask_of_the_whole = None  # type: ignore[assignment]
+    test_int8_gives_nearly_the_same_mask = None  # type: ignore[assignment]
+    test_a_killed_training_goes_on_bit_for_bit = None  # type: ignore[assignment]
+    test_fine_tuning_with_other_classes = None  # type: ignore[assignment]
 
 
 class TestUPerNetLite(NetworkTester):

@@ -15,6 +15,7 @@ from repository import ROOT, read_blocks, read_commands
 
 PAGE = "docs/networks.md"
 CHANGES = {
+    "synthetic data\n": "synthetic data --count 20 --size 40\n",
     "pip install ": "pip install --no-index --target site ",
     "--crop_size 96 --base_size 96 --mini_batch_size 8 --epochs 16": "--crop_size 40 --base_size 40 --epochs 1",
     "GLUONSEG/tests pytest ": f"{ROOT}/tests:site pytest -p no:cacheprovider --basetemp scratch ",
