@@ -83,7 +83,7 @@ def make_steps(group: Group, file: Path, num_devices: int = 1) -> None:
 
 def main(work: str, host: str, names: Sequence[str], argument: str = "") -> None:
     logging.basicConfig(level=logging.WARNING)
-    hosts._SILENCE_S, hosts._PULSE_S = 3.0, 0.2
+    hosts._SILENCE_S, hosts._PULSE_S = 5.0, 0.2
     stop = Stop()
     with stopping_job(stop), hosts.joining_hosts(Hosts(host, tuple(names), "lo"), stop, end) as group:
         say("JOINED")

@@ -73,7 +73,7 @@ def wait_all(started: Sequence[LoggedProcess]) -> list[int]:
 @pytest.mark.parametrize(
     ("number", "what", "words"),
     [(1, signal.SIGKILL, "has ended without a word"), (0, signal.SIGKILL, "has ended without a word"),
-     (2, signal.SIGSTOP, "has given no sign of life for 3 s")],
+     (2, signal.SIGSTOP, "has given no sign of life for 5 s")],
 )  # fmt: skip
 def test_when_a_host_dies_or_hangs_the_others_end_and_name_it(
     tmp_path: Path, number: int, what: signal.Signals, words: str
