@@ -1,7 +1,7 @@
 """One host of several on the loopback interface: ``host_program.py WORK HOST NAMES``. tests/test_hosts.py starts it.
 
 ``sum`` adds up vectors until it is ended, ``work EVENT`` three of them, before the second of which the event happens,
-and ``steps FOLDER`` trains a network for 20 steps, twice, and saves its parameters.
+and ``steps FOLDER`` trains a network for 20 steps and saves its parameters.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def main(work: str, host: str, names: Sequence[str], argument: str = "") -> None
     with stopping_job(stop), hosts.joining_hosts(Hosts(host, tuple(names), "lo"), stop, end) as group:
         say("JOINED")
         if work == "steps":
-            for turn in range(2):
-                # Two hosts have two devices each.
+            # Two hosts have two devices each; three do it twice.
+            for turn in range(len(names) - 1):
                 make_steps(group, Path(argument) / f"{len(names)}-{host}-{turn}.npz", 4 - len(names))
         else:
             add_up(group, stop, argument)

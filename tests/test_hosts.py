@@ -205,7 +205,7 @@ def test_two_and_three_hosts_train_as_one(tmp_path: Path) -> None:
         with starting(tmp_path, ["steps", str(tmp_path)], HOSTS[:count]) as started:
             assert wait_all(started) == [0] * count, started[0].log
         files = sorted(tmp_path.glob(f"{count}-*.npz"))
-        assert len(files) == 2 * count
+        assert len(files) == count * (count - 1)
         assert len({hash_file(file) for file in files}) == 1
         for name, values in np.load(files[0]).items():
             np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-6, err_msg=name)
@@ -259,7 +259,7 @@ def hash_model(job: Job) -> list[str]:
 
 def test_a_training_that_is_killed_and_stopped_goes_on_exactly(tmp_path: Path) -> None:
     data = draw_channels(tmp_path)
-    first, second = jobs = lay_out(tmp_path / "whole", data, epochs="3")
+    first, second = jobs = lay_out(tmp_path / "whole", data, epochs="4")
     logs = run_all(jobs)
     assert "of each batch this one has 4 crops" in logs[0]
     assert "#quality_metric" in logs[0]
@@ -268,7 +268,7 @@ def test_a_training_that_is_killed_and_stopped_goes_on_exactly(tmp_path: Path) -
     report = json.loads((first.base / "output" / "data" / "report.json").read_text())
     assert len(report["models"][0]["runs"][0]["photo_mIoU"]) == 6
 
-    first, second = jobs = lay_out(tmp_path / "broken", data, epochs="3")
+    first, second = jobs = lay_out(tmp_path / "broken", data, epochs="4")
     (first.base / "checkpoints").mkdir()
     with running(jobs) as started:
         wait_for(started[0], "epoch: 1, train loss")
@@ -288,9 +288,7 @@ def test_a_training_that_is_killed_and_stopped_goes_on_exactly(tmp_path: Path) -
 def test_photos_that_are_sharded_without_their_masks_are_refused(tmp_path: Path) -> None:
     job, _ = lay_out(tmp_path, draw_channels(tmp_path))
     job.write_config("inputdataconfig", {"train": {"S3DistributionType": "ShardedByS3Key"}, "train_annotation": {}})
-    with pytest.raises(
-        DataError, match="of the channels train, train_annotation one is ShardedByS3Key.*FullyReplicated"
-    ):
+    with pytest.raises(DataError, match=r"train, train_annotation one is ShardedByS3Key.*FullyReplicated"):
         read_contract(job.base)
 
 
