@@ -27,6 +27,8 @@ TRAIN = [
     # mxnet and gluoncv import distutils, which setuptools carried until release 81.
     "setuptools<81",
 ]
+# MPICH 4.3 and 5.0 do not let processes join that no mpiexec has started.
+HOSTS = ["mpi4py>=4", "mpich>=4.2,<4.3"]
 TENSORBOARD = ["tensorboardX>=2.6.5"]
 TEST = [
     "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -63,6 +65,11 @@ setup(
     packages=find_packages("src"),
     package_data={"gluonseg": FILES},
     install_requires=USE,
-    extras_require={"train": TRAIN, "tensorboard": TENSORBOARD, "test": [*TRAIN, *TENSORBOARD, *TEST]},
+    extras_require={
+        "train": TRAIN,
+        "hosts": HOSTS,
+        "tensorboard": TENSORBOARD,
+        "test": [*TRAIN, *HOSTS, *TENSORBOARD, *TEST],
+    },
     entry_points={"console_scripts": ["gluonseg=gluonseg.cli:main"]},
 )

@@ -95,7 +95,7 @@ def main(classes: str) -> None:
     batch = Batch(*draw_batch(int(classes)))
 
     def run() -> Measurement:
-        return {"loss": float(stepper.update(batch, LEARNING_RATE).asscalar())}
+        return {"loss": stepper.update(batch, LEARNING_RATE)}
 
     run()
     serve_rounds(run)

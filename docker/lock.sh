@@ -32,7 +32,7 @@ override=(--override docker/overrides.txt)
 # The test lock holds everything; the next three are cut from it.
 cut=(--constraint docker/requirements-test.txt --no-annotate)
 compile docker/requirements-test.txt setup.py "${override[@]}" --extra test "$@"
-compile docker/requirements.txt setup.py "${override[@]}" --extra train "${cut[@]}"
+compile docker/requirements.txt setup.py "${override[@]}" --extra train --extra hosts "${cut[@]}"
 compile docker/requirements-serve.txt setup.py "${cut[@]}"
 printf 'pip\nsetuptools\n' > "$scratch/build.in"
 compile docker/requirements-build.txt "$scratch/build.in" "${cut[@]}"

@@ -28,6 +28,7 @@ from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFolder, open_checkpoints
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
 from gluonseg.train.folder_lock import hold_folder
+from gluonseg.train.group import Group
 from gluonseg.train.job import JobOutcome, build_trainer
 from gluonseg.train.loop import seed_update
 from gluonseg.train.result import ResultFolder
@@ -290,7 +291,7 @@ def test_when_none_can_be_used_the_job_is_refused(empty: CheckpointFolder, is_da
     if is_damaged:
         _flip(path)
     with pytest.raises(UserError, match=words):
-        Checkpoint(empty, {}, None, None, ModelWriter(mx.gluon.nn.Block(), empty.folder)).resume()
+        Checkpoint(empty, {}, None, None, ModelWriter(mx.gluon.nn.Block(), empty.folder), Group()).resume()
     assert path.is_file()
 
 

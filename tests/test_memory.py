@@ -51,7 +51,7 @@ stepper = Stepper(network, MixedLoss(2, 0.5), build_trainer(hp, network), [mx.cp
 shape = (hp.mini_batch_size, hp.crop_size, hp.crop_size)
 batch = Batch(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
 for _ in range(2):
-    stepper.update(batch, 0.001).asscalar()
+    stepper.update(batch, 0.001)
 fixed, each = estimate_bytes(hp)
 # Of this program alone: what getrusage tells is also that of the one that started it.
 peak = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmHWM'))

@@ -25,6 +25,7 @@ from gluonseg.models.params import read_arrays
 from gluonseg.predict.mxnet_engine import normalise_images
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.data import build_loaders, settle_data
+from gluonseg.train.group import Group
 from gluonseg.train.loop import is_stale
 from gluonseg.train.start import build_start_network, load_artifact
 from gluonseg.train.step import Stepper
@@ -315,10 +316,10 @@ def test_a_job_that_cannot_run_is_refused_before_any_compute(
 def test_photos_are_kept_where_there_is_memory(
     drawn_channels: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hp, check = settle_data(_parse(), drawn_channels)
+    hp, check = settle_data(_parse(), drawn_channels, Group())
     for limit, is_kept in ((None, True), (1 << 30, True), (8 * 100, False)):
         monkeypatch.setattr("gluonseg.train.data.find_memory_limit", lambda limit=limit: limit)
-        for loader in build_loaders(hp, check):
+        for loader in build_loaders(hp, check, Group()):
             assert (loader.dataset.read(0)[0] is loader.dataset.read(0)[0]) is is_kept
 
 
@@ -329,7 +330,7 @@ def test_the_number_of_samples_is_corrected_and_class_names_of_the_job_win(
     drawn_channels: Mapping[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = _parse(num_training_samples="8", class_names="ground, round, square, three")
-    hp, check = settle_data(settings, drawn_channels)
+    hp, check = settle_data(settings, drawn_channels, Group())
     assert "num_training_samples is 8, the train channel has 9: using 9" in caplog.text
     assert hp.to_strings()["num_training_samples"] == "9"
     assert check.class_names == ("ground", "round", "square", "three")

@@ -7,6 +7,9 @@ each pass is a permutation seeded by (seed, pass), and each sample's augmentatio
 Batches run on across the end of an epoch, as Gluon's ``last_batch='rollover'`` does and as the built-in's
 validation numbers show: batch b holds the samples b*size to (b+1)*size - 1 of an endless stream, and epoch
 e ends where the next full batch would no longer fit.
+
+Several hosts each prepare a part of every batch. Where all have the same photos the parts are cut from the batch that
+one host would have; where each has a shard of its own, they are cut from as many endless streams.
 """
 
 from __future__ import annotations
@@ -35,6 +38,24 @@ class Batch:
     class_ids: UInt8Array
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that host ``rank`` (from 0) of ``hosts`` prepares.
+
+    ``shards`` are the numbers of photos of all hosts when each has photos of its own, and empty when all have the same.
+    """
+
+    rank: int = 0
+    hosts: int = 1
+    shards: tuple[int, ...] = ()
+
+    def cut(self, count: int) -> range:
+        """Of ``count`` things in order those of this host: the parts are equal, but the first may have one more."""
+        size, more = divmod(count, self.hosts)
+        start = self.rank * size + min(self.rank, more)
+        return range(start, start + size + (self.rank < more))
+
+
 def count_batches(epoch: int, dataset_size: int, batch_size: int) -> int:
     """Number of batches in ``epoch`` (0-based) under rollover."""
     return (epoch + 1) * dataset_size // batch_size - epoch * dataset_size // batch_size
@@ -43,6 +64,7 @@ def count_batches(epoch: int, dataset_size: int, batch_size: int) -> int:
 class Loader:
     """Iterates over the batches of an epoch; ``shuffle`` permutes each pass, ``balancer`` moves crops.
 
+    ``num_samples`` and ``batch_size`` are of all hosts together; of each batch only the part of ``share`` is prepared.
     A batch size above the number of samples is lowered to it, so that every epoch has a batch.
     """
 
@@ -56,9 +78,12 @@ class Loader:
         seed: int = 0,
         workers: int = 2,
         balancer: CropBalancer | None = None,
+        share: Share = Share(),
     ) -> None:
         self.dataset = dataset
-        self.batch_size = min(batch_size, len(dataset))
+        self.share = share
+        self.num_samples = sum(share.shards) or len(dataset)
+        self.batch_size = min(batch_size, self.num_samples)
         self._draw = draw
         self._shuffle = shuffle
         self._seed = seed
@@ -67,11 +92,11 @@ class Loader:
 
     def count_batches(self, epoch: int) -> int:
         """Number of batches in ``epoch``."""
-        return count_batches(epoch, len(self.dataset), self.batch_size)
+        return count_batches(epoch, self.num_samples, self.batch_size)
 
     def iter_batches(self, epoch: int, done: int = 0) -> Iterator[Batch]:
         """Yield the batches of ``epoch`` after the first ``done`` ones, two of them prepared ahead."""
-        first = epoch * len(self.dataset) // self.batch_size
+        first = epoch * self.num_samples // self.batch_size
         numbers = range(first + done, first + self.count_batches(epoch))
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
         waiting: deque[list[Future[Sample]]] = deque()
@@ -86,9 +111,11 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _positions(self, batch_number: int) -> list[tuple[int, int]]:
-        """(pass, sample index) of each member of a batch."""
-        start = batch_number * self.batch_size
-        places = [divmod(position, len(self.dataset)) for position in range(start, start + self.batch_size)]
+        """(pass, sample index) of each member of this host's part of a batch."""
+        part = self.share.cut(self.batch_size)
+        first = batch_number * (len(part) if self.share.shards else self.batch_size)
+        first += 0 if self.share.shards else part.start
+        places = [divmod(position, len(self.dataset)) for position in range(first, first + len(part))]
         orders = {turn: self._order(turn) for turn, _ in places}
         return [(turn, int(orders[turn][place])) for turn, place in places]
 
@@ -100,7 +127,9 @@ class Loader:
     def _prepare(self, position: tuple[int, int]) -> Sample:
         turn, index = position
         image, class_ids = self.dataset.read(index)
-        rng = np.random.default_rng([self._seed, turn, index])
+        # Two hosts must not draw the same for photos of the same index.
+        number = index + sum(self.share.shards[: self.share.rank])
+        rng = np.random.default_rng([self._seed, turn, number])
         transform = self._draw(rng, *class_ids.shape)
         if self._balancer is not None:
             transform = self._balancer.move(rng, transform, class_ids)
@@ -108,5 +137,7 @@ class Loader:
 
 
 def _collect(futures: list[Future[Sample]]) -> Batch:
+    if not futures:  # a batch with fewer photos than there are hosts
+        return Batch(np.zeros((0, 1, 1, 3), np.uint8), np.zeros((0, 1, 1), np.uint8))
     samples = [future.result() for future in futures]
     return Batch(np.stack([image for image, _ in samples]), np.stack([class_ids for _, class_ids in samples]))

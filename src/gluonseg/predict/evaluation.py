@@ -64,15 +64,21 @@ def open_dataset(channels: Mapping[str, Path], split: str, card: ModelCard) -> D
 
 
 def iter_predictions(
-    predictor: SupportsPredictMask, dataset: Dataset, num_classes: int, *, at_output_size: bool = False
+    predictor: SupportsPredictMask,
+    dataset: Dataset,
+    num_classes: int,
+    part: range | None = None,
+    *,
+    at_output_size: bool = False,
 ) -> Iterator[Prediction]:
-    """Predict every photo once, in order and at its own size, each when it is asked for.
+    """Predict every photo once, in order and at its own size, each when it is asked for; with ``part`` only those.
 
     With ``at_output_size`` the class ids of the mask file are resized to the prediction, by the nearest pixel.
     Raises DataError when a mask has another size than its photo, or a label that is no class of the model: its pixels
     would be left out of the score without a word.
     """
-    for index, pair in enumerate(dataset.pairs):
+    for index in range(len(dataset)) if part is None else part:
+        pair = dataset.pairs[index]
         image, class_ids = dataset.read(index)
         unknown = np.count_nonzero((class_ids >= num_classes) & (class_ids != IGNORE))
         if unknown:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS
+from gluonseg.data.channel import NEEDED_CHANNELS, OPTIONAL_CHANNELS, SPLITS
 from gluonseg.errors import DataError, UserError
 from gluonseg.files import find_fix, parse_json_object, read_regular
-from gluonseg.sagemaker.spool import find_pipes
+from gluonseg.sagemaker.spool import find_pipes, read_setting
 from gluonseg.text import find_nearest, join_names
 
 BASE_VARIABLE = "SAGEMAKER_BASE_DIR"
@@ -32,12 +32,17 @@ class TrainingContract:
     """What SageMaker laid out for this job; ``checkpoints`` is None for a job that keeps none.
 
     ``pipes`` are the channels in Pipe mode, whose paths get the number of the epoch; ``channels`` are folders.
+    ``hosts`` are the names of all machines of the job, ``host`` that of this one, ``interface`` its network interface
+    to them. ``sharded`` has the splits (train, validation) that SageMaker divides between the hosts.
     """
 
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Path]
     pipes: Mapping[str, Path]
     host: str
+    hosts: tuple[str, ...]
+    interface: str
+    sharded: frozenset[str]
     checkpoints: Path | None
 
     @property
@@ -138,8 +143,7 @@ def read_contract(base: Path) -> TrainingContract:
     """Read and check the configuration of the job in ``base``.
 
     Raises:
-        UserError: a configuration file is missing or broken, a channel is unknown or cannot be read, or
-            the job has several hosts.
+        UserError: a configuration file is missing or broken, or a channel is unknown or cannot be read.
     """
     config = base / "input" / "config"
     hyperparameters = _read_object(config / "hyperparameters.json", required=True)
@@ -165,7 +169,27 @@ def read_contract(base: Path) -> TrainingContract:
             f"{config / 'resourceconfig.json'}: current_host {host!r} is not among hosts {hosts!r}; "
             "hosts lists every machine of the job, this one too"
         )
-    if len(hosts) > 1 and not has_user_script:
-        raise UserError(f"the job has {len(hosts)} hosts, training runs on one; set instance_count=1")
     checkpoints = base / "checkpoints"  # SageMaker mounts it when the job has a CheckpointConfig
-    return TrainingContract(hyperparameters, channels, pipes, host, checkpoints if checkpoints.exists() else None)
+    return TrainingContract(
+        hyperparameters,
+        channels,
+        pipes,
+        host,
+        tuple(hosts),
+        str(resources.get("network_interface_name", "")),
+        frozenset() if has_user_script else _find_sharded(inputs),
+        checkpoints if checkpoints.exists() else None,
+    )
+
+
+def _find_sharded(inputs: Mapping[str, Any]) -> frozenset[str]:
+    """The splits whose channels are sharded; raises DataError when of photos and masks only one are."""
+    sharded = [name for name in inputs if read_setting(inputs[name], "S3DistributionType", "") == "ShardedByS3Key"]
+    for split in SPLITS:
+        one_of_two = {split, f"{split}_annotation"}.intersection(inputs)
+        if len(one_of_two.intersection(sharded)) not in (0, len(one_of_two)):
+            raise DataError(
+                f"of the channels {join_names(sorted(one_of_two))} one is ShardedByS3Key, so photos and masks come to "
+                "different hosts; give both the same distribution, FullyReplicated"
+            )
+    return frozenset(SPLITS).intersection(sharded)

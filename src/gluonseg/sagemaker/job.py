@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any
 from gluonseg.errors import UserError, describe_failure
 from gluonseg.files import find_storage_error, write_text
 from gluonseg.machine.limits import set_thread_count
-from gluonseg.sagemaker.contract import check_temporary_folder, find_base, prepare_folders, read_contract
+from gluonseg.sagemaker.contract import (
+    TrainingContract,
+    check_temporary_folder,
+    find_base,
+    prepare_folders,
+    read_contract,
+)
+from gluonseg.sagemaker.hosts import joining_hosts
 from gluonseg.sagemaker.log import (
     LogLines,
     ProgressBar,
@@ -37,6 +44,7 @@ from gluonseg.sagemaker.log import (
 )
 from gluonseg.sagemaker.spool import spool_channels
 from gluonseg.sagemaker.stop_signal import handling_signals, stop_before_script, stop_script, stopping_job
+from gluonseg.train.group import Group
 from gluonseg.train.stop import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -110,19 +118,24 @@ def train_channels(
     checkpoints: Path | None = None,
     listeners: Sequence[Listener] = (),
     fetch_channels: Callable[[], Mapping[str, Path]] = dict,
+    group: Group | None = None,
 ) -> JobOutcome:
     """Train on channel folders; the model goes to ``base/model``, curves also to ``base/output/data``.
 
     ``stop`` lets a signal handler or another thread end the training early; Stopped is raised when that is before there
     is a model. With ``checkpoints``, a folder, the training goes on from the last checkpoint there. ``listeners`` get
     the events of the training, after the log and the writer of the model. ``fetch_channels`` gives channels besides
-    ``channels``; it is called after all checks that need no data.
+    ``channels``; it is called after all checks that need no data. ``group`` are the hosts that train together; only the
+    first of them logs and reports.
     """
+    group = group or Group((host,))
     set_thread_count()
     # MXNet loads here, after the number of its threads is settled.
     from gluonseg.train.job import JobSettings, run_job
 
     def build_listeners(hp: Hyperparameters, writer: ModelWriter) -> Sequence[Listener]:
+        if group.rank:
+            return [writer]
         lines = LogLines(host, hp._logging_frequency)
         bar = [ProgressBar()] if is_watched() else []
         return [*bar, lines, writer, ProgressLine(lines), *listeners]
@@ -140,15 +153,16 @@ def train_channels(
         hyperparameters,
         channels,
         base / "model",
-        base / "output" / "data",
+        None if group.rank else base / "output" / "data",
         checkpoints,
         check_progress=ProgressLog("Checked %d of %d photos and masks"),
         evaluation_progress=ProgressLog("Evaluated %d of %d photos"),
         stop=stop or Stop(),
         fetch_channels=fetch_channels,
+        group=group,
     )
     outcome = run_job(settings, build_listeners)
-    if outcome.confusion is not None:
+    if outcome.confusion is not None and not group.rank:
         log_whole_image(host, outcome.confusion, outcome.card.class_names)
     return outcome
 
@@ -158,13 +172,17 @@ def _report_failure(base: Path, error: Exception) -> int:
     error = find_storage_error(error) or error
     text, code = describe_failure(error)
     trace = "" if isinstance(error, UserError) else "\n" + "".join(traceback.format_exception(error)).rstrip()
+    _write_failure(base, text, trace)
+    return code
+
+
+def _write_failure(base: Path, text: str, trace: str = "") -> None:
     _log.error("%s%s", text, trace)
     try:
         (base / "output").mkdir(parents=True, exist_ok=True)
         write_text(base / "output" / "failure", text)
     except (OSError, UserError) as refusal:
         _log.error("the failure file cannot be written: %s", refusal)
-    return code
 
 
 def run_training(base: Path) -> int:
@@ -179,15 +197,43 @@ def run_training(base: Path) -> int:
         contract = read_contract(base)
         if contract.has_user_script:
             return _run_user_script(base)
-        with suppress(Stopped), stopping_job(stop), TemporaryDirectory(prefix="gluonseg-pipes-") as spool:
-            fetch = partial(spool_channels, contract.pipes, Path(spool), stop)
-            hyperparameters, channels = contract.hyperparameters, contract.channels
-            train_channels(
-                hyperparameters, channels, base, contract.host, stop, contract.checkpoints, fetch_channels=fetch
-            )
+        with suppress(Stopped), stopping_job(stop), ExitStack() as stack:
+            _train(base, contract, stop, stack)
     except Exception as error:
         return _report_failure(base, error)
     return 0
+
+
+def _train(base: Path, contract: TrainingContract, stop: Stop, stack: ExitStack) -> None:
+    """Train the job in ``base``; ``stack`` gets what is to be removed after it."""
+    spool = Path(stack.enter_context(TemporaryDirectory(prefix="gluonseg-pipes-")))
+    output, group, checkpoints = base, Group((contract.host,)), contract.checkpoints
+    if len(contract.hosts) > 1:
+        end = partial(_end_with_host, base)
+        options = contract.interface, contract.sharded, stop, end
+        group = stack.enter_context(joining_hosts(contract.hosts, contract.host, *options))
+    if group.rank:
+        text = "The log of this training is that of %s; of this host %s warnings follow, and how it ends"
+        _log.info(text, group.names[0], contract.host)
+        logging.getLogger().setLevel(logging.WARNING)
+        # SageMaker makes one archive of what all hosts leave: those after the first leave nothing.
+        output, checkpoints = Path(stack.enter_context(TemporaryDirectory(prefix="gluonseg-host-"))), None
+    fetch = partial(spool_channels, contract.pipes, spool, stop)
+    hyperparameters, channels = contract.hyperparameters, contract.channels
+    train_channels(
+        hyperparameters, channels, output, contract.host, stop, checkpoints, fetch_channels=fetch, group=group
+    )
+
+
+def _end_with_host(base: Path, host: str, text: str, code: int) -> None:
+    """End this process because another host has ended: its job is over, and MPI would wait for it for ever."""
+    if code:
+        kind, _, reason = text.partition(": ")
+        _write_failure(base, f"{kind}: on the host {host}: {reason}")
+    else:
+        _log.warning("This host ends with the host %s: %s", host, text)
+    logging.shutdown()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

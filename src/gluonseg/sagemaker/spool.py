@@ -39,12 +39,12 @@ def find_pipes(inputs: Mapping[str, Any]) -> list[str]:
     Raises:
         DataError: photos and masks cannot come through the pipes that the job has.
     """
-    modes = {name: _read_setting(config, "TrainingInputMode", "File") for name, config in inputs.items()}
+    modes = {name: read_setting(config, "TrainingInputMode", "File") for name, config in inputs.items()}
     pipes = [name for name, mode in modes.items() if mode == "Pipe"]
     for name in pipes:
         if name not in NEEDED_CHANNELS:
             raise DataError(f'channel {name}: it is never read from a pipe; give it input_mode="File"')
-        wrapper = _read_setting(inputs[name], "RecordWrapperType", "None")
+        wrapper = read_setting(inputs[name], "RecordWrapperType", "None")
         if name in SPLITS and wrapper != "RecordIO":
             raise DataError(
                 f"channel {name}: RecordWrapperType is {wrapper}, so nothing shows where a photo ends; "
@@ -62,7 +62,8 @@ def find_pipes(inputs: Mapping[str, Any]) -> list[str]:
     return pipes
 
 
-def _read_setting(config: Any, name: str, default: str) -> str:
+def read_setting(config: Any, name: str, default: str) -> str:
+    """The setting ``name`` of a channel in inputdataconfig.json."""
     return str(config.get(name) or default) if isinstance(config, dict) else default
 
 

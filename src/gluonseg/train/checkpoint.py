@@ -26,6 +26,7 @@ from gluonseg.metrics import Confusion
 from gluonseg.models.params import convert_arrays
 from gluonseg.train.checkpoint_file import CheckpointFolder, describe_position
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
+from gluonseg.train.group import Group
 from gluonseg.train.listener import EpochPart, EpochResult
 from gluonseg.train.writer import ModelWriter, describe_versions
 
@@ -38,6 +39,7 @@ _FREE = ("_workers", "_logging_frequency", "_hybrid", "_num_kv_servers", "tensor
 """Hyperparameters that no number of the training depends on."""
 _CHANGED = {
     "class names": "the class names were {old}, now they are {new}",
+    "hosts": "the number of hosts was {old}, now it is {new}",
     "devices": "the devices were {old}, now they are {new}",
     "training data": "the training photos, masks or label map have changed",
     "validation data": "the validation photos, masks or label map have changed",
@@ -48,15 +50,19 @@ _THREADS = "OMP_NUM_THREADS"
 
 
 def build_identity(
-    hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], start: Mapping[str, Any]
+    hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], start: Mapping[str, Any], num_hosts: int
 ) -> dict[str, str]:
-    """All that must be the same for a job to go on; ``start`` are its starting values, NDArrays by name."""
+    """All that must be the same for a job to go on, and on all its hosts.
+
+    ``start`` are its starting values, NDArrays by name.
+    """
     kinds = [device.device_type for device in devices]
     prints, maps = check.fingerprints, check.label_maps
     return {
         **{name: text for name, text in hp.to_strings().items() if name not in _FREE},
         **describe_versions(),
         "class names": ", ".join(check.class_names),
+        "hosts": str(num_hosts),
         "devices": ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
         "training data": _hash_pieces([prints["train"].encode(), maps.train.table.tobytes()]),
         "validation data": _hash_pieces([prints["validation"].encode(), maps.validation.table.tobytes()]),
@@ -85,12 +91,22 @@ def _hash_pieces(pieces: Iterable[Any]) -> str:
 
 
 class Checkpoint:
-    """Saves ``network`` and ``trainer``, and puts them back; ``writer`` has the parameters after the last epoch."""
+    """Saves ``network`` and ``trainer``, and puts them back; ``writer`` has the parameters after the last epoch.
+
+    Of several hosts only the first has a ``folder``: their states are the same, and it gives them what it has found.
+    """
 
     def __init__(
-        self, folder: CheckpointFolder, identity: Mapping[str, str], network: Any, trainer: Any, writer: ModelWriter
+        self,
+        folder: CheckpointFolder | None,
+        identity: Mapping[str, str],
+        network: Any,
+        trainer: Any,
+        writer: ModelWriter,
+        group: Group,
     ) -> None:
         self._folder = folder
+        self._group = group
         self._identity = identity
         self._network = network
         self._trainer = trainer
@@ -106,7 +122,7 @@ class Checkpoint:
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint inside the epoch."""
-        return time.monotonic() - self._saved_at >= INTERVAL_S
+        return self._folder is not None and time.monotonic() - self._saved_at >= INTERVAL_S
 
     def save(self, results: Sequence[EpochResult], part: EpochPart) -> None:
         """Write a checkpoint of all epochs of ``results`` and of ``part`` of the next, unless it is there already.
@@ -114,7 +130,7 @@ class Checkpoint:
         A training that has no room for a checkpoint goes on without it.
         """
         position = len(results), part.updates
-        if position in (self._saved, (0, 0)):
+        if not self._folder or position in (self._saved, (0, 0)):
             return
         arrays = self._collect(results, part)
         try:
@@ -156,38 +172,43 @@ class Checkpoint:
             UserError: all checkpoints are damaged, or they are of another job.
             OSError: one cannot be read; it may be whole all the same.
         """
-        files = self._folder.find_files()
+        own = self._read(self._folder) if self._folder else None
+        found = self._group.all_gather(own)[0]
+        return self._restore(*found) if found else ([], EpochPart())
+
+    def _read(self, folder: CheckpointFolder) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        """Arrays and JSON of the newest checkpoint that is whole."""
+        files = folder.find_files()
         for file in files:
             if not file.is_whole():
                 _log.warning("The checkpoint %s cannot be used: its checksum is not that of its name", file.path)
                 continue
             arrays, content = file.read()
-            self._check_identity(content)
-            results, part = self._restore(arrays, content)
-            self._folder.note_good(file)
+            self._check_identity(folder, content)
+            folder.note_good(file)
             self._saved = file.epochs, file.updates
             _log.info(
                 "Resuming from checkpoint %s %s, %.1f s of training, peak memory %.1f MB",
                 file.path,
                 describe_position(*self._saved),
-                self.seconds,
-                self.peak_mb,
+                content["seconds"],
+                content["peak_mb"],
             )
-            return results, part
+            return arrays, content
         if files:
             raise UserError(
-                f"all {len(files)} checkpoints in {self._folder.folder} are damaged; bring back one that is not, "
+                f"all {len(files)} checkpoints in {folder.folder} are damaged; bring back one that is not, "
                 "or remove them to start from the first epoch"
             )
-        return [], EpochPart()
+        return None
 
-    def _check_identity(self, content: Mapping[str, Any]) -> None:
+    def _check_identity(self, folder: CheckpointFolder, content: Mapping[str, Any]) -> None:
         words = [f"their format is {content['format']}, this program reads {_FORMAT}"]
         if content["format"] == _FORMAT:
             words = _describe_differences(content["identity"], self._identity)
         if words:
             raise UserError(
-                f"the checkpoints in {self._folder.folder} are of another job: {'; '.join(words)}. Give the same "
+                f"the checkpoints in {folder.folder} are of another job: {'; '.join(words)}. Give the same "
                 "settings and data to go on, name another folder, or remove them to start from the first epoch"
             )
         threads = os.environ.get(_THREADS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +16,12 @@ from gluonseg.data.channel import SPLITS
 from gluonseg.data.check.doctor import CheckReport, check_channels
 from gluonseg.data.dataset import DEFAULT_CACHE_BYTES, Dataset
 from gluonseg.data.label_channel import read_label_maps
-from gluonseg.data.loader import DrawTransform, Loader
+from gluonseg.data.loader import DrawTransform, Loader, Share
 from gluonseg.data.transforms import CropBalancer, TrainingPolicy, Transform, build_validation_transform
 from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.machine.limits import count_usable_cores, find_memory_limit
+from gluonseg.text import join_names
+from gluonseg.train.group import Group
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -49,9 +52,11 @@ def check_job_data(hp: Hyperparameters, channels: Mapping[str, Path], progress: 
 
 
 def settle_data(
-    hp: Hyperparameters, channels: Mapping[str, Path], progress: Progress | None = None
+    hp: Hyperparameters, channels: Mapping[str, Path], group: Group, progress: Progress | None = None
 ) -> tuple[Hyperparameters, CheckReport]:
     """Read and check all photos and masks; the hyperparameters then have the true ``num_training_samples``.
+
+    Of splits that are sharded between hosts each checks its own photos; what the report counts is then of all hosts.
 
     Raises:
         DataError: naming every file that is wrong, and the fix.
@@ -67,6 +72,7 @@ def settle_data(
     for warning in check.warnings:
         _log.warning("%s", warning)
     check.raise_for_errors()
+    check = _add_shards(check, group)
     if hp.num_training_samples not in (None, check.num_train):
         # The built-in believes the number, and a wrong one bends its learning-rate schedule.
         text = "num_training_samples is %d, the train channel has %d: using %d"
@@ -76,7 +82,25 @@ def settle_data(
     return hp, check
 
 
-def build_loaders(hp: Hyperparameters, check: CheckReport) -> tuple[Loader, Loader]:
+def _add_shards(check: CheckReport, group: Group) -> CheckReport:
+    """``check`` with the numbers of all hosts for the splits of which each has a shard."""
+    for split in sorted(group.sharded):
+        own = len(check.pairs[split]), check.histogram[split], check.fingerprints[split]
+        counts, histograms, fingerprints = zip(*group.all_gather(own), strict=True)
+        _log.info(
+            "The channel %s is sharded: %s have %s photos", split, join_names(group.names), join_names(map(str, counts))
+        )
+        digest = hashlib.sha256("".join(fingerprints).encode()).hexdigest()
+        check = dataclasses.replace(
+            check,
+            shards={**check.shards, split: counts},
+            histogram={**check.histogram, split: np.sum(histograms, axis=0)},
+            fingerprints={**check.fingerprints, split: digest},
+        )
+    return check
+
+
+def build_loaders(hp: Hyperparameters, check: CheckReport, group: Group) -> tuple[Loader, Loader]:
     """Training batches, shuffled and augmented; validation batches, centre crops in order."""
 
     def crop_centre(_rng: np.random.Generator, height: int, width: int) -> Transform:
@@ -98,7 +122,11 @@ def build_loaders(hp: Hyperparameters, check: CheckReport) -> tuple[Loader, Load
     draw: DrawTransform = crop_centre if hp._augmentation_type == "none" else policy.draw
     balancer = CropBalancer.from_histogram(check.histogram["train"]) if hp.class_balanced_crops else None
     batch, validation_batch = hp.mini_batch_size, hp.validation_mini_batch_size
+    share, validation_share = (Share(group.rank, group.size, check.shards.get(split, ())) for split in SPLITS)
+    shuffle: dict[str, Any] = {"shuffle": True, "seed": hp.seed, "balancer": balancer}
     return (
-        Loader(training, draw, batch_size=batch, shuffle=True, seed=hp.seed, workers=workers, balancer=balancer),
-        Loader(validation, crop_centre, batch_size=validation_batch, shuffle=False, workers=workers),
+        Loader(training, draw, batch_size=batch, share=share, workers=workers, **shuffle),
+        Loader(
+            validation, crop_centre, batch_size=validation_batch, share=validation_share, workers=workers, shuffle=False
+        ),
     )

@@ -13,8 +13,9 @@ import mxnet as mx
 import numpy as np
 
 from gluonseg.data.check.doctor import CheckReport
+from gluonseg.data.loader import Share
 from gluonseg.data.palettes import choose_palette
-from gluonseg.errors import HyperparameterError, UserError
+from gluonseg.errors import DataError, HyperparameterError, UserError
 from gluonseg.export.float32 import build_checked_file, write_onnx
 from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters, split_loss
 from gluonseg.machine.device import check_precision, check_syncbn, settle_devices
@@ -26,11 +27,14 @@ from gluonseg.models.pretrained import find_backbone_weights
 from gluonseg.models.registry import find_network
 from gluonseg.onnx.symbol import describe_symbol
 from gluonseg.predict.evaluation import iter_predictions
-from gluonseg.predict.predictor import load_predictor
+from gluonseg.predict.predictor import Predictor, load_predictor
+from gluonseg.text import join_names
 from gluonseg.train.checkpoint import Checkpoint, build_identity
 from gluonseg.train.checkpoint_file import CheckpointFolder, open_checkpoints
 from gluonseg.train.data import Progress, build_loaders, settle_data
+from gluonseg.train.exchange import Exchange
 from gluonseg.train.folder_lock import hold_folder
+from gluonseg.train.group import Group
 from gluonseg.train.job_report import JobReport
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.loop import Loop
@@ -56,6 +60,9 @@ class JobSettings:
     ``check_progress`` and ``evaluation_progress`` are called with the numbers of photos that are done and of all.
     ``stop`` lets a signal handler or another thread end the job early. ``fetch_channels`` gives channels besides
     ``channels``; it may take long, so it is called after all checks that need no data.
+
+    ``group`` are the hosts that train together. Each does all of the job; those after the first have a model folder
+    that is removed later, and neither ``output_folder`` nor ``checkpoint_folder``.
     """
 
     hyperparameters: Mapping[str, Any]
@@ -68,6 +75,7 @@ class JobSettings:
     evaluation_progress: Progress | None = None
     stop: Stop = dataclasses.field(default_factory=Stop)
     fetch_channels: Callable[[], Mapping[str, Path]] = dict
+    group: Group = dataclasses.field(default_factory=Group)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,32 +125,37 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
             settings.check_progress(done, total)
         settings.stop.check()
 
-    settings.stop.check()  # for a stop that came while MXNet was loaded
+    stop, group = settings.stop, settings.group
+    stop.check()  # for a stop that came while MXNet was loaded
     # Cheap checks come first: a wrong hyperparameter or missing weights are known before the data is read.
     hp, devices, start = _settle_start(settings)
+    group.check_same(hp.to_strings())
     settings = dataclasses.replace(settings, channels={**settings.channels, **settings.fetch_channels()})
-    hp, check = settle_data(hp, settings.channels, follow_check)
-    _check_batch(hp, check, devices)
+    hp, check = settle_data(hp, settings.channels, group, follow_check)
+    _check_batch(hp, check, devices, group)
     curves = []
     if hp.tensorboard and settings.output_folder:
         curves = [TensorBoard(settings.output_folder / EVENTS_FOLDER, check.class_names)]
     network = build_start_network(hp, devices, start)
     writer = ModelWriter(network, settings.model_folder, hp.precision_dtype)
     card, symbol = _build_card(hp, check), describe_symbol(network)
-    result = ResultFolder(settings.model_folder, settings.output_folder, card, symbol, writer, settings.stop)
+    result = ResultFolder(settings.model_folder, settings.output_folder, card, symbol, writer, stop)
     listeners = [*build_listeners(hp, writer), *curves, result]
-    loaders, stepper = build_loaders(hp, check), _build_stepper(hp, check, devices, network)
-    loop = Loop(hp, network, stepper, loaders, listeners, devices[0], settings.stop)
+    exchange = Exchange(network, group, stop) if group.size > 1 else None
+    loaders, stepper = build_loaders(hp, check, group), _build_stepper(hp, check, devices, network, exchange)
+    loop = Loop(hp, network, stepper, loaders, listeners, devices[0], stop, group)
     best: Mapping[str, Any] = {}
     earlier = 0.0, 0.0
-    if checkpoints:
-        identity = build_identity(hp, check, devices, writer.last)
-        loop.resume(checkpoint := Checkpoint(checkpoints, identity, network, stepper.trainer, writer))
+    identity = build_identity(hp, check, devices, writer.last, group.size)
+    group.check_same(identity)
+    if any(group.all_gather(checkpoints is not None)):
+        loop.resume(checkpoint := Checkpoint(checkpoints, identity, network, stepper.trainer, writer, group))
         best, earlier = checkpoint.best, (checkpoint.seconds, checkpoint.peak_mb)
-    if loop.is_finished and result.holds_scored(best):
+    if group.all_gather(loop.is_finished and result.holds_scored(best))[0]:
         _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
         return JobOutcome(result.card, tuple(loop.results), None, *earlier)
-    settings.stop.check()
+    stop.is_shared = group.size > 1
+    group.agree_stop(stop)
     settings.model_folder.mkdir(parents=True, exist_ok=True)
     with hold_folder(settings.model_folder, "writes its model to"):
         # Only now: up to here a job can still be refused, and then nothing is lost.
@@ -155,7 +168,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
         finally:
             # Even when there is no room for the model: the checkpoint may be on another disk.
             loop.save()
-        if not settings.stop.is_requested:
+        if not stop.is_requested:
             _export(settings.model_folder)
         confusion = _score(settings, loop, result, report)
         report.write(result.card, loop.results, confusion)
@@ -171,6 +184,10 @@ def _settle_start(settings: JobSettings) -> tuple[Hyperparameters, list[Any], Mo
     devices = settle_devices(settings.devices)
     check_precision(hp.precision_dtype, devices)
     check_syncbn(hp.syncbn, devices)
+    if hp.syncbn and settings.group.size > 1:
+        raise HyperparameterError(
+            "syncbn works between the devices of one host only; leave it out, or train on one host"
+        )
     if "model" not in channels:
         pretrained = channels.get("pretrained")
         return hp, devices, find_backbone_weights(hp.backbone, channel=pretrained) if hp.use_pretrained_model else None
@@ -186,16 +203,24 @@ def _inherit(hp: Hyperparameters, card: ModelCard) -> Hyperparameters:
     return hp if hp.photo_range else dataclasses.replace(hp, photo_range=card.photo_range)
 
 
-def _check_batch(hp: Hyperparameters, check: CheckReport, devices: Sequence[Any]) -> None:
-    if hp.mini_batch_size < len(devices):
+def _check_batch(hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], group: Group) -> None:
+    count, photos = len(devices) * group.size, check.num_train
+    if hp.mini_batch_size < count:
+        where = f"{count} devices on {group.size} hosts" if group.size > 1 else f"{count} devices"
         raise HyperparameterError(
-            f"mini_batch_size {hp.mini_batch_size} is less than one crop for each of {len(devices)} devices; raise it"
+            f"mini_batch_size {hp.mini_batch_size} is less than one crop for each of {where}; raise it"
         )
-    photos = check.num_train
+    if photos < group.size:
+        raise DataError(f"the train channel has {photos} photos, fewer than the job has hosts ({group.size})")
     if hp.mini_batch_size > photos:
         text = "mini_batch_size is %d, the train channel has %d photos: batches will have %d"
         _log.warning(text, hp.mini_batch_size, photos, photos)
-    check_memory(hp, min(hp.mini_batch_size, photos), devices)
+    own = len(Share(group.rank, group.size).cut(min(hp.mini_batch_size, photos)))
+    if group.size > 1:
+        _log.info(
+            "Training on %d hosts, %s: of each batch this one has %d crops", group.size, join_names(group.names), own
+        )
+    check_memory(hp, own, devices)
 
 
 # Of what the training is made.
@@ -226,7 +251,9 @@ def _build_card(hp: Hyperparameters, check: CheckReport) -> ModelCard:
     )
 
 
-def _build_stepper(hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], network: Any) -> Stepper:
+def _build_stepper(
+    hp: Hyperparameters, check: CheckReport, devices: Sequence[Any], network: Any, exchange: Exchange | None
+) -> Stepper:
     law = LossLaw(split_loss(hp.loss), hp.focal_gamma, hp.ohem_threshold, hp.ohem_fraction)
     loss = MixedLoss(hp.num_classes, hp._aux_weight, law)
     if len(devices) == 1:  # several threads would compile it at the same time
@@ -237,15 +264,25 @@ def _build_stepper(hp: Hyperparameters, check: CheckReport, devices: Sequence[An
         shown = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(check.class_names, weights, strict=True))
         _log.info("class_weights balanced: %s", shown)
     table = build_weight_table(hp.num_classes, weights)
-    options = {"syncbn": hp.syncbn, "align_corners": find_network(hp.algorithm).align_corners}
-    trainer = build_trainer(hp, network, len(devices))
-    return Stepper(network, loss, trainer, devices, table, hp.precision_dtype, **options)
+    trainer = build_trainer(hp, network, len(devices), updates_on_devices=exchange is not None)
+    return Stepper(
+        network,
+        loss,
+        trainer,
+        devices,
+        table,
+        hp.precision_dtype,
+        syncbn=hp.syncbn,
+        align_corners=find_network(hp.algorithm).align_corners,
+        exchange=exchange,
+    )
 
 
-def build_trainer(hp: Hyperparameters, network: Any, num_devices: int = 1) -> Any:
+def build_trainer(hp: Hyperparameters, network: Any, num_devices: int = 1, *, updates_on_devices: bool = False) -> Any:
     """MXNet's trainer of ``network`` with the optimizer of the hyperparameters.
 
-    As the built-in documents it, momentum belongs to sgd (and nag), gamma1 and gamma2 to rmsprop.
+    With ``updates_on_devices`` gradients can be changed between ``allreduce_grads`` and ``update``. As the built-in
+    documents it, momentum belongs to sgd (and nag), gamma1 and gamma2 to rmsprop.
     """
     arguments: dict[str, Any] = {"learning_rate": hp.learning_rate, "wd": hp.weight_decay}
     if hp.optimizer in ("sgd", "nag"):
@@ -256,7 +293,10 @@ def build_trainer(hp: Hyperparameters, network: Any, num_devices: int = 1) -> An
     if hp.precision_dtype == "float16":
         arguments["multi_precision"] = True
     kvstore = hp._kvstore if num_devices > 1 else None
-    return mx.gluon.Trainer(network.collect_params(), hp.optimizer, arguments, kvstore=kvstore)
+    on_store = False if updates_on_devices else None
+    return mx.gluon.Trainer(
+        network.collect_params(), hp.optimizer, arguments, kvstore=kvstore, update_on_kvstore=on_store
+    )
 
 
 # After the training.
@@ -270,24 +310,37 @@ def _export(folder: Path) -> None:
 
 def _score(settings: JobSettings, loop: Loop, result: ResultFolder, report: JobReport) -> Confusion | None:
     """Score the best epoch on whole photos, as users will run it; None when the job is stopped, or on an error."""
-    dataset, num_classes = loop.validation.dataset, result.card.num_classes
     try:
-        settings.stop.check()
-        _log.info("Evaluating the best epoch on %d whole validation images", len(dataset))
+        settings.group.agree_stop(settings.stop)
         with keeping_model("The model is complete, but not scored on whole images; try gluonseg evaluate"):
-            # On a CPU by the engine that will serve it; without its file the network was refused as ONNX.
-            is_in_mxnet = loop.device.device_type == "gpu" or not (settings.model_folder / ONNX_FILE).is_file()
-            predictor = load_predictor(settings.model_folder, loop.device if is_in_mxnet else None, search_gpu=False)
-            report.watch(predictor)
-            confusion = Confusion.empty(num_classes)
-            for done, prediction in enumerate(iter_predictions(predictor, dataset, num_classes), 1):
-                settings.stop.check()
-                confusion += prediction.confusion
-                report.keep(prediction)
-                if settings.evaluation_progress:
-                    settings.evaluation_progress(done, len(dataset))
+            confusion = _predict_photos(settings, loop, result.card.num_classes, report)
             result.add_scores(confusion)
             return confusion
     except Stopped:
         result.log_unscored()
     return None
+
+
+def _predict_photos(settings: JobSettings, loop: Loop, num_classes: int, report: JobReport) -> Confusion:
+    """The confusion over all validation photos; each host predicts a part of them."""
+    group, dataset, share = settings.group, loop.validation.dataset, loop.validation.share
+    part = range(len(dataset)) if share.shards else share.cut(len(dataset))
+
+    def load() -> Predictor:
+        # On a CPU by the engine that will serve it; without its file the network was refused as ONNX.
+        is_in_mxnet = loop.device.device_type == "gpu" or not (settings.model_folder / ONNX_FILE).is_file()
+        return load_predictor(settings.model_folder, loop.device if is_in_mxnet else None, search_gpu=False)
+
+    _log.info("Evaluating the best epoch on %d whole validation images", loop.validation.num_samples)
+    report.watch(predictor := group.run_together(load))
+    predictions = iter_predictions(predictor, dataset, num_classes, part)
+    own = Confusion.empty(num_classes)
+    for number in range(1, max(group.all_gather(len(part))) + 1):
+        group.agree_stop(settings.stop)
+        if prediction := group.run_together(lambda: next(predictions, None)):
+            own += prediction.confusion
+            report.keep(prediction)
+            if settings.evaluation_progress:
+                settings.evaluation_progress(number, len(part))
+    report.merge(group)
+    return sum(group.all_gather(own), Confusion.empty(num_classes))

@@ -23,6 +23,7 @@ from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import CSV_FILE, JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_model_report
 from gluonseg.report.photo import MAX_SIDE, shrink
 from gluonseg.report.record import FINISHED, MASKS_FOLDER, RunRecord, write_record
+from gluonseg.train.group import Group
 from gluonseg.train.listener import EpochResult
 from gluonseg.train.writer import describe_epochs, keeping_model
 
@@ -33,7 +34,8 @@ REPORT_FILES = (PAGE_FILE, JSON_FILE, CSV_FILE, MARKDOWN_FILE)
 class JobReport:
     """Collects facts and masks of the predicted photos, and writes the report into ``folder``; None writes nothing.
 
-    Masks are kept as PNG, at most MAX_SIDE large: whole ones would fill the memory.
+    Masks are kept as PNG, at most MAX_SIDE large: whole ones would fill the memory. Of several hosts the first one
+    writes the report of the photos of all, or of its own where the photos are sharded: it has no other ones to show.
     ``earlier_s`` are seconds that the training took before this process.
     Errors are logged, and none is raised: a page about a model must not make its job a failed one.
     """
@@ -49,7 +51,7 @@ class JobReport:
         self._predictor: Predictor | None = None
         self._photos: list[PhotoFacts] = []
         self._masks: dict[str, bytes] = {}
-        self._is_whole = folder is not None
+        self._is_whole = True
         self._hardware: dict[str, Any] = {}
         if folder:  # the machine before the training
             with keeping_model("The report will be without the hardware"):
@@ -70,6 +72,15 @@ class JobReport:
         except Exception:
             self._is_whole = False
             _log.exception("The report will be without the photos")
+
+    def merge(self, group: Group) -> None:
+        """Add what the other hosts have kept; all hosts call it, each after its photos in the order of the data set."""
+        if "validation" in group.sharded:
+            return
+        photos, masks, wholes = zip(*group.all_gather((self._photos, self._masks, self._is_whole)), strict=True)
+        self._photos = [photo for part in photos for photo in part]
+        self._masks = {name: mask for part in masks for name, mask in part.items()}
+        self._is_whole = all(wholes)
 
     def write(self, card: ModelCard, results: Sequence[EpochResult], confusion: Confusion | None) -> None:
         """Write the report; with ``confusion`` as a scored model's, else with what the card tells."""

@@ -14,11 +14,11 @@ import numpy as np
 from gluonseg.data.loader import Batch, Loader
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.labels import IGNORE
 from gluonseg.metrics import Confusion, compute_confusion
 from gluonseg.models.registry import find_network
 from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.freeze import HEAD_PHASE, Freeze
+from gluonseg.train.group import Group
 from gluonseg.train.listener import EpochPart, EpochResult, Listener
 from gluonseg.train.schedule import build_schedule
 from gluonseg.train.step import Stepper, check_finite_parameters
@@ -65,6 +65,7 @@ class Loop:
         listeners: Sequence[Listener],
         device: Any,
         stop: Stop,
+        group: Group,
     ) -> None:
         self.stepper = stepper
         self.training, self.validation = loaders
@@ -75,7 +76,8 @@ class Loop:
         self._network = network
         self._listeners = listeners
         self._stop = stop
-        self._schedule = build_schedule(hp, len(self.training.dataset), self.training.batch_size)
+        self._group = group
+        self._schedule = build_schedule(hp, self.training.num_samples, self.training.batch_size)
         self._freeze = Freeze(network, hp.freeze_backbone_epochs, find_network(hp.algorithm).heads)
         self._checkpoint: Checkpoint | None = None
         self._has_told = False
@@ -136,6 +138,7 @@ class Loop:
         if self._freeze.begin_epoch(epoch):
             self.stepper.forget_compiled()
         rate = self._train_epoch(epoch)
+        self._log_exchange(epoch)
         loss, train_throughput = self.part.loss / self.part.updates, self.part.samples / max(self.part.seconds, 1e-9)
         for listener in self._listeners:
             listener.on_train_epoch(epoch, loss, train_throughput)
@@ -152,23 +155,29 @@ class Loop:
             # Even when there is no room for the model: the checkpoint may be on another disk.
             self.save()
 
+    def _log_exchange(self, epoch: int) -> None:
+        """Log what share of the epoch's training the hosts have spent on each other."""
+        if exchange := self.stepper.exchange:
+            spent, exchange.seconds = exchange.seconds, 0.0
+            text = "Communication took %.1f %% of the %.1f s of training in epoch %d"
+            _log.info(text, 100 * spent / max(self.part.seconds, 1e-9), self.part.seconds, epoch)
+
     def _train_epoch(self, epoch: int) -> float:
         """Make the updates of the epoch that are still to be made; returns the last learning rate."""
         part, start = self.part, time.perf_counter()
         earlier = sum(self.training.count_batches(number) for number in range(epoch))
-        is_scored = part.loss > 0
         for iteration, batch in enumerate(self.training.iter_batches(epoch, part.updates), start=part.updates + 1):
             self._stop.check()
             loss = self._update(batch, epoch, iteration, earlier + iteration - 1)
-            is_scored = is_scored or bool((batch.class_ids != IGNORE).any())
             seconds = part.seconds + time.perf_counter() - start
-            self.part = EpochPart(iteration, self.part.loss + loss, self.part.samples + len(batch.images), seconds)
+            samples = self.part.samples + self.training.batch_size
+            self.part = EpochPart(iteration, self.part.loss + loss, samples, seconds)
             if self._checkpoint and self._checkpoint.is_due():
                 # A good checkpoint must not give way to one of a network that is lost.
                 check_finite_parameters(self._network, self.device, epoch, iteration)
                 self.save()
         check_finite_parameters(self._network, self.device, epoch, self.part.updates)
-        if not is_scored and not self._has_told:
+        if not self.part.loss and not self._has_told:
             _log.warning("No pixel of the crops of epoch %d is scored: its loss of 0 stands for none", epoch)
             self._has_told = True
         return self._schedule(earlier + self.part.updates - 1)
@@ -179,30 +188,31 @@ class Loop:
         # goes on from a checkpoint draws what it would have drawn without the interruption.
         seed_update(self._hp.seed, number)
         rate = self._schedule(number)
-        loss = float(self.stepper.update(batch, rate).asscalar())
+        loss = self.stepper.update(batch, rate)
         if not math.isfinite(loss):
             raise TrainingDivergedError(
                 f"the training loss became {loss} at epoch {epoch}, iteration {iteration}; "
                 "lower learning_rate (or check the masks with gluonseg check)"
             )
         for listener in self._listeners:
-            listener.on_update(epoch, iteration, len(batch.images), rate)
+            listener.on_update(epoch, iteration, self.training.batch_size, rate)
         return loss
 
     def _validate_epoch(self, epoch: int) -> tuple[Confusion, float]:
         """Confusion over the centre crops of the validation set, and samples/s."""
-        start, samples, confusion = time.perf_counter(), 0, Confusion.empty(self._hp.num_classes)
+        start, own = time.perf_counter(), Confusion.empty(self._hp.num_classes)
+        size = self.validation.batch_size
         for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
-            self._stop.check()
+            self._group.agree_stop(self._stop)
             try:
-                predicted = self.stepper.predict(batch.images)
+                predicted = self.stepper.predict(batch.images) if len(batch.images) else batch.class_ids
             except FloatingPointError as error:
                 # The last update can spoil what the loss before it and the parameters after it do not show.
                 raise TrainingDivergedError(
                     f"{error} after epoch {epoch}, iteration {self.part.updates}; lower learning_rate"
                 ) from None
-            confusion += compute_confusion(batch.class_ids, predicted, self._hp.num_classes)
-            samples += len(batch.images)
+            own += compute_confusion(batch.class_ids, predicted, self._hp.num_classes)
             for listener in self._listeners:
-                listener.on_validation_batch(epoch, iteration, len(batch.images))
-        return confusion, samples / (time.perf_counter() - start)
+                listener.on_validation_batch(epoch, iteration, size)
+        confusion = sum(self._group.all_gather(own), Confusion.empty(self._hp.num_classes))
+        return confusion, size * self.validation.count_batches(epoch) / (time.perf_counter() - start)

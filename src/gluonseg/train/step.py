@@ -18,6 +18,7 @@ from gluonseg.models.network import CoarseNetwork
 from gluonseg.predict.enlarge import compute_mask
 from gluonseg.predict.mxnet_engine import normalise_images
 from gluonseg.train.coarse_loss import CoarseLoss
+from gluonseg.train.exchange import Exchange
 from gluonseg.train.losses import MixedLoss
 
 Float32Array = npt.NDArray[np.float32]
@@ -50,7 +51,8 @@ class Stepper:
     """Forward, backward and update; the network's parameters live on ``devices``.
 
     The batch is cut into one part a device. Every part's loss is divided by the weight of the whole
-    batch's scored pixels, so the gradients add up to those of one large batch, whatever the cut.
+    batch's scored pixels, so the gradients add up to those of one large batch, whatever the cut. On several hosts
+    ``exchange`` does the same for the parts of all of them.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Stepper:
         *,
         syncbn: bool = False,
         align_corners: bool = True,
+        exchange: Exchange | None = None,
     ) -> None:
         self.trainer = trainer
+        self.exchange = exchange
         self._network = CoarseNetwork(network)
         self._network.hybridize(static_alloc=True)
         self._loss = CoarseLoss(loss, align_corners)
@@ -77,20 +81,28 @@ class Stepper:
         self._is_compiled = False
         self._scale = _FLOAT16_SCALE if dtype == "float16" else 1.0
 
-    def update(self, batch: Batch, learning_rate: float) -> Any:
-        """Train on ``batch`` at ``learning_rate``; returns the mean loss as an NDArray not yet waited for."""
+    def update(self, batch: Batch, learning_rate: float) -> float:
+        """Train on ``batch`` at ``learning_rate``; returns the mean loss."""
         pixel_weights = self._weight_table[batch.class_ids]
+        own_weight = float(pixel_weights.sum(dtype=np.float64))
         # A batch without one scored pixel has loss 0 and gradient 0; dividing by 1 keeps both finite.
-        total_weight = float(pixel_weights.sum(dtype=np.float64)) or 1.0
+        total_weight = own_weight or 1.0
         # Every pixel's share of the mean is in its weight.
         parts = self._place(batch, pixel_weights * np.float32(self._scale / total_weight))
         losses = self._run_backward(parts)
         # MXNet 1.9.1 may begin to update a weight that the backward pass still uses: with nag, momentum then differed
         # in its last digits from run to run.
         mx.nd.waitall()
+        loss = float(mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)).asscalar()) / self._scale
         self.trainer.set_learning_rate(learning_rate)
-        self.trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
-        return mx.nd.add_n(*(loss.as_in_context(self._devices[0]) for loss in losses)) / self._scale
+        if not self.exchange:
+            self.trainer.step(self._scale, ignore_stale_grad=len(parts) < len(self._devices))
+            return loss
+        if len(self._devices) > 1:
+            self.trainer.allreduce_grads()
+        loss = self.exchange.reduce(loss, own_weight)
+        self.trainer.update(self._scale)
+        return loss
 
     def predict(self, images_nhwc: UInt8Array) -> UInt8Array:
         """Class ids (N, H, W) of RGB images (N, H, W, 3), as the network is now; on the first device.
@@ -109,6 +121,8 @@ class Stepper:
         """Have the network compiled again; call it when the network has changed."""
         self._network.hybridize(static_alloc=True)
         self._is_compiled = False
+        if self.exchange:
+            self.exchange.find_arrays()
 
     def _run_backward(self, parts: Sequence[_Part]) -> list[Any]:
         """Forward and backward of every part; returns their losses."""

@@ -10,14 +10,27 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """A request to stop, made by a signal handler or another thread; ``signal`` is its reason, None before it."""
+    """A request to stop, made by a signal handler or another thread.
+
+    ``signal`` is the reason of the stop, None before it. Several hosts have to end a training after the same update:
+    with ``is_shared`` a request is only kept in ``asked``, until :meth:`settle` tells what all hosts say.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.asked: signal.Signals | None = None
+        self.is_shared = False
 
     def request(self, number: int) -> None:
         """Ask for the stop, because of the signal ``number``; the first one counts."""
-        self.signal = self.signal or signal.Signals(number)
+        self.asked = self.asked or signal.Signals(number)
+        if not self.is_shared:
+            self.signal = self.asked
+
+    def settle(self, is_asked: bool) -> None:
+        """Stop if ``is_asked``, which is whether one of the hosts was asked to."""
+        if is_asked:
+            self.signal = self.asked or signal.SIGTERM
 
     @property
     def is_requested(self) -> bool:

@@ -40,7 +40,8 @@ class CheckReport:
     ``histogram`` and ``ignored`` give, for each split, the pixels of every class (int64, one entry a
     class) and those that are not scored; ``sizes`` the (height, width) of every image that was read; ``pairs`` are
     what a training reads, by ``label_maps``; ``fingerprints`` change when any name or byte of the data of that split
-    does. ``num_classes`` is what the caller gave, or what the masks suggest when ``is_suggested``.
+    does. ``shards`` has the numbers of photos of all hosts, for splits of which each host of a training has its own.
+    ``num_classes`` is what the caller gave, or what the masks suggest when ``is_suggested``.
     """
 
     errors: tuple[Finding, ...]
@@ -55,14 +56,19 @@ class CheckReport:
     label_maps: LabelMaps
     fingerprints: Mapping[str, str]
     skipped: tuple[Path, ...] = field(default=())
+    shards: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def num_train(self) -> int:
-        return len(self.pairs.get("train", ()))
+        return self._count("train")
 
     @property
     def num_validation(self) -> int:
-        return len(self.pairs.get("validation", ()))
+        return self._count("validation")
+
+    def _count(self, split: str) -> int:
+        """The photos of all hosts."""
+        return sum(self.shards.get(split, ())) or len(self.pairs.get(split, ()))
 
     def raise_for_errors(self) -> None:
         """Raise DataError with every error, the most important first; a short form of all comes before the details."""
