@@ -35,58 +35,35 @@ _LAST_BYTE_OF_TARGET = _HEADER + 19
 """Of an IPv4 packet."""
 
 
-class DelayedLink:
-    """What :func:`open_link` has opened."""
-
-    def __init__(self, names: Sequence[str], relay: subprocess.Popen[bytes] | None) -> None:
-        self._names, self._relay = names, relay
-        self.addresses = [f"{_NETWORK}{number}" for number in range(1, 1 + len(names))]
-
-    def build_prefix(self, host: int) -> list[str]:
-        """What comes before a command to run it in host 0, 1, ..."""
-        return ["ip", "netns", "exec", self._names[host]]
-
-    def read_relay_cpu_s(self) -> float:
-        """Seconds that the relay has kept a core busy, 0 without one.
-
-        The kernel's work for a packet that arrives is part of it; elsewhere the receiving host does that.
-        """
-        if self._relay is None:
-            return 0.0
-        times = psutil.Process(self._relay.pid).cpu_times()
-        return float(times.user + times.system)
-
-
 @contextmanager
-def open_link(count: int = 2, delay_s: float = 0.0) -> Iterator[DelayedLink]:
+def open_link(count: int = 2, delay_s: float = 0.0) -> Iterator[dict[str, list[str]]]:
     """``count`` hosts 10.77.0.1, 10.77.0.2, ..., with interfaces ``eth0`` and ``lo``, while the context is open.
 
-    Every packet takes ``delay_s`` in either direction, so a round trip twice that, as with ``netem delay`` on each
-    host. At the end what still runs in the hosts is killed, and all is removed; so is at the start what a process that
-    was killed has left. Raises CalledProcessError or PermissionError when the caller is not root.
+    It gives, for each address, what comes before a command to run it in that host. Every packet takes ``delay_s`` in
+    either direction, so a round trip takes twice that, as with ``netem delay`` on each host. At the end what still runs
+    in the hosts is killed, and all is removed; what a process that was killed has left is removed at the start. Raises
+    CalledProcessError when the caller is not root.
     """
     _remove_leftovers()
-    names = [f"{_PREFIX}{os.getpid()}-{number}" for number in range(1, 1 + count)]
+    names = {f"{_NETWORK}{number}": f"{_PREFIX}{os.getpid()}-{number}" for number in range(1, 1 + count)}
     with ExitStack() as stack:
-        for name in names:
+        for name in names.values():
             _run_ip("netns", "add", name)
             stack.callback(_remove, name)
             _run_ip("-n", name, "link", "set", "lo", "up")
-        relay = None
         if count == 2 and not delay_s:
-            pair = ("type", "veth", "peer", "name", INTERFACE, "netns", names[1])
-            _run_ip("-n", names[0], "link", "add", INTERFACE, *pair)
+            first, second = names.values()
+            _run_ip("-n", first, "link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", second)
         else:
-            relay = stack.enter_context(_start_relay(names, delay_s))
-        link = DelayedLink(names, relay)
-        for name, address in zip(names, link.addresses, strict=True):
+            stack.enter_context(_running_relay(list(names.values()), delay_s))
+        for address, name in names.items():
             _run_ip("-n", name, "address", "add", f"{address}/24", "dev", INTERFACE)
             _run_ip("-n", name, "link", "set", INTERFACE, "up")
-        for name in names:
+        for name in names.values():
             # libfabric does not use an interface before the kernel has noticed its carrier, up to a second later.
             while "NO-CARRIER" in _run_ip("-n", name, "link", "show", INTERFACE):
                 time.sleep(0.02)
-        yield link
+        yield {address: ["ip", "netns", "exec", name] for address, name in names.items()}
 
 
 def _run_ip(*arguments: str) -> str:
@@ -110,7 +87,7 @@ def _remove_leftovers() -> None:
 
 
 @contextmanager
-def _start_relay(names: Sequence[str], delay_s: float) -> Iterator[subprocess.Popen[bytes]]:
+def _running_relay(names: Sequence[str], delay_s: float) -> Iterator[None]:
     with ExitStack() as stack:
         devices = []
         for name in names:
@@ -125,7 +102,7 @@ def _start_relay(names: Sequence[str], delay_s: float) -> Iterator[subprocess.Po
         # Its standard input ends with this process, and the relay with it.
         relay = subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdin=subprocess.PIPE, pass_fds=devices)
     try:
-        yield relay
+        yield
     finally:
         relay.communicate()
 
