@@ -39,6 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_jobs", type=int, default=4, help="trainings of a search (%(default)s)")
     group.add_argument("--max_parallel_jobs", type=int, default=1, help="at a time (%(default)s)")
     group.add_argument("--endpoint_type", default="ml.m5.xlarge", help="machine of the endpoint (%(default)s)")
+    group.add_argument(
+        "--async", dest="is_async", action="store_true", help="an endpoint with a queue, asked by way of S3"
+    )
     group.add_argument("--keep_endpoint", action="store_true", help="it costs money until it is removed")
 
 
@@ -56,10 +59,12 @@ def check_options(options: argparse.Namespace) -> None:
     """UserError for what AWS would refuse, or show only after minutes on a machine that costs money."""
     check_instance_type(options.instance_type)
     check_instance_type(options.endpoint_type)
+    if options.model and not options.model.startswith("s3://"):
+        raise UserError(
+            f"model {options.model}: on AWS a model must be in S3; copy it there and give its s3:// address"
+        )
     if not options.role or not options.bucket:
         raise UserError("on AWS give --role and --bucket, see docs/byoc.md")
-    if options.instance_count != 1:
-        raise UserError(f"instance_count is {options.instance_count}; training runs on one machine")
     if ".dkr.ecr" not in options.image:
         raise UserError(f"image {options.image} is not in Amazon ECR; local_mode/push.py prints the address to give")
     if not _NAME.fullmatch(options.name):
@@ -102,6 +107,7 @@ def move_to_s3(session: Any, job: SdkJob, data: Path, options: argparse.Namespac
         max_run=options.max_run,
         checkpoints=f"s3://{options.bucket}/{name}/checkpoints" if options.spot else None,
         keep_endpoint=options.keep_endpoint,
+        is_async=options.is_async,
     )
 
 

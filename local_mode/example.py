@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import cloud
 import numpy as np
 import numpy.typing as npt
-from job import OBJECTIVE, SdkJob, get_path, list_channels
+from job import OBJECTIVE, SdkJob, get_path, is_folder, list_channels
 from PIL import Image, UnidentifiedImageError
 from stop import describe_end
 
@@ -91,6 +91,11 @@ def parse_setting(text: str) -> tuple[str, str]:
     return name, value
 
 
+def parse_address(text: str) -> str:
+    """An address, or a path on this machine as one, for argparse."""
+    return text if "://" in text else Path(text).resolve().as_uri()
+
+
 def parse_arguments(description: str | None, default_output: Path) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,7 +111,9 @@ def parse_arguments(description: str | None, default_output: Path) -> argparse.N
     parser.add_argument("--port", type=int, default=8080, help="where a local endpoint listens (%(default)s)")
     parser.add_argument("--instance_type", default="local", help="local, local_gpu, or ml.... on AWS (%(default)s)")
     parser.add_argument("--instance_count", type=int, default=1)
-    parser.add_argument("--model", metavar="ADDRESS", help="of a model.tar.gz, in place of training")
+    parser.add_argument(
+        "--model", type=parse_address, metavar="ADDRESS", help="a model.tar.gz or a model folder, in place of training"
+    )
     cloud.add_options(parser)
     return parser.parse_args()
 
@@ -202,7 +209,7 @@ def _predict(sdk: Any, session: Any, job: SdkJob, model: str, photo: Path) -> di
 
 def _transform(sdk: Any, session: Any, job: SdkJob, model: str, masks: Path) -> None:
     """The masks of all validation photos, each as ``<photo>.out`` in the folder ``masks``."""
-    photos, job = job.channels["validation"], replace(job, name=f"{job.name}-masks")
+    photos, job = job.channels["validation"], replace(job, name=f"{job.name}-masks", is_async=False)
     if not session.local_mode:
         output = f"{job.output}/masks"
         sdk.transform(session, job, model, photos, output)
@@ -232,21 +239,22 @@ def _run_steps(sdk: Any, session: Any, arguments: argparse.Namespace) -> None:
             model = _train(sdk, session, job, arguments)
     say(f"3. Deploy, and predict {photo.name} with image/png and with application/x-protobuf")
     masks = _predict(sdk, session, job, model, photo)
-    # Only now that the endpoint is gone: in local mode both listen on the same port.
-    say("4. Batch transform of all validation photos")
-    _transform(sdk, session, job, model, output / "masks")
-    masks["batch transform"] = parse_mask((output / "masks" / f"{photo.name}.out").read_bytes())
+    results = f"model     {model.removeprefix('file://')}\n"
+    if session.local_mode or not is_folder(model):
+        # Only now that the endpoint is gone: in local mode both listen on the same port.
+        say("4. Batch transform of all validation photos")
+        _transform(sdk, session, job, model, output / "masks")
+        masks["batch transform"] = parse_mask((output / "masks" / f"{photo.name}.out").read_bytes())
+        results += f"masks     {output / 'masks'}, one for each photo in {photo.parent}\n"
+    else:
+        say("4. No batch transform: SageMaker's takes a model.tar.gz and no folder")
     _check_equal(masks)
     height, width = masks["image/png"].shape
     say("Done")
     if training.log:
         last = find_metric(OBJECTIVE, training.log)
         sys.stdout.write(f"training  {training.seconds:.0f} s, mIOU of the last epoch {last:.3f}\n")
-    sys.stdout.write(
-        f"model     {model.removeprefix('file://')}\n"
-        f"masks     {output / 'masks'}, one for each photo in {photo.parent}\n"
-        f"compared  {photo.name}: {' = '.join(masks)}, {width}x{height} pixels\n"
-    )
+    sys.stdout.write(f"{results}compared  {photo.name}: {' = '.join(masks)}, {width}x{height} pixels\n")
     if job.keep_endpoint:
         sys.stdout.write(f"endpoint  {job.name} costs money until it is removed: {describe_end(job.name)}\n")
 
@@ -259,8 +267,9 @@ def run(sdk: Any, description: str | None, default_output: Path) -> None:
     arguments = parse_arguments(description, default_output)
     try:
         if arguments.instance_type in LOCAL_TYPES:
-            if arguments.tune:
-                raise UserError("--tune is for AWS, with an ml. machine as --instance_type")
+            for option, is_given in (("--tune", arguments.tune), ("--async", arguments.is_async)):
+                if is_given:
+                    raise UserError(f"{option} is for AWS, with an ml. machine as --instance_type")
             opened = sdk.open_session(arguments.image, arguments.port)
         else:
             cloud.check_options(arguments)

@@ -14,15 +14,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 from example import run
-from job import OBJECTIVE, Ask, SdkJob, ask_endpoint
+from job import ASYNC_INVOCATIONS, OBJECTIVE, Ask, SdkJob, build_ask, describe_model
 from machine import CONFIG, check_machine, heeding_signals, open_scratch, stay_local
 from sagemaker import Session
+from sagemaker.async_inference import AsyncInferenceConfig
 from sagemaker.config import load_sagemaker_config
 from sagemaker.estimator import Estimator
 from sagemaker.inputs import TrainingInput
@@ -92,7 +92,14 @@ def tune(session: Session, job: SdkJob, ranges: Mapping[str, Any], max_jobs: int
 
 
 def _build_model(session: Session, job: SdkJob, model: str) -> Model:
-    return Model(job.image, model, job.role, name=job.name, sagemaker_session=session)
+    found = describe_model(session, model)
+    return Model(job.image, found, job.role, env=job.environment, name=job.name, sagemaker_session=session)
+
+
+def _build_async_config(job: SdkJob) -> AsyncInferenceConfig | None:
+    if not job.is_async:
+        return None
+    return AsyncInferenceConfig(f"{job.output}/answers", ASYNC_INVOCATIONS, failure_path=f"{job.output}/refusals")
 
 
 @contextmanager
@@ -103,9 +110,13 @@ def deployed_endpoint(session: Session, job: SdkJob, model: str) -> Iterator[Ask
         # In local mode the endpoint is ready when deploy returns; wait=True would only sleep for half a minute.
         with heeding_signals():
             _build_model(session, job, model).deploy(
-                1, job.endpoint_type, endpoint_name=job.name, wait=not session.local_mode
+                1,
+                job.endpoint_type,
+                endpoint_name=job.name,
+                async_inference_config=_build_async_config(job),
+                wait=not session.local_mode,
             )
-        yield partial(ask_endpoint, session, job.name)
+        yield build_ask(session, job)
     finally:
         if not job.keep_endpoint:
             remove_endpoint(session.sagemaker_client, job.name)

@@ -17,13 +17,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 from example import run
-from job import OBJECTIVE, Ask, SdkJob, ask_endpoint, get_path
+from job import ASYNC_INVOCATIONS, OBJECTIVE, Ask, SdkJob, build_ask, describe_model, get_path
 from machine import check_machine, heeding_signals, open_scratch, stay_local
 from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.local import LocalSession
@@ -124,8 +123,22 @@ def tune(session: Session, job: SdkJob, ranges: Mapping[str, Any], max_jobs: int
 
 
 def _create_model(session: Session, job: SdkJob, model: str) -> None:
-    container = {"Image": job.image, "ModelDataUrl": model, "Environment": {}}
+    found = describe_model(session, model)
+    field = "ModelDataUrl" if isinstance(found, str) else "ModelDataSource"
+    container = {"Image": job.image, field: found, "Environment": job.environment}
     session.sagemaker_client.create_model(ModelName=job.name, PrimaryContainer=container, ExecutionRoleArn=job.role)
+
+
+def _describe_endpoint(job: SdkJob) -> dict[str, Any]:
+    """The arguments of create_endpoint_config."""
+    variant = {"VariantName": "AllTraffic", "ModelName": job.name}
+    machine = {"InstanceType": job.endpoint_type, "InitialInstanceCount": 1}
+    endpoint = {"EndpointConfigName": job.name, "ProductionVariants": [{**variant, **machine}]}
+    if not job.is_async:
+        return endpoint
+    client = {"MaxConcurrentInvocationsPerInstance": ASYNC_INVOCATIONS}
+    output = {"S3OutputPath": f"{job.output}/answers", "S3FailurePath": f"{job.output}/refusals"}
+    return endpoint | {"AsyncInferenceConfig": {"ClientConfig": client, "OutputConfig": output}}
 
 
 @contextmanager
@@ -136,16 +149,14 @@ def deployed_endpoint(session: Session, job: SdkJob, model: str) -> Iterator[Ask
     it asks AWS for a role, pulls the image from a registry, and puts every answer into JSON, which cannot hold a PNG.
     """
     client = session.sagemaker_client
-    variant = {"VariantName": "AllTraffic", "ModelName": job.name}
-    machine = {"InstanceType": job.endpoint_type, "InitialInstanceCount": 1}
     announce(session, "endpoint", job.name)
     try:
         _create_model(session, job, model)
-        client.create_endpoint_config(EndpointConfigName=job.name, ProductionVariants=[{**variant, **machine}])
+        client.create_endpoint_config(**_describe_endpoint(job))
         client.create_endpoint(EndpointName=job.name, EndpointConfigName=job.name)
         if not session.local_mode:
             session.wait_for_endpoint(job.name)
-        yield partial(ask_endpoint, session, job.name)
+        yield build_ask(session, job)
     finally:
         if not job.keep_endpoint:
             remove_endpoint(client, job.name)

@@ -49,12 +49,13 @@ def find_problems(shape: Any, value: Any, place: str = "") -> Iterator[str]:
     elif shape.type_name in ("list", "map"):
         for item in value.values() if shape.type_name == "map" else value:
             yield from find_problems(shape.value if shape.type_name == "map" else shape.member, item, place)
-    limits, size = shape.metadata, len(value) if isinstance(value, (str, list, dict)) else value
+    limits, size = shape.metadata, len(value) if isinstance(value, (str, bytes, list, dict)) else value
     if ("min" in limits and size < limits["min"]) or ("max" in limits and size > limits["max"]):
         yield f"{place} is {value!r}, not {limits}"
     if isinstance(value, str) and value not in limits.get("enum", [value]):
         yield f"{place} is {value!r}, none of {limits['enum']}"
-    if isinstance(value, str) and not re.fullmatch(limits.get("pattern", ".*"), value, flags=re.S):
+    pattern = limits.get("pattern", ".*").replace(r"\p{ASCII}", r"[\0-\x7f]")
+    if isinstance(value, str) and not re.fullmatch(pattern, value, flags=re.S):
         yield f"{place} is {value!r}, not {limits['pattern']}"
 
 
@@ -72,7 +73,7 @@ class Account:
         service = client.meta.service_model.service_name
         with self._calls.open("a") as file:
             file.write(json.dumps([self._number, service, operation, given], default=str) + "\n")
-        if service == "sagemaker":
+        if service.startswith("sagemaker"):
             problems = list(find_problems(client.meta.service_model.operation_model(operation).input_shape, given))
             assert not problems, f"{operation}: {problems}"
         self._is_asking = True
@@ -114,6 +115,14 @@ class Account:
     def answer_InvokeEndpoint(self, _client: Any, given: dict[str, Any]) -> Any:
         """With a prediction, where moto answers with text."""
         return {"Body": io.BytesIO(self.predict(given["Body"], given["Accept"]))}
+
+    def answer_InvokeEndpointAsync(self, _client: Any, given: dict[str, Any]) -> Any:
+        """With a prediction in S3, where moto would lay text."""
+        s3 = boto3.resource("s3")
+        bucket, key = given["InputLocation"].removeprefix("s3://").split("/", 1)
+        mask = self.predict(s3.Object(bucket, key).get()["Body"].read(), given["Accept"])
+        s3.Object(bucket, "answers/1.out").put(Body=mask)
+        return {"OutputLocation": f"s3://{bucket}/answers/1.out", "FailureLocation": f"s3://{bucket}/refusals/1.out"}
 
     def predict(self, photo: bytes, accept: str) -> bytes:
         """That all of the photo is of class 0."""

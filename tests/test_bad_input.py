@@ -129,10 +129,10 @@ CONFIGURATIONS: dict[str, tuple[str, bytes | None, str]] = {
         b'{"train": {"TrainingInputMode": "pipe"}}',
         "channel train: TrainingInputMode 'pipe' is unknown; give File, FastFile or Pipe",
     ),
-    "two hosts": (
-        "resourceconfig",
-        b'{"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}',
-        "the job has 2 hosts.*set instance_count=1",
+    "photos sharded without their masks": (
+        "inputdataconfig",
+        b'{"train": {"S3DistributionType": "ShardedByS3Key"}, "train_annotation": {}}',
+        "of the channels train, train_annotation one is ShardedByS3Key.* give both the same distribution",
     ),
     "host not listed": (
         "resourceconfig",

@@ -8,23 +8,28 @@ import importlib
 import json
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import botocore.session
 import pytest
 
-from aws_account import CommandRun, run_on_aws
+from aws_account import CommandRun, made_up_account, run_on_aws
 from docker_engine import FindSdk
 from gluonseg import METRIC_DEFINITIONS
 from gluonseg.data.channel import SPLITS
 from gluonseg.errors import UserError
 from gluonseg.sagemaker.spool import find_pipes
+from gluonseg.serve.settings import read_settings
 from repository import ROOT, read_blocks, read_commands
 
 PAGE = "docs/byoc.md"
+BUCKET = "amzn-s3-demo-bucket"
 COMMANDS = read_commands(PAGE)
 PROGRAM = re.compile(r"\.venv-sdk-v2/bin/python (local_mode/(\w+)\.py .*)")
 CommandRuns = Mapping[str, CommandRun]
@@ -44,7 +49,7 @@ def list_commands() -> dict[str, str]:
         if assigned := re.fullmatch(r"(\w+)=\"?(.*?)\"?", text):
             variables[assigned[1]] = assigned[2]
         elif (program := PROGRAM.match(text)) and program[2] != "push":
-            options = [option for option in ("--tune", "--spot", "--keep_endpoint") if option in program[1]]
+            options = [option for option in ("--tune", "--spot", "--async", "--keep_endpoint") if option in program[1]]
             found[options[0] if options else program[2]] = f"{ROOT}/{program[1]}"
     return found
 
@@ -130,6 +135,27 @@ def test_an_endpoint_of_a_model_that_is_there_stays(runs: CommandRuns) -> None:
     assert endpoint["EndpointName"] not in [sent["ModelName"] for sent in run.find("DeleteModel")]
 
 
+def test_an_asynchronous_endpoint_of_a_model_folder(runs: CommandRuns) -> None:
+    run = runs["--async"]
+    (model,) = (sent["PrimaryContainer"] for sent in run.find("CreateModel"))
+    folder = "s3://amzn-s3-demo-bucket/runs/gluonseg-drawn/output/model/"
+    source = {"S3Uri": folder, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    assert (model["ModelDataSource"], "ModelDataUrl" in model) == ({"S3DataSource": source}, False)
+    (endpoint,) = run.find("CreateEndpointConfig")
+    output = endpoint["AsyncInferenceConfig"]["OutputConfig"]
+    assert output["S3OutputPath"].startswith("s3://amzn-s3-demo-bucket/gluonseg-")
+    asked = run.find("InvokeEndpointAsync")
+    assert {sent["Accept"] for sent in asked} == {"image/png", "application/x-protobuf"}
+    # Nothing that SageMaker still waits for is refused by the container.
+    settings = read_settings(model["Environment"])
+    assert all(settings.deadline_s >= sent["InvocationTimeoutSeconds"] == 3600 for sent in asked)
+    at_a_time = endpoint["AsyncInferenceConfig"]["ClientConfig"]["MaxConcurrentInvocationsPerInstance"]
+    assert settings.max_places > at_a_time > 1
+    assert settings.max_payload_mb == 1000
+    assert run.find("CreateTransformJob") == run.find("InvokeEndpoint") == []
+    assert "image/png = application/x-protobuf, " in run.output
+
+
 def test_stop_shows_what_aws_says(runs: CommandRuns) -> None:
     output = runs["stop"].output
     assert output.count("gluonseg-drawn: ") == 6
@@ -185,8 +211,8 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Any:
         (["--instance_type", "ml.p5.48xlarge"], "MXNet 1.9.1 has no code for its GPU"),
         (["--endpoint_type", "ml.c7g.large"], "its processor is ARM"),
         (["--role", ""], "give --role and --bucket"),
+        (["--model", "file:///model.tar.gz"], "on AWS a model must be in S3"),
         (["--image", "gluonseg"], "is not in Amazon ECR"),
-        (["--instance_count", "2"], "training runs on one machine"),
         (["--name", "my_job"], "with hyphens between them"),
         (["--name", "a-name-of-19-letters"], "at most 18"),
         (["--max_parallel_jobs", "5"], "give 1 to max_jobs"),
@@ -198,7 +224,7 @@ def test_options_that_aws_would_not_take(cloud: Any, options: list[str], told: s
     parser = argparse.ArgumentParser()
     parser.add_argument("--image")
     parser.add_argument("--instance_type")
-    parser.add_argument("--instance_count", type=int, default=1)
+    parser.add_argument("--model")
     cloud.add_options(parser)
     good = ["--image", "1.dkr.ecr.us-east-1.amazonaws.com/gluonseg", "--instance_type", "ml.g5.xlarge"]
     good += ["--role", "arn:aws:iam::1:role/r", "--bucket", "b"]
@@ -224,3 +250,43 @@ def test_data_in_s3_is_not_copied(cloud: Any, tmp_path: Path) -> None:
     job = importlib.import_module("job").SdkJob("image", {}, {"train": "file:///train"}, "file:///out")
     moved = cloud.move_to_s3(None, job, tmp_path, options)
     assert moved.channels == {"train": "s3://other/data/train/"}
+
+
+# --- asynchronous inference
+
+RESULTS = f"s3://{BUCKET}/results"
+
+
+@pytest.fixture
+def ask_by_s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], bytes]]:
+    """Asks an endpoint that keeps the request in its queue."""
+    with made_up_account(monkeypatch):
+        job = importlib.import_module("job")
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        asked = {"OutputLocation": f"{RESULTS}/1.out", "FailureLocation": f"{RESULTS}/1.error"}
+        session = SimpleNamespace(
+            boto_session=boto3.Session(),
+            upload_data=lambda *given: "/".join(given),
+            sagemaker_runtime_client=SimpleNamespace(invoke_endpoint_async=lambda **_: asked),
+        )
+        sdk_job = job.SdkJob("image", {}, {}, f"s3://{BUCKET}/gluonseg-1", is_async=True)
+        yield partial(job.build_ask(session, sdk_job), tmp_path / "photo.jpg", "image/png")
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("1.out", None), ("1.error", "the endpoint refused: text"), (None, "no answer at .*/1.out after")]
+)
+def test_an_answer_in_s3_is_waited_for(
+    key: str | None, told: str | None, ask_by_s3: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if key and len(waits) == 3:
+            boto3.client("s3").put_object(Bucket=BUCKET, Key=f"results/{key}", Body=b"text")
+
+    monkeypatch.setattr(importlib.import_module("job"), "time", SimpleNamespace(sleep=wait))
+    with pytest.raises(RuntimeError, match=told) if told else nullcontext():
+        assert ask_by_s3() == b"text"
+    assert sum(waits) == (3 * waits[0] if key else 3600)

@@ -49,6 +49,7 @@ def data(drawn_channels: Mapping[str, Path]) -> Path:
         (["--set", "epochs"], 2, "'epochs' is not NAME=VALUE"),
         (["--set", "optimizer=sdg"], 2, "train_deploy: optimizer must be one of"),
         (["--tune", "momentum"], 2, "train_deploy: --tune is for AWS"),
+        (["--async"], 2, "train_deploy: --async is for AWS"),
         (["--data", "{empty}"], "there is no .jpg photo in {empty}/validation", ""),
         (["--data", "{mapped}"], "{mapped} does not tell how many classes there are: --set num_classes=N", ""),
     ],
@@ -70,6 +71,18 @@ def test_a_wrong_command_line_ends_with_what_to_change(
         assert code.format(**folders) in str(caught.value)
     else:
         assert (caught.value.code, told in capsys.readouterr().err) == (code, True)
+
+
+@pytest.mark.parametrize("text", ["folder", "folder/"])
+def test_a_model_folder_may_be_here_or_in_s3(
+    text: str, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (SimpleNamespace(local_mode=is_local) for is_local in (True, False))
+    monkeypatch.chdir(tmp_path)
+    address = load("example").parse_address(text)
+    assert load("job").describe_model(here, address) == address == (tmp_path / "folder").as_uri()
+    address = load("example").parse_address(f"s3://bucket/{text}")
+    assert load("job").describe_model(there, address)["S3DataSource"]["S3Uri"] == "s3://bucket/folder/"
 
 
 @pytest.mark.parametrize(

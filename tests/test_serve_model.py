@@ -147,6 +147,12 @@ def test_nothing_is_begun_after_its_deadline(start: Start) -> None:
     assert asker.begun == [0]
 
 
+def test_a_long_queue_is_answered_before_its_deadline(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asynchronous inference; the time limit of a process counts from the deadline on."""
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
+    check_answers(start(deadline_s=3600, timeout_s=1).ask_all(4))
+
+
 def test_a_killed_process_is_replaced_and_nothing_is_lost(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_SECONDS", "0.2")
     asker = start()

@@ -17,21 +17,24 @@ from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters
 from gluonseg.labels import IGNORE
 from gluonseg.models.network import build_network
 from gluonseg.predict.mxnet_engine import normalise_images
+from gluonseg.train.exchange import Exchange
 from gluonseg.train.freeze import Freeze
+from gluonseg.train.group import Group
 from gluonseg.train.job import build_trainer
 from gluonseg.train.losses import MixedLoss, build_weight_table
 from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
+from gluonseg.train.stop import Stop
 
 WEIGHTS = build_weight_table(4, (1, 2, 1, 0.5))
 RATE = 0.01
 
 
-def _parse(**changes: str) -> Hyperparameters:
+def parse_tiny(**changes: str) -> Hyperparameters:
     return parse_hyperparameters({**TINY, **changes})
 
 
-def _draw_batch(count: int = 3, size: int = 56, seed: int = 0) -> Batch:
+def draw_batch(count: int = 3, size: int = 56, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     class_ids = rng.integers(0, 4, (count, size, size)).astype(np.uint8)
     class_ids[0, : size // 2] = IGNORE  # the parts of a batch have different numbers of scored pixels
@@ -64,7 +67,7 @@ def _differentiate_at_full_size(network: Any, batch: Batch, aux_weight: float) -
 
 @pytest.mark.parametrize("changes", [{}, {"algorithm": "deeplab", "_aux_loss": "False"}])
 def test_gradients_are_those_of_the_outputs_at_full_size(changes: Mapping[str, str]) -> None:
-    hp, batch = _parse(**changes), _draw_batch()
+    hp, batch = parse_tiny(**changes), draw_batch()
     network, _ = _build(hp)
     mx.random.seed(1)  # dropout
     expected_loss = _differentiate_at_full_size(network, batch, hp._aux_weight)
@@ -80,16 +83,16 @@ def test_gradients_are_those_of_the_outputs_at_full_size(changes: Mapping[str, s
 
 
 def test_a_stepper_leaves_the_networks_outputs_at_full_size() -> None:
-    network, stepper = _build(_parse())
-    batch = _draw_batch()
+    network, stepper = _build(parse_tiny())
+    batch = draw_batch()
     stepper.update(batch, RATE)
     assert [output.shape for output in network(mx.nd.zeros((1, 3, 40, 24)))] == [(1, 4, 40, 24)] * 2
     stepper.update(batch, RATE)
 
 
 def test_predict_is_the_greatest_of_the_outputs_as_they_are_now() -> None:
-    network, stepper = _build(_parse())
-    batch = _draw_batch(4)
+    network, stepper = _build(parse_tiny())
+    batch = draw_batch(4)
     seen = []
     for _ in range(2):
         stepper.update(batch, 0.1)
@@ -101,7 +104,7 @@ def test_predict_is_the_greatest_of_the_outputs_as_they_are_now() -> None:
 
 
 def test_a_backbone_frozen_after_the_first_update_works_as_in_prediction() -> None:
-    hp, batch = _parse(), _draw_batch()
+    hp, batch = parse_tiny(), draw_batch()
     network, stepper = _build(hp)
     stepper.update(batch, RATE)
     assert Freeze(network, 1, ("head.", "auxlayer.")).begin_epoch(0)
@@ -115,7 +118,7 @@ def test_a_backbone_frozen_after_the_first_update_works_as_in_prediction() -> No
 # Several devices, the learning rate, and nothing to learn from.
 
 
-def _build_steady(devices: list[Any], hp: Hyperparameters) -> tuple[Any, Stepper]:
+def build_steady(devices: list[Any], hp: Hyperparameters, group: Group | None = None) -> tuple[Any, Stepper]:
     """A network in which no picture depends on another, with fixed statistics and no dropout, and its stepper."""
     mx.random.seed(3)
     network = build_network("fcn", "resnet-18", 4, ctx=devices, norm_kwargs={"use_global_stats": True})
@@ -128,11 +131,12 @@ def _build_steady(devices: list[Any], hp: Hyperparameters) -> tuple[Any, Stepper
     network.apply(disable)
     network.hybridize(static_alloc=True)
     network(mx.nd.zeros((1, 3, 24, 24), ctx=devices[0]))
-    trainer = build_trainer(hp, network, len(devices))
-    return network, Stepper(network, MixedLoss(4, hp._aux_weight), trainer, devices, WEIGHTS)
+    exchange = Exchange(network, group, Stop()) if group else None
+    trainer = build_trainer(hp, network, len(devices), updates_on_devices=exchange is not None)
+    return network, Stepper(network, MixedLoss(4, hp._aux_weight), trainer, devices, WEIGHTS, exchange=exchange)
 
 
-def _read_values(network: Any) -> Mapping[str, npt.NDArray[np.float32]]:
+def read_values(network: Any) -> Mapping[str, npt.NDArray[np.float32]]:
     return {name: one.data(mx.cpu()).asnumpy() for name, one in network._collect_params_with_prefix().items()}
 
 
@@ -142,14 +146,14 @@ def test_several_devices_update_as_one(kvstore: str, count: int, tmp_path: Path)
     saved: list[Mapping[str, Any]] = []
     losses, file = [], str(tmp_path / "start.params")
     for devices in ([mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]):
-        network, stepper = _build_steady(devices, _parse(_kvstore=kvstore, momentum="0.9"))
+        network, stepper = build_steady(devices, parse_tiny(_kvstore=kvstore, momentum="0.9"))
         if saved:
             network.load_parameters(file, ctx=devices)
         else:
             network.save_parameters(file)
-        start = _read_values(network)
-        losses.append([stepper.update(_draw_batch(count, 24, n), 0.05) for n in range(2)])
-        saved.append(_read_values(network))
+        start = read_values(network)
+        losses.append([stepper.update(draw_batch(count, 24, n), 0.05) for n in range(2)])
+        saved.append(read_values(network))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     for name, value in saved[0].items():
         moved = np.abs(value - start[name]).max()
@@ -159,19 +163,19 @@ def test_several_devices_update_as_one(kvstore: str, count: int, tmp_path: Path)
 
 @pytest.mark.parametrize("rate", [0.01, 0.02])
 def test_the_learning_rate_is_used_and_ten_times_for_heads(rate: float) -> None:
-    network, stepper = _build_steady([mx.cpu()], _parse(momentum="0", weight_decay="0"))
-    before = _read_values(network)
-    stepper.update(_draw_batch(2, 24), rate)
-    after, gradients = _read_values(network), _read_gradients(network)
+    network, stepper = build_steady([mx.cpu()], parse_tiny(momentum="0", weight_decay="0"))
+    before = read_values(network)
+    stepper.update(draw_batch(2, 24), rate)
+    after, gradients = read_values(network), _read_gradients(network)
     for name, factor in {"head.block.4.weight": 10, "layer4.1.conv2.weight": 1}.items():
         ratio = np.abs(before[name] - after[name]).sum() / np.abs(gradients[name]).sum()
         assert ratio == pytest.approx(factor * rate, rel=1e-2)
 
 
 def test_a_batch_without_a_scored_pixel_changes_nothing_but_decay() -> None:
-    network, stepper = _build_steady([mx.cpu()], _parse(weight_decay="0"))
-    batch, before = _draw_batch(2, 24), _read_values(network)
+    network, stepper = build_steady([mx.cpu()], parse_tiny(weight_decay="0"))
+    batch, before = draw_batch(2, 24), read_values(network)
     loss = stepper.update(Batch(batch.images, np.full_like(batch.class_ids, IGNORE)), 0.1)
     assert loss == 0
     name = "layer1.0.conv1.weight"
-    assert (_read_values(network)[name] == before[name]).all()
+    assert (read_values(network)[name] == before[name]).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from gluonseg.models.params import read_arrays
 from gluonseg.predict.mxnet_engine import normalise_images
 from gluonseg.predict.predictor import load_predictor
 from gluonseg.train.data import build_loaders, settle_data
-from gluonseg.train.group import Group
+from gluonseg.train.group import Group, T
 from gluonseg.train.loop import is_stale
 from gluonseg.train.start import build_start_network, load_artifact
 from gluonseg.train.step import Stepper
@@ -241,13 +242,13 @@ def test_a_loss_that_is_no_number_leaves_the_best_model_so_far(
 ) -> None:
     original, calls = Stepper.update, []
 
-    def update(self: Stepper, batch: Batch, learning_rate: float) -> Any:
+    def update(self: Stepper, batch: Batch, learning_rate: float) -> float:
         calls.append(1)
         loss = original(self, batch, learning_rate)
-        return loss / 0 if len(calls) == 3 else loss
+        return math.nan if len(calls) == 3 else loss
 
     monkeypatch.setattr(Stepper, "update", update)
-    with pytest.raises(TrainingDivergedError, match="loss became inf at epoch 1, iteration 1; lower learning_rate"):
+    with pytest.raises(TrainingDivergedError, match="loss became nan at epoch 1, iteration 1; lower learning_rate"):
         run_tiny()
     files = {"hyperparams.json", "model_card.json", "model_symbol.json", "model_best.params"}
     assert {path.name for path in (tmp_path / "model").iterdir()} == files
@@ -311,6 +312,28 @@ def test_a_job_that_cannot_run_is_refused_before_any_compute(
     with pytest.raises(error, match=message):
         run_tiny(changes, devices=CPUS)
     assert not (tmp_path / "model").exists()
+
+
+class _Copies(Group):
+    """Several hosts that all say the same."""
+
+    def all_gather(self, value: T) -> list[T]:
+        return [value] * self.size
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "error", "message"),
+    [
+        ({"syncbn": "True"}, 2, HyperparameterError, "syncbn works between the devices of one host only"),
+        ({"mini_batch_size": "2"}, 3, HyperparameterError, "2 is less than one crop for each of 3 devices on 3 hosts"),
+        ({"mini_batch_size": "16"}, 10, DataError, r"has 9 photos, fewer than the job has hosts \(10\)"),
+    ],
+)
+def test_what_several_hosts_cannot_train_is_refused(
+    run_tiny: RunJob, changes: dict[str, str], size: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run_tiny(changes, group=_Copies([f"algo-{number}" for number in range(size)]))
 
 
 def test_photos_are_kept_where_there_is_memory(

@@ -87,14 +87,26 @@ def test_the_programs_of_the_page_run(
 
 
 @pytest.mark.docker
+def test_two_hosts_train_one_model(image: str, find_sdk: FindSdk, tmp_path: Path, few_photos: Path) -> None:
+    place = ("--image", image, "--data", few_photos, "--port", str(find_free_port()))
+    done = Newcomer(find_sdk("v2"), tmp_path).run(
+        SDKS["v2"], *place, "--instance_count", "2", "--epochs", "1", "--set", *TINY
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"Training on 2 hosts, algo-1-\w+, algo-2-\w+: of each batch this one has", done.stdout)
+    masks = tmp_path / "demo" / "sdk_v2" / "masks"
+    check_deployed(done.stdout, masks, few_photos / "validation")
+
+
+@pytest.mark.docker
 @pytest.mark.parametrize("sdk", SDKS)
 def test_a_failed_training_ends_with_one_line(
     sdk: str, image: str, find_sdk: FindSdk, tmp_path: Path, few_photos: Path
 ) -> None:
     place = ("--image", image, "--data", few_photos, "--port", str(find_free_port()))
-    done = Newcomer(find_sdk(sdk), tmp_path).run(SDKS[sdk], *place, "--instance_count", "2")
+    done = Newcomer(find_sdk(sdk), tmp_path).run(SDKS[sdk], *place, "--set", "momentum=2")
     assert done.returncode == 1
-    assert "ClientError: the job has 2 hosts, training runs on one; set instance_count=1" in done.stdout
+    assert "ClientError: momentum" in done.stdout
     assert done.stdout.splitlines()[-1] == "the training failed; its last lines, above, say why"
 
 

@@ -45,10 +45,11 @@ _POLL_S = 0.0002
 
 
 class _Connection:
-    """Messages to and from another host. ``name`` is that host's."""
+    """Messages to and from another host, whose name is ``name``; ``fault`` is how it has ended."""
 
     def __init__(self, name: str, connected: socket.socket) -> None:
         self.name = name
+        self.fault = "has ended without a word, as when it is killed or out of memory"
         self._socket = connected
         self._lock = threading.Lock()
         connected.settimeout(_SILENCE_S)
@@ -61,14 +62,13 @@ class _Connection:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> dict[str, Any] | None:
-        """The next message, None at the end; raises TimeoutError when none comes in time."""
-        try:
-            line = self._lines.readline()
-            return dict(json.loads(line)) if line.endswith(b"\n") else None
-        except TimeoutError:
-            raise
-        except (OSError, ValueError):
-            return None
+        """The next message, None at the end."""
+        with suppress(ConnectionError, ValueError):
+            try:
+                return dict(json.loads(self._lines.readline()))
+            except TimeoutError:
+                self.fault = f"has given no sign of life for {_SILENCE_S:.0f} s"
+        return None
 
 
 class _Watch:
@@ -96,8 +96,12 @@ class _Watch:
         for connection in self.connections.values():
             connection.send(**message)
 
-    def tell_end(self, host: str, text: str, code: int) -> None:
-        """Tell all connected hosts that ``host`` ends, and with it the job."""
+    def leave(self, host: str, text: str, code: int) -> None:
+        """Tell the others that this ``host`` ends, and do not care any more how they end."""
+        self._is_over = True
+        self._tell_end(host, text, code)
+
+    def _tell_end(self, host: str, text: str, code: int) -> None:
         self.tell(host=host, text=text, code=code)
         time.sleep(0.5)  # a process that ends at once may take back what the others have not read yet
 
@@ -124,18 +128,7 @@ class _Watch:
 
     def _read(self, connection: _Connection) -> None:
         name = connection.name
-        while True:
-            try:
-                message = connection.read()
-            except TimeoutError:
-                self._end_lost(name, f"has given no sign of life for {_SILENCE_S:.0f} s")
-                return
-            if message is None and self._is_over:
-                self._done.put(name)
-                return
-            if message is None:
-                self._end_lost(name, "has ended without a word, as when it is killed or out of memory")
-                return
+        while (message := connection.read()) is not None:
             if "port" in message:
                 self.ports.put(message["port"])
             elif "is_done" in message:
@@ -143,14 +136,15 @@ class _Watch:
                 self._done.put(name)
             elif "text" in message:
                 self._end_all(**message)
-
-    def _end_lost(self, host: str, what: str) -> None:
-        text = f"AlgorithmError: it {what}; see its log. The next run goes on from the checkpoints, if there are any"
-        self._end_all(host, text, 1)
+        self._done.put(name)
+        advice = "see its log. The next run goes on from the checkpoints, if there are any"
+        self._end_all(name, f"AlgorithmError: it {connection.fault}; {advice}", 1)
 
     def _end_all(self, host: str, text: str, code: int) -> None:
+        if self._is_over:
+            return
         if not self._first:  # the others know this host alone
-            self.tell_end(host, text, code)
+            self._tell_end(host, text, code)
         self._end(host, text, code)
 
 
@@ -220,10 +214,10 @@ def joining_hosts(
         yield _MpiGroup(names, sharded, _join(mpi, watch, names, rank))
         watch.finish()
     except Stopped:
-        watch.tell_end(host, "it was stopped before training had begun", 0)
+        watch.leave(host, "it was stopped before training had begun", 0)
         raise
     except Exception as error:
-        watch.tell_end(host, *describe_failure(error))
+        watch.leave(host, *describe_failure(error))
         raise
 
 
@@ -246,7 +240,12 @@ def _load_mpi(interface: str) -> Any:
 def _accept_all(names: Sequence[str], port: int, wait_s: int, stop: Stop) -> Iterator[_Connection]:
     """The connections of the other hosts, each as soon as it comes."""
     deadline, missing = time.monotonic() + wait_s, list(names[1:])
-    with socket.create_server(("", port)) as server:
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        fix = f"end what uses it, or set {PORT_VARIABLE} to another one on all hosts"
+        raise UserError(f"port {port} of {names[0]} cannot be used: {error.strerror}; {fix}") from None
+    with server:
         server.settimeout(1)
         while missing:
             stop.check()
