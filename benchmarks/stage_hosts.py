@@ -1,7 +1,7 @@
 """A training job on two hosts beside one on one: photos a second, and the share of a step that communication takes.
 
-FCN on resnet-18, crop 240, a batch of 16 in all (the algorithm's own), one thread a host, with and without delay between
-the hosts, which are namespaces of this machine.
+FCN on resnet-18, crop 240, a batch of 16 in all (the algorithm's own), one thread a host, with and without delay
+between the hosts, which are namespaces of this machine.
 """
 
 from __future__ import annotations
