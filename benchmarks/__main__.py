@@ -22,7 +22,7 @@ from benchmarks.variant import ROOT
 from gluonseg.errors import DataError
 from gluonseg.machine.limits import count_usable_cores
 
-STAGES = ("check", "input_pipeline", "training_step", "engine", "int8", "server")
+STAGES = ("check", "input_pipeline", "training_step", "hosts", "engine", "int8", "server")
 """Modules benchmarks.stage_NAME, each with ``measure(scratch) -> list[ResultRow]``."""
 SCRATCH = ROOT / "build" / "bench"
 RESULT = SCRATCH / "results.json"

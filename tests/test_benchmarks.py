@@ -100,6 +100,18 @@ def test_first_round_is_dropped_and_programs_take_turns() -> None:
     assert series == {"ours": [{"place": 3}, {"place": 5}], "theirs": [{"place": 4}, {"place": 6}]}
 
 
+def test_speed_and_communication_of_a_job_are_read_from_its_log() -> None:
+    from benchmarks.stage_hosts import parse_log
+
+    epoch = (
+        "[11/29/2026 13:03:55 INFO 1] Communication took %.1f %% of the 10.0 s of training in epoch %d\n"
+        "[11/29/2026 13:03:55 INFO 1] #throughput_metric. host: a, epoch: %d, train throughput: %s samples/sec.\n"
+        "[11/29/2026 13:03:56 INFO 1] #throughput_metric. host: a, epoch: %d, validation throughput: 8.5 samples/sec.\n"
+    )
+    log = "".join(epoch % (number + 5, number, number, number + 2.25, number) for number in range(3))
+    assert parse_log(log) == ([3.25, 4.25], [6, 7])
+
+
 def test_every_source_has_its_own_channels_and_photo(
     tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
