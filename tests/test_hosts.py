@@ -227,7 +227,7 @@ def test_a_training_that_is_killed_and_stopped_goes_on_exactly(tmp_path: Path) -
 
 
 def test_each_host_trains_on_photos_of_its_own(tmp_path: Path) -> None:
-    jobs = lay_out(tmp_path, draw_channels(tmp_path))
+    jobs = lay_out(tmp_path, draw_channels(tmp_path), validation_mini_batch_size="1")
     kinds = {
         name: {"S3DistributionType": "FullyReplicated" if name == "label_map" else "ShardedByS3Key"}
         for name in CHANNELS
