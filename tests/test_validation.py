@@ -106,7 +106,8 @@ class _Threads(Group):
     [("", type(None), [(2, 1), (2, 2), (1, 3)]), ("stop", Stopped, [(2, 1)]), ("fail", UserError, [(2, 1)])],
 )
 def test_all_hosts_have_as_many_rounds(event: str, error: type[BaseException], seen: list[tuple[int, int]]) -> None:
-    barrier, values = threading.Barrier(2), {}
+    barrier = threading.Barrier(2)
+    values: dict[int, Any] = {}
     stops = [Stop(), Stop()]
     for stop in stops:
         stop.is_shared = True
