@@ -21,7 +21,7 @@ from gluonseg.train.step import Stepper
 from gluonseg.train.stop import Stop
 
 _COMPILED = "100"
-"""Of each operator, of which a training needs a few dozen."""
+"""For each kind of operator; a training needs a few dozen."""
 
 
 class CropValidation:
@@ -109,9 +109,9 @@ def _naming_update(epoch: int, updates: int) -> Iterator[None]:
 
 
 def bound_compiled() -> None:
-    """Have MXNet keep less of what it compiles for the sizes of photos; call it before anything is computed.
+    """Have MXNet keep less of what it compiles for each size of photo; call it before anything is computed.
 
-    On a CPU it keeps all for ever: FCN on ResNet-18 grew by 7 MB with each new size of about half a megapixel.
+    On a CPU it keeps all for ever: over 400 sizes of 100 to 260 pixels FCN on ResNet-18 grew by 1 GB, and so by 0.1 GB.
     """
     os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", _COMPILED)
 
