@@ -24,6 +24,7 @@ from gluonseg.hyperparameters import OPTIMIZERS, parse_hyperparameters
 from gluonseg.models.folder.artifact import read_folder
 from gluonseg.models.folder.card import read_card
 from gluonseg.models.params import read_arrays
+from gluonseg.predict.mxnet_engine import MXNetEngine
 from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.checkpoint_file import KEPT, CheckpointFolder, open_checkpoints
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
@@ -37,6 +38,7 @@ from gluonseg.train.stop import Stop, Stopped
 from gluonseg.train.writer import ModelWriter
 
 BEST, LAST = "model_best.params", "model_algo-1"
+_UPDATE = Stepper, "update"
 
 
 @pytest.fixture
@@ -80,9 +82,9 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _stop_at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> Stop:
-    """A stop that is asked for in the call of that number (from 1) of a method of the Stepper."""
-    stop, original, calls = Stop(), getattr(Stepper, name), []
+def _stop_at_call(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, number: int) -> Stop:
+    """A stop that is asked for in the call of that number (from 1) of a method of ``owner``."""
+    stop, original, calls = Stop(), getattr(owner, name), []
 
     def call(*arguments: Any) -> Any:
         calls.append(1)
@@ -90,7 +92,7 @@ def _stop_at_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> St
             stop.request(signal.SIGTERM)
         return original(*arguments)
 
-    monkeypatch.setattr(Stepper, name, call)
+    monkeypatch.setattr(owner, name, call)
     return stop
 
 
@@ -158,23 +160,24 @@ def test_what_an_update_draws_depends_on_seed_and_number_alone() -> None:
 @pytest.mark.parametrize(
     ("method", "number", "position", "changes", "devices"),
     [
-        ("predict", 2, (0, 3), {"optimizer": "adam", "_kvstore": "local"}, 2),
-        ("update", 5, (1, 2), {"freeze_backbone_epochs": "1", "momentum": "0", "lr_scheduler": "cosine"}, 3),
-        ("update", 5, (1, 2), {"loss": "cross_entropy+dice", "rotation": "20", "vertical_flip": "True"}, 1),
-        ("update", 5, (1, 2), {"class_balanced_crops": "True"}, 1),
+        ((Stepper, "predict"), 2, (1, 3), {"optimizer": "adam", "_kvstore": "local"}, 2),
+        ((MXNetEngine, "compute_logits"), 2, (0, 3), {"validation_mini_batch_size": "1"}, 2),
+        (_UPDATE, 5, (1, 2), {"freeze_backbone_epochs": "1", "momentum": "0", "lr_scheduler": "cosine"}, 3),
+        (_UPDATE, 5, (1, 2), {"loss": "cross_entropy+dice", "rotation": "20", "vertical_flip": "True"}, 1),
+        (_UPDATE, 5, (1, 2), {"class_balanced_crops": "True"}, 1),
     ],
-    ids=["validation", "thawed", "augmented", "balanced"],
+    ids=["crops", "photos", "thawed", "augmented", "balanced"],
 )
 def test_a_job_stopped_inside_an_epoch_goes_on_there(
-    run_tiny: RunJob, tmp_path: Path, method: str, number: int, position: tuple[int, int], changes: dict[str, str],
-    devices: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    run_tiny: RunJob, tmp_path: Path, method: tuple[type, str], number: int, position: tuple[int, int],
+    changes: dict[str, str], devices: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """However often checkpoints are written from then on, nothing of the training changes."""
     contexts, folder = [mx.cpu(number) for number in range(devices)], tmp_path / "checkpoints"
-    changes = {"mini_batch_size": "3", "validation_mini_batch_size": "1", **changes}
+    changes = {"mini_batch_size": "3", "validation_mini_batch_size": "2", **changes}
     expected = run_tiny(changes, tmp_path / "whole", devices=contexts)
     with monkeypatch.context() as patch:
-        stop = _stop_at_call(patch, method, number)
+        stop = _stop_at_call(patch, *method, number)
         stopped = run_tiny(changes, devices=contexts, checkpoint_folder=folder, stop=stop)
     assert len(stopped.results) == position[0]
     written, write = [], CheckpointFolder.write
@@ -408,7 +411,7 @@ def test_a_checkpoint_is_written_when_there_is_no_room_for_the_model(
     run_tiny: RunJob, tmp_path: Path, is_stopped: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a stop in the first epoch nothing else would be left."""
-    stop = _stop_at_call(monkeypatch, "update", 1) if is_stopped else Stop()
+    stop = _stop_at_call(monkeypatch, Stepper, "update", 1) if is_stopped else Stop()
     monkeypatch.setattr("gluonseg.train.writer.write_pieces", _refuse)
     with pytest.raises(StorageError):
         run_tiny(checkpoint_folder=tmp_path / "checkpoints", stop=stop)

@@ -209,7 +209,7 @@ def test_curves_of_the_page_tell_their_values_in_the_colours_of_the_page(tmp_pat
 
 
 def test_a_job_has_its_curves_as_a_picture(tmp_path: Path) -> None:
-    draw_picture(stage(build_record("fcn")).epochs, tmp_path / "curves.png", "fcn resnet-18")
+    draw_picture(stage(build_record("fcn")), tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1560, 320)
         assert len(picture.convert("L").getcolors() or ()) > 1

@@ -293,7 +293,7 @@ def test_photos_that_are_sharded_without_their_masks_are_refused(tmp_path: Path)
 
 
 def test_each_host_trains_on_photos_of_its_own(tmp_path: Path) -> None:
-    jobs = lay_out(tmp_path, draw_channels(tmp_path))
+    jobs = lay_out(tmp_path, draw_channels(tmp_path), validation_mini_batch_size="1")
     kinds = {
         name: {"S3DistributionType": "FullyReplicated" if name == "label_map" else "ShardedByS3Key"}
         for name in CHANNELS

@@ -61,7 +61,7 @@ class Hyperparameters:
     gamma2: float = spec(float, 0.9, low=0, high=1, help="rmsprop: decay of the gradient (momentum).")
     mini_batch_size: int = spec(int, 16, low=1, tunable="1 to 128", help="Crops in an update, over all devices.")
     validation_mini_batch_size: int = spec(
-        int, 16, low=1, help="Crops in a validation batch; also when 1, where the built-in scores whole photos."
+        int, 16, low=1, help="Crops in a validation batch; 1 scores whole photos, as the built-in."
     )
     early_stopping: bool = spec(bool, False, help="Stop when validation mIOU no longer rises.")
     early_stopping_min_epochs: int = spec(int, 5, low=0, help="Epochs before it may stop.")

@@ -65,7 +65,7 @@ def get_confusion(score: Score) -> Confusion:
 
 
 def _find_builtin_miou(record: RunRecord) -> float | None:
-    """The built-in's mIOU, on centre crops, of the best epoch."""
+    """The built-in's mIOU of the best epoch."""
     found = [entry.get("validation", {}).get("mIOU_builtin") for entry in record.epochs]
     return max((value for value in found if value is not None), default=None)
 
@@ -83,7 +83,8 @@ METRICS = (
     Metric("miou", "mIoU", _scored(lambda score: get_confusion(score).compute_miou()),
            "Mean IoU over the classes, on whole validation photos at their own size", has_spread=True),
     Metric("builtin_miou", "Built-in mIOU", _find_builtin_miou,
-           "What the built-in algorithm logs: mean IoU on centre crops, best epoch", has_spread=True),
+           "What the built-in algorithm logs, best epoch: mean IoU on centre crops, or on whole photos where "
+           "validation_mini_batch_size is 1", has_spread=True),
     Metric("pixel_accuracy", "Pixel accuracy", _scored(lambda score: get_confusion(score).compute_pixel_accuracy()),
            "Share of the scored pixels that are predicted right", has_spread=True),
     Metric("boundary_f", "Boundary F-score", _scored(lambda score: score.boundary_f),

@@ -16,7 +16,8 @@ import numpy as np
 
 from gluonseg.files import write_bytes
 from gluonseg.report.comparison import ModelSummary
-from gluonseg.report.record import FAILED, FINISHED, RunRecord
+from gluonseg.report.record import FAILED, RunRecord
+from gluonseg.text import join_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +35,16 @@ _VARIABLES = {TEXT: "text", QUIET: "quiet", RULE: "rule", PAGE: "page"}
 Reader = Callable[[Mapping[str, Any]], float | None]
 PANELS: Mapping[str, Reader] = {
     "Training loss": lambda entry: entry.get("train_loss"),
-    "Validation mIOU (centre crops)": lambda entry: entry.get("validation", {}).get("mIOU_builtin"),
-    "Validation pixel accuracy (centre crops)": lambda entry: entry.get("validation", {}).get("pixel_accuracy"),
+    "Validation mIOU": lambda entry: entry.get("validation", {}).get("mIOU_builtin"),
+    "Validation pixel accuracy": lambda entry: entry.get("validation", {}).get("pixel_accuracy"),
 }
 COMPARED_PANELS = tuple(PANELS)[:2]
+
+
+def _build_title(panel: str, models: Sequence[ModelSummary]) -> str:
+    """The title of a panel, which says of validation numbers what they are of."""
+    kinds = sorted({run.validated_on for model in models for run in model.runs})
+    return f"{panel} ({join_names(kinds)})" if panel.startswith("Validation") else panel
 
 
 def _read_values(record: RunRecord, panel: str) -> list[tuple[int, float]]:
@@ -99,7 +106,7 @@ def _draw_panel(axes: Axes, models: Sequence[ModelSummary], panel: str) -> None:
             line.set_label(f"{model.title}, seed {run.seed}{' (failed)' if run.status == FAILED else ''}")
         if drawn:
             ends.append((model, statistics.fmean(values[-1][1] for _, values in drawn)))
-    axes.set_title(panel, loc="left", fontsize=9, fontweight="bold", color=TEXT)
+    axes.set_title(_build_title(panel, models), loc="left", fontsize=9, fontweight="bold", color=TEXT)
     axes.set_xlabel("epoch", loc="right", fontsize=8, color=QUIET)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.tick_params(length=0, labelsize=8, labelcolor=QUIET)
@@ -156,7 +163,7 @@ def _draw_svg(models: Sequence[ModelSummary], panel: str) -> str:
     # The page has its own head and styles, the names of groups would be in it twice, and no line leaves its axes.
     noise = r'^.*?<svg[^>]*>|<(metadata|style|clipPath).*?</\1>| id="[\w.]+_\d+"| clip-path="[^"]*"'
     content = re.sub(noise, "", drawn, flags=re.DOTALL)
-    axes, text = figure.axes[0], [f"{panel} by epoch"]
+    axes, text = figure.axes[0], [f"{_build_title(panel, models)} by epoch"]
     width, height = (72 * inches for inches in PANEL_INCHES)
     for line in axes.lines:
         if not str(line.get_label()).startswith("_"):
@@ -176,11 +183,6 @@ def _draw_svg(models: Sequence[ModelSummary], panel: str) -> str:
     return f'<svg viewBox="{size}" role="img" aria-label="{"; ".join(text)}" style="--whole:{whole:.0f}%">{content}'
 
 
-def draw_curves(epochs: Sequence[Mapping[str, Any]], path: Path, model_name: str) -> None:
-    """Draw loss, validation mIOU and pixel accuracy of ``curves.json`` entries to the PNG ``path``.
-
-    ``model_name`` is the algorithm and the backbone, with a space between them.
-    """
-    algorithm, _, backbone = model_name.partition(" ")
-    model = ModelSummary([RunRecord(algorithm, backbone, 0, FINISHED, epochs=epochs)])
-    write_bytes(path, _save(draw_panels([model], tuple(PANELS)), "png"))
+def draw_curves(record: RunRecord, path: Path) -> None:
+    """Draw loss, validation mIOU and pixel accuracy of a training to the PNG ``path``."""
+    write_bytes(path, _save(draw_panels([ModelSummary([record])], tuple(PANELS)), "png"))

@@ -29,7 +29,11 @@ from gluonseg.report.verdict import Verdict
 
 CURVES_FILE, CURVES_PICTURE = "curves.json", "curves.png"
 WHOLE_IMAGE = "whole_image"
-_SCORED_ON = {WHOLE_IMAGE: "on whole validation photos", "centre_crop": "on centre crops, best epoch"}
+_SCORED_ON = {
+    WHOLE_IMAGE: "on whole validation photos",
+    "validation": "on whole validation photos, best epoch",
+    "centre_crop": "on centre crops, best epoch",
+}
 _TITLES = {"mIoU": "mIoU", "mIOU_builtin": "mIOU as the built-in", "pixel_accuracy": "Pixel accuracy"}
 
 
@@ -37,7 +41,7 @@ _TITLES = {"mIoU": "mIoU", "mIOU_builtin": "mIOU as the built-in", "pixel_accura
 class CardScores:
     """A card's scores: ``numbers`` by their names there, ``classes`` by class name; None for a class found nowhere.
 
-    ``key`` is theirs in the card, ``whole_image`` or ``centre_crop``.
+    ``key`` is theirs in the card: ``whole_image``, or that of the best epoch, ``validation`` or ``centre_crop``.
     """
 
     key: str

@@ -57,6 +57,11 @@ class RunRecord:
         """``model_name`` as people write it."""
         return f"{get_title(self.algorithm)} {self.backbone}"
 
+    @property
+    def validated_on(self) -> str:
+        """What the validation numbers of ``epochs`` are of."""
+        return "whole photos" if self.hyperparameters.get("validation_mini_batch_size") == "1" else "centre crops"
+
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write ``run.json`` into a run's folder, in one step; numbers that JSON does not know become null."""

@@ -46,6 +46,14 @@ from gluonseg.train.start import build_start_network
 from gluonseg.train.step import Stepper
 from gluonseg.train.stop import Stop, Stopped
 from gluonseg.train.tensorboard import EVENTS_FOLDER, TensorBoard
+from gluonseg.train.validation import (
+    CropValidation,
+    PhotoValidation,
+    Validation,
+    bound_compiled,
+    find_part,
+    iter_rounds,
+)
 from gluonseg.train.writer import ModelWriter, describe_versions, keeping_model
 
 _log = logging.getLogger(__name__)
@@ -130,6 +138,8 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     # Cheap checks come first: a wrong hyperparameter or missing weights are known before the data is read.
     hp, devices, start = _settle_start(settings)
     group.check_same(hp.to_strings())
+    if hp.validation_mini_batch_size == 1:
+        bound_compiled()
     settings = dataclasses.replace(settings, channels={**settings.channels, **settings.fetch_channels()})
     hp, check = settle_data(hp, settings.channels, group, follow_check)
     _check_batch(hp, check, devices, group)
@@ -142,8 +152,12 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     result = ResultFolder(settings.model_folder, settings.output_folder, card, symbol, writer, stop)
     listeners = [*build_listeners(hp, writer), *curves, result]
     exchange = Exchange(network, group, stop) if group.size > 1 else None
-    loaders, stepper = build_loaders(hp, check, group), _build_stepper(hp, check, devices, network, exchange)
-    loop = Loop(hp, network, stepper, loaders, listeners, devices[0], stop, group)
+    training, loader = build_loaders(hp, check, group)
+    stepper = _build_stepper(hp, check, devices, network, exchange)
+    validation: Validation = CropValidation(stepper, loader, hp.num_classes, group, stop)
+    if hp.validation_mini_batch_size == 1:  # as the built-in
+        validation = PhotoValidation(network, hp.precision_dtype, card, devices[0], loader, group, stop)
+    loop = Loop(hp, network, stepper, training, validation, listeners, devices[0], stop, group)
     best: Mapping[str, Any] = {}
     earlier = 0.0, 0.0
     identity = build_identity(hp, check, devices, writer.last, group.size)
@@ -323,21 +337,21 @@ def _score(settings: JobSettings, loop: Loop, result: ResultFolder, report: JobR
 
 def _predict_photos(settings: JobSettings, loop: Loop, num_classes: int, report: JobReport) -> Confusion:
     """The confusion over all validation photos; each host predicts a part of them."""
-    group, dataset, share = settings.group, loop.validation.dataset, loop.validation.share
-    part = range(len(dataset)) if share.shards else share.cut(len(dataset))
+    group, loader = settings.group, loop.validation.loader
+    part = find_part(loader)
 
     def load() -> Predictor:
         # On a CPU by the engine that will serve it; without its file the network was refused as ONNX.
         is_in_mxnet = loop.device.device_type == "gpu" or not (settings.model_folder / ONNX_FILE).is_file()
         return load_predictor(settings.model_folder, loop.device if is_in_mxnet else None, search_gpu=False)
 
-    _log.info("Evaluating the best epoch on %d whole validation images", loop.validation.num_samples)
+    _log.info("Evaluating the best epoch on %d whole validation images", loader.num_samples)
     report.watch(predictor := group.run_together(load))
-    predictions = iter_predictions(predictor, dataset, num_classes, part)
+    predictions = iter_predictions(predictor, loader.dataset, num_classes, part)
     own = Confusion.empty(num_classes)
-    for number in range(1, max(group.all_gather(len(part))) + 1):
-        group.agree_stop(settings.stop)
-        if prediction := group.run_together(lambda: next(predictions, None)):
+    rounds = iter_rounds(lambda: next(predictions, None), len(part), group, settings.stop)
+    for number, (_, prediction) in enumerate(rounds, start=1):
+        if prediction:
             own += prediction.confusion
             report.keep(prediction)
             if settings.evaluation_progress:

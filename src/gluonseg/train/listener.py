@@ -10,7 +10,7 @@ from gluonseg.metrics import Confusion
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch. Throughputs are samples/s; ``confusion`` counts the centre crops of the validation set.
+    """One epoch. Throughputs are samples/s; ``confusion`` is of the validation set's centre crops or whole photos.
 
     ``phase`` says what was trained, when training has two stages: ``head`` or ``all``.
     """

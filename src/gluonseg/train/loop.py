@@ -1,4 +1,4 @@
-"""The training loop: updates, validation on centre crops, the best epoch, an early end."""
+"""The training loop: updates, validation, the best epoch, an early end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from gluonseg.data.loader import Batch, Loader
 from gluonseg.errors import TrainingDivergedError
 from gluonseg.hyperparameters import Hyperparameters
-from gluonseg.metrics import Confusion, compute_confusion
+from gluonseg.metrics import Confusion
 from gluonseg.models.registry import find_network
 from gluonseg.train.checkpoint import Checkpoint
 from gluonseg.train.freeze import HEAD_PHASE, Freeze
@@ -23,6 +23,7 @@ from gluonseg.train.listener import EpochPart, EpochResult, Listener
 from gluonseg.train.schedule import build_schedule
 from gluonseg.train.step import Stepper, check_finite_parameters
 from gluonseg.train.stop import Stop
+from gluonseg.train.validation import Validation
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +62,16 @@ class Loop:
         hp: Hyperparameters,
         network: Any,
         stepper: Stepper,
-        loaders: tuple[Loader, Loader],
+        training: Loader,
+        validation: Validation,
         listeners: Sequence[Listener],
         device: Any,
         stop: Stop,
         group: Group,
     ) -> None:
         self.stepper = stepper
-        self.training, self.validation = loaders
+        self.training = training
+        self.validation = validation
         self.device = device
         self.results: list[EpochResult] = []
         self.part = EpochPart()
@@ -199,20 +202,13 @@ class Loop:
         return loss
 
     def _validate_epoch(self, epoch: int) -> tuple[Confusion, float]:
-        """Confusion over the centre crops of the validation set, and samples/s."""
-        start, own = time.perf_counter(), Confusion.empty(self._hp.num_classes)
-        size = self.validation.batch_size
-        for iteration, batch in enumerate(self.validation.iter_batches(epoch), start=1):
-            self._group.agree_stop(self._stop)
-            try:
-                predicted = self.stepper.predict(batch.images) if len(batch.images) else batch.class_ids
-            except FloatingPointError as error:
-                # The last update can spoil what the loss before it and the parameters after it do not show.
-                raise TrainingDivergedError(
-                    f"{error} after epoch {epoch}, iteration {self.part.updates}; lower learning_rate"
-                ) from None
-            own += compute_confusion(batch.class_ids, predicted, self._hp.num_classes)
+        """Confusion over the validation set, and samples/s."""
+        start, own, samples = time.perf_counter(), Confusion.empty(self._hp.num_classes), 0
+        confusions = self.validation.iter_confusions(epoch, self.part.updates)
+        for iteration, (count, confusion) in enumerate(confusions, start=1):
+            own += confusion
+            samples += count
             for listener in self._listeners:
-                listener.on_validation_batch(epoch, iteration, size)
-        confusion = sum(self._group.all_gather(own), Confusion.empty(self._hp.num_classes))
-        return confusion, size * self.validation.count_batches(epoch) / (time.perf_counter() - start)
+                listener.on_validation_batch(epoch, iteration, count)
+        total = sum(self._group.all_gather(own), Confusion.empty(self._hp.num_classes))
+        return total, samples / (time.perf_counter() - start)

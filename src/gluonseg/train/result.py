@@ -26,7 +26,7 @@ from gluonseg.models.folder.manifest import (
 )
 from gluonseg.models.params import read_arrays
 from gluonseg.report.curves import draw_curves
-from gluonseg.report.one_model import CURVES_PICTURE
+from gluonseg.report.one_model import CURVES_PICTURE, build_record
 from gluonseg.train.job_report import REPORT_FILES
 from gluonseg.train.listener import EpochResult, Listener
 from gluonseg.train.stop import Stop
@@ -140,8 +140,9 @@ class ResultFolder(Listener):
                 metrics["stopped_by"] = self._stop.name
             if results:
                 best = max(results, key=lambda result: result.miou)
-                centre_crop = describe_confusion(best.confusion, self.card.class_names)
-                metrics = {"best_epoch": best.epoch, **metrics, "centre_crop": centre_crop}
+                is_whole = self.card.hyperparameters.get("validation_mini_batch_size") == "1"
+                scores = describe_confusion(best.confusion, self.card.class_names)
+                metrics = {"best_epoch": best.epoch, **metrics, "validation" if is_whole else "centre_crop": scores}
             self.card = dataclasses.replace(self.card, metrics=metrics)
             self._write_card()
         for folder in self._curve_folders:
@@ -154,10 +155,9 @@ class ResultFolder(Listener):
         write_text(self._folder / SYMBOL_FILE, self._symbol)
 
     def _draw_curves(self) -> None:
-        epochs = describe_epochs(self._writer.results, self.card.class_names)
-        for folder in self._curve_folders if epochs else ():
+        for folder in self._curve_folders if self._writer.results else ():
             with keeping_model("The curves are not drawn"):
-                draw_curves(epochs, folder / CURVES_PICTURE, f"{self.card.algorithm} {self.card.backbone}")
+                draw_curves(build_record(self.card, folder), folder / CURVES_PICTURE)
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -101,10 +101,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_epochs(results: Sequence[EpochResult], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The curves: one entry an epoch, with its ``phase`` if training has two stages.
-
-    Validation numbers are of the centre crops.
-    """
+    """The curves: one entry an epoch, with its ``phase`` if training has two stages."""
     return [
         {
             "epoch": result.epoch,
