@@ -119,7 +119,8 @@ def measure(scratch: Path) -> list[ResultRow]:
     speed, communication = [], []
     for delay_ms, pair in pairs.items():
         stage, note = f"2 hosts, {delay_ms} ms", _NOTE if delay_ms == max(_DELAYS_MS) else ""
-        speed.append(build_ratio_row(f"training, {stage}", "1 host", "photos/s", pair.rates, alone, _BAR))
+        bar = None if delay_ms else _BAR
+        speed.append(build_ratio_row(f"training, {stage}", "1 host", "photos/s", pair.rates, alone, bar))
         share = median(pair.shares)
         communication.append(ResultRow(f"communication, {stage}", "-", "% of training", share, None, share, note=note))
     return [*speed, *communication]
