@@ -298,6 +298,13 @@ def test_when_none_can_be_used_the_job_is_refused(empty: CheckpointFolder, is_da
     assert path.is_file()
 
 
+def test_checkpoints_of_another_number_of_hosts_are_refused(empty: CheckpointFolder) -> None:
+    """A checkpoint that names none is of one host."""
+    empty.write(1, 0, {}, json.dumps({"format": 3, "identity": {}}))
+    with pytest.raises(UserError, match="the number of hosts was 1, now it is 2"):
+        Checkpoint(empty, {"hosts": "2"}, None, None, ModelWriter(mx.gluon.nn.Block(), empty.folder), Group()).resume()
+
+
 def test_checkpoints_of_another_job_are_refused(
     run_tiny: RunJob, folder: Path, drawn_channels: Mapping[str, Path], trained_model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

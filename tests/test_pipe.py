@@ -158,7 +158,7 @@ def _leave_room_for(count: int) -> Prepare:
         write, calls = Path.write_bytes, iter(range(100))
 
         def write_bytes(path: Path, content: bytes) -> int:
-            if "gluonseg-pipes-" in str(path) and next(calls) >= count:
+            if "gluonseg-job-" in str(path) and next(calls) >= count:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             return write(path, content)
 

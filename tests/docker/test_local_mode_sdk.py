@@ -104,9 +104,9 @@ def test_a_failed_training_ends_with_one_line(
     sdk: str, image: str, find_sdk: FindSdk, tmp_path: Path, few_photos: Path
 ) -> None:
     place = ("--image", image, "--data", few_photos, "--port", str(find_free_port()))
-    done = Newcomer(find_sdk(sdk), tmp_path).run(SDKS[sdk], *place, "--set", "momentum=2")
+    done = Newcomer(find_sdk(sdk), tmp_path).run(SDKS[sdk], *place, "--set", "precision_dtype=float16")
     assert done.returncode == 1
-    assert "ClientError: momentum" in done.stdout
+    assert "ClientError: precision_dtype float16 needs a GPU" in done.stdout
     assert done.stdout.splitlines()[-1] == "the training failed; its last lines, above, say why"
 
 

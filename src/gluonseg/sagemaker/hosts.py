@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,6 @@ from gluonseg.train.group import Group
 from gluonseg.train.stop import Stop, Stopped
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 End = Callable[[str, str, int], None]
 PORT_VARIABLE, WAIT_VARIABLE = "GLUONSEG_HOSTS_PORT", "GLUONSEG_HOSTS_WAIT_S"
 _PORT = 7077
@@ -189,23 +187,19 @@ class _MpiGroup(Group):
         self._joined = joined
         self._watch = watch
 
-    def all_gather(self, value: T) -> list[T]:
-        own, sizes = np.frombuffer(pickle.dumps(value), np.uint8), np.empty(self.size, np.int64)
+    def all_gather(self, value: Any) -> list[Any]:
+        own, sizes = np.frombuffer(json.dumps(value).encode(), np.uint8), np.empty(self.size, np.int64)
         self._watch.wait(self._joined.Iallgather(np.array([own.size]), sizes))
         found = np.empty(sizes.sum(), np.uint8)
         self._watch.wait(self._joined.Iallgatherv(own, [found, sizes]))
-        return [pickle.loads(part.data) for part in np.split(found, np.cumsum(sizes)[:-1])]
+        return [json.loads(part.tobytes()) for part in np.split(found, np.cumsum(sizes)[:-1])]
 
-    def broadcast(self, value: T) -> T:
-        content = np.frombuffer(b"" if self.rank else pickle.dumps(value), np.uint8)
-        size = np.array([content.size])
+    def broadcast(self, content: bytes) -> bytes:
+        size = np.array([len(content)])
         self._watch.wait(self._joined.Ibcast(size))
-        if not self.rank:
-            self._watch.wait(self._joined.Ibcast(content))
-            return value
-        content = np.empty(size[0], np.uint8)
-        self._watch.wait(self._joined.Ibcast(content))
-        return cast(T, pickle.loads(content.data))
+        found = np.empty(size[0], np.uint8) if self.rank else np.frombuffer(content, np.uint8)
+        self._watch.wait(self._joined.Ibcast(found))
+        return found.tobytes() if self.rank else content
 
     def all_reduce(self, vector: npt.NDArray[np.float32]) -> None:
         self._watch.wait(self._joined.Iallreduce(self._mpi.IN_PLACE, vector))

@@ -11,8 +11,10 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from gluonseg.hyperparameters import Hyperparameters
 from gluonseg.machine.limits import read_peak_mb
 from gluonseg.metrics import Confusion
 from gluonseg.models.params import convert_arrays
-from gluonseg.train.checkpoint_file import CheckpointFolder, describe_position
+from gluonseg.train.checkpoint_file import CheckpointFile, CheckpointFolder, describe_position
 from gluonseg.train.checkpoint_state import collect_arrays, collect_counts, restore_state
 from gluonseg.train.group import Group
 from gluonseg.train.listener import EpochPart, EpochResult
@@ -32,6 +34,8 @@ from gluonseg.train.writer import ModelWriter, describe_versions
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
+_State = tuple[dict[str, Array], dict[str, Any]]
+"""Arrays and JSON of a checkpoint."""
 _FORMAT = 3
 INTERVAL_S = 600.0
 """Seconds from one checkpoint to the next inside a long epoch: a killed job loses that much work at most."""
@@ -172,11 +176,14 @@ class Checkpoint:
             UserError: all checkpoints are damaged, or they are of another job.
             OSError: one cannot be read; it may be whole all the same.
         """
-        found = self._group.broadcast(self._read(self._folder) if self._folder else None)
-        return self._restore(*found) if found else ([], EpochPart())
+        file, state = self._read(self._folder) if self._folder else (None, None)
+        if self._group.size > 1:
+            content = self._group.broadcast(file.path.read_bytes() if file else b"")
+            state = state or _parse(content)
+        return self._restore(*state) if state else ([], EpochPart())
 
-    def _read(self, folder: CheckpointFolder) -> tuple[dict[str, Array], dict[str, Any]] | None:
-        """Arrays and JSON of the newest checkpoint that is whole."""
+    def _read(self, folder: CheckpointFolder) -> tuple[CheckpointFile, _State] | tuple[None, None]:
+        """The newest checkpoint that is whole."""
         files = folder.find_files()
         for file in files:
             if not file.is_whole():
@@ -193,13 +200,13 @@ class Checkpoint:
                 content["seconds"],
                 content["peak_mb"],
             )
-            return arrays, content
+            return file, (arrays, content)
         if files:
             raise UserError(
                 f"all {len(files)} checkpoints in {folder.folder} are damaged; bring back one that is not, "
                 "or remove them to start from the first epoch"
             )
-        return None
+        return None, None
 
     def _check_identity(self, folder: CheckpointFolder, content: Mapping[str, Any]) -> None:
         words = [f"their format is {content['format']}, this program reads {_FORMAT}"]
@@ -232,6 +239,16 @@ class Checkpoint:
         best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
         self.best = self._writer.last if _is_best(results, part) else convert_arrays(best)
         return results, part
+
+
+def _parse(content: bytes) -> _State | None:
+    """What the bytes of a checkpoint hold; None without any."""
+    if not content:
+        return None
+    with tempfile.NamedTemporaryFile(prefix="gluonseg-checkpoint-") as copy:
+        copy.write(content)
+        copy.flush()
+        return CheckpointFile(Path(copy.name), 0, 0, "").read()
 
 
 def _is_best(results: Sequence[EpochResult], part: EpochPart) -> bool:

@@ -86,7 +86,7 @@ def settle_data(
 def _add_shards(check: CheckReport, group: Group) -> CheckReport:
     """``check`` with the numbers of all hosts for the splits of which each has a shard."""
     for split in sorted(group.sharded):
-        own = len(check.pairs[split]), check.histogram[split], check.fingerprints[split]
+        own = len(check.pairs[split]), check.histogram[split].tolist(), check.fingerprints[split]
         counts, histograms, fingerprints = zip(*group.all_gather(own), strict=True)
         _log.info(
             "The channel %s is sharded: %s have %s photos", split, join_names(group.names), join_names(map(str, counts))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gluonseg.errors import UserError
+from gluonseg.metrics import Confusion
 from gluonseg.text import shorten
 from gluonseg.train.stop import Stop
 
@@ -32,16 +33,20 @@ class Group:
         """The number of hosts."""
         return len(self.names)
 
-    def all_gather(self, value: T) -> list[T]:
-        """What each host gives, in the order of ``names``; for small values."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """What each host gives, in the order of ``names``; something that JSON can say."""
         return [value]
 
-    def broadcast(self, value: T) -> T:
+    def broadcast(self, content: bytes) -> bytes:
         """What the first host gives."""
-        return value
+        return content
 
     def all_reduce(self, vector: npt.NDArray[np.float32]) -> None:
         """Replace ``vector`` by the sum of those of all hosts, which has the same bits on each."""
+
+    def sum_confusions(self, own: Confusion) -> Confusion:
+        """The pixels that all hosts have counted."""
+        return Confusion(np.asarray(np.sum(self.all_gather(own.matrix.tolist()), axis=0), np.int64))
 
     def agree_stop(self, stop: Stop) -> None:
         """Raise Stopped on all hosts when one of them was asked to stop."""

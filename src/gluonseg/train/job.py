@@ -162,10 +162,10 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     earlier = 0.0, 0.0
     identity = build_identity(hp, check, devices, writer.last, group.size)
     group.check_same(identity)
-    if group.broadcast(checkpoints is not None):
+    if group.all_gather(checkpoints is not None)[0]:
         loop.resume(checkpoint := Checkpoint(checkpoints, identity, network, stepper.trainer, writer, group))
         best, earlier = checkpoint.best, (checkpoint.seconds, checkpoint.peak_mb)
-    if group.broadcast(loop.is_finished and result.holds_scored(best)):
+    if group.all_gather(loop.is_finished and result.holds_scored(best))[0]:
         _log.info("This training is finished, and its model is in %s: nothing is left to do", settings.model_folder)
         return JobOutcome(result.card, tuple(loop.results), None, *earlier)
     stop.is_shared = group.size > 1
@@ -357,4 +357,4 @@ def _predict_photos(settings: JobSettings, loop: Loop, num_classes: int, report:
             if settings.evaluation_progress:
                 settings.evaluation_progress(number, len(part))
     report.merge(group)
-    return sum(group.all_gather(own), Confusion.empty(num_classes))
+    return group.sum_confusions(own)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
 import logging
 import tempfile
@@ -17,7 +19,7 @@ from gluonseg.metrics import Confusion
 from gluonseg.models.folder.card import ModelCard
 from gluonseg.predict.evaluation import Prediction
 from gluonseg.predict.predictor import Predictor
-from gluonseg.predict.score import Score
+from gluonseg.predict.score import PhotoScore, Score
 from gluonseg.predict.scoring import PhotoFacts, build_score, compute_photo_facts
 from gluonseg.report.hardware import describe_hardware
 from gluonseg.report.page import CSV_FILE, JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_model_report
@@ -75,12 +77,13 @@ class JobReport:
 
     def merge(self, group: Group) -> None:
         """Add what the other hosts have kept; all hosts call it, each after its photos in the order of the data set."""
-        if "validation" in group.sharded:
+        if group.size == 1 or "validation" in group.sharded:
             return
-        photos, masks, wholes = zip(*group.all_gather((self._photos, self._masks, self._is_whole)), strict=True)
-        self._photos = [photo for part in photos for photo in part]
-        self._masks = {name: mask for part in masks for name, mask in part.items()}
-        self._is_whole = all(wholes)
+        masks = {name: base64.b64encode(png).decode() for name, png in self._masks.items()}
+        kept = group.all_gather(([dataclasses.asdict(photo) for photo in self._photos], masks, self._is_whole))
+        self._photos = [_build_facts(**photo) for photos, _, _ in kept for photo in photos]
+        self._masks = {name: base64.b64decode(png) for _, masks, _ in kept for name, png in masks.items()}
+        self._is_whole = all(is_whole for _, _, is_whole in kept)
 
     def write(self, card: ModelCard, results: Sequence[EpochResult], confusion: Confusion | None) -> None:
         """Write the report; with ``confusion`` as a scored model's, else with what the card tells."""
@@ -114,6 +117,10 @@ class JobReport:
             for name, png in self._masks.items():
                 (run / MASKS_FOLDER / f"{name}.png").write_bytes(png)
             write_model_report(self._model_folder, self._channels, run=run, out=folder, hardware=self._hardware)
+
+
+def _build_facts(size: list[int], seconds: float, score: Mapping[str, Any] | None) -> PhotoFacts:
+    return PhotoFacts((size[0], size[1]), seconds, PhotoScore(**score) if score else None)
 
 
 def _encode_mask(mask_hw: UInt8Array) -> bytes:

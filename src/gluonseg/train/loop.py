@@ -210,5 +210,5 @@ class Loop:
             samples += count
             for listener in self._listeners:
                 listener.on_validation_batch(epoch, iteration, count)
-        total = sum(self._group.all_gather(own), Confusion.empty(self._hp.num_classes))
+        total = self._group.sum_confusions(own)
         return total, samples / (time.perf_counter() - start)
