@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -30,23 +29,23 @@ from gluonseg.train.group import Group
 from gluonseg.train.stop import Stop
 from host_program import make_steps
 from job_layout import CHANNELS, TRAIN, Job, draw_channels, lay_out_job
+from local_server import find_free_port
 from program import LoggedProcess, start_logged
 
 PROGRAM = Path(__file__).with_name("host_program.py")
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
 
-def find_port() -> str:
-    with socket.create_server(("", 0)) as server:
-        return str(server.getsockname()[1])
-
-
 @contextmanager
 def starting(
-    folder: Path, work: Sequence[str], names: Sequence[str] = HOSTS, *, only: Sequence[str] = (), wait_s: int = 60
+    folder: Path, work: Sequence[str], names: Sequence[str] = HOSTS, *, only: Sequence[str] = (), wait_s: int = 180
 ) -> Iterator[list[LoggedProcess]]:
     """``host_program.py`` on each host, or on those in ``only``."""
-    variables = {"GLUONSEG_HOSTS_PORT": find_port(), "GLUONSEG_HOSTS_WAIT_S": str(wait_s), "OMP_NUM_THREADS": "1"}
+    variables = {
+        "GLUONSEG_HOSTS_PORT": str(find_free_port()),
+        "GLUONSEG_HOSTS_WAIT_S": str(wait_s),
+        "OMP_NUM_THREADS": "1",
+    }
     with ExitStack() as stack:
         started = []
         for host in only or names:
@@ -228,7 +227,7 @@ def lay_out(folder: Path, data: Path, **hyperparameters: str) -> list[Job]:
 @contextmanager
 def running(jobs: Sequence[Job]) -> Iterator[list[LoggedProcess]]:
     """``container/train`` on each host."""
-    variables = {"GLUONSEG_HOSTS_PORT": find_port(), "OMP_NUM_THREADS": "1"}
+    variables = {"GLUONSEG_HOSTS_PORT": str(find_free_port()), "OMP_NUM_THREADS": "1"}
     with ExitStack() as stack:
         started = []
         for job in jobs:
