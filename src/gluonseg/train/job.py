@@ -160,9 +160,11 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     loop = Loop(hp, network, stepper, training, validation, listeners, devices[0], stop, group)
     best: Mapping[str, Any] = {}
     earlier = 0.0, 0.0
-    identity = build_identity(hp, check, devices, writer.last, group.size)
-    group.check_same(identity)
-    if group.all_gather(checkpoints is not None)[0]:
+    keeps_checkpoints = group.all_gather(checkpoints is not None)[0]
+    if keeps_checkpoints or group.size > 1:
+        identity = build_identity(hp, check, devices, writer.last, group.size)
+        group.check_same(identity)
+    if keeps_checkpoints:
         loop.resume(checkpoint := Checkpoint(checkpoints, identity, network, stepper.trainer, writer, group))
         best, earlier = checkpoint.best, (checkpoint.seconds, checkpoint.peak_mb)
     if group.all_gather(loop.is_finished and result.holds_scored(best))[0]:
