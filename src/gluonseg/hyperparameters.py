@@ -191,6 +191,11 @@ def describe_unknown(names: Iterable[str]) -> list[str]:
     return texts
 
 
+def validates_whole_photos(values: Mapping[str, str]) -> bool:
+    """Whether hyperparameters as strings ask for a validation on whole photos, as the built-in reads them."""
+    return values.get("validation_mini_batch_size") == "1"
+
+
 def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     """Parse strings (or plain values) into :class:`Hyperparameters`.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from gluonseg.errors import UserError
 from gluonseg.files import parse_json_object, write_text
+from gluonseg.hyperparameters import validates_whole_photos
 from gluonseg.models.registry import get_title
 from gluonseg.predict.score import Score, parse_score
 
@@ -60,7 +61,7 @@ class RunRecord:
     @property
     def validated_on(self) -> str:
         """What the validation numbers of ``epochs`` are of."""
-        return "whole photos" if self.hyperparameters.get("validation_mini_batch_size") == "1" else "centre crops"
+        return "whole photos" if validates_whole_photos(self.hyperparameters) else "centre crops"
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

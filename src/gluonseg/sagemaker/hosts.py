@@ -113,7 +113,7 @@ class _Watch:
         for work in (self._read, self._beat):
             threading.Thread(target=work, args=(connection,), daemon=True).start()
 
-    def tell(self, **message: Any) -> None:
+    def _tell(self, **message: Any) -> None:
         """Send a message to all connected hosts."""
         for connection in list(self.connections.values()):
             connection.send(**message)
@@ -131,7 +131,7 @@ class _Watch:
         self._tell_end(host, text, code)
 
     def _tell_end(self, host: str, text: str, code: int) -> None:
-        self.tell(host=host, text=text, code=code)
+        self._tell(host=host, text=text, code=code)
         time.sleep(0.5)  # a process that ends at once may take back what the others have not read yet
 
     def finish(self) -> None:
@@ -143,7 +143,7 @@ class _Watch:
             for _ in self.connections:
                 self._done.get()
             self._is_over = True
-        self.tell(is_done=True)
+        self._tell(is_done=True)
         if self._first:
             self._done.get()
             self._is_closed.wait(timeout=10)

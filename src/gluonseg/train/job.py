@@ -17,7 +17,7 @@ from gluonseg.data.loader import Share
 from gluonseg.data.palettes import choose_palette
 from gluonseg.errors import DataError, HyperparameterError, UserError
 from gluonseg.export.float32 import build_checked_file, write_onnx
-from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters, split_loss
+from gluonseg.hyperparameters import Hyperparameters, parse_hyperparameters, split_loss, validates_whole_photos
 from gluonseg.machine.device import check_precision, check_syncbn, settle_devices
 from gluonseg.metrics import Confusion
 from gluonseg.models.folder.artifact import ModelArtifact, read_artifact, read_folder
@@ -138,7 +138,8 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     # Cheap checks come first: a wrong hyperparameter or missing weights are known before the data is read.
     hp, devices, start = _settle_start(settings)
     group.check_same(hp.to_strings())
-    if hp.validation_mini_batch_size == 1:
+    is_whole = validates_whole_photos(hp.to_strings())
+    if is_whole:
         bound_compiled()
     settings = dataclasses.replace(settings, channels={**settings.channels, **settings.fetch_channels()})
     hp, check = settle_data(hp, settings.channels, group, follow_check)
@@ -155,7 +156,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     training, loader = build_loaders(hp, check, group)
     stepper = _build_stepper(hp, check, devices, network, exchange)
     validation: Validation = CropValidation(stepper, loader, hp.num_classes, group, stop)
-    if hp.validation_mini_batch_size == 1:  # as the built-in
+    if is_whole:
         validation = PhotoValidation(network, hp.precision_dtype, card, devices[0], loader, group, stop)
     loop = Loop(hp, network, stepper, training, validation, listeners, devices[0], stop, group)
     best: Mapping[str, Any] = {}
@@ -176,7 +177,7 @@ def _run(settings: JobSettings, build_listeners: BuildListeners, checkpoints: Ch
     with hold_folder(settings.model_folder, "writes its model to"):
         # Only now: up to here a job can still be refused, and then nothing is lost.
         result.begin(best)
-        report = JobReport(settings.model_folder, settings.output_folder, settings.channels, earlier[0])
+        report = JobReport(settings.model_folder, settings.output_folder, settings.channels, group, earlier[0])
         with suppress(Stopped):
             loop.run()
         try:
@@ -358,5 +359,5 @@ def _predict_photos(settings: JobSettings, loop: Loop, num_classes: int, report:
             report.keep(prediction)
             if settings.evaluation_progress:
                 settings.evaluation_progress(number, len(part))
-    report.merge(group)
+    report.merge()
     return group.sum_confusions(own)

@@ -43,7 +43,12 @@ class JobReport:
     """
 
     def __init__(
-        self, model_folder: Path, folder: Path | None, channels: Mapping[str, Path], earlier_s: float = 0.0
+        self,
+        model_folder: Path,
+        folder: Path | None,
+        channels: Mapping[str, Path],
+        group: Group,
+        earlier_s: float = 0.0,
     ) -> None:
         self._model_folder = model_folder
         self._folder = folder
@@ -53,7 +58,9 @@ class JobReport:
         self._predictor: Predictor | None = None
         self._photos: list[PhotoFacts] = []
         self._masks: dict[str, bytes] = {}
-        self._is_whole = True
+        self._group = group
+        self._merges = group.size > 1 and "validation" not in group.sharded
+        self._is_whole = folder is not None or self._merges
         self._hardware: dict[str, Any] = {}
         if folder:  # the machine before the training
             with keeping_model("The report will be without the hardware"):
@@ -75,12 +82,12 @@ class JobReport:
             self._is_whole = False
             _log.exception("The report will be without the photos")
 
-    def merge(self, group: Group) -> None:
+    def merge(self) -> None:
         """Add what the other hosts have kept; all hosts call it, each after its photos in the order of the data set."""
-        if group.size == 1 or "validation" in group.sharded:
+        if not self._merges:
             return
         masks = {name: base64.b64encode(png).decode() for name, png in self._masks.items()}
-        kept = group.all_gather(([dataclasses.asdict(photo) for photo in self._photos], masks, self._is_whole))
+        kept = self._group.all_gather(([dataclasses.asdict(photo) for photo in self._photos], masks, self._is_whole))
         self._photos = [_build_facts(**photo) for photos, _, _ in kept for photo in photos]
         self._masks = {name: base64.b64decode(png) for _, masks, _ in kept for name, png in masks.items()}
         self._is_whole = all(is_whole for _, _, is_whole in kept)

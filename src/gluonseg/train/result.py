@@ -12,6 +12,7 @@ import numpy as np
 
 from gluonseg.errors import ModelError
 from gluonseg.files import write_text
+from gluonseg.hyperparameters import validates_whole_photos
 from gluonseg.metrics import Confusion, describe_confusion
 from gluonseg.models.folder.card import CARD_FILE, ModelCard, encode_card, read_card
 from gluonseg.models.folder.manifest import (
@@ -140,9 +141,9 @@ class ResultFolder(Listener):
                 metrics["stopped_by"] = self._stop.name
             if results:
                 best = max(results, key=lambda result: result.miou)
-                is_whole = self.card.hyperparameters.get("validation_mini_batch_size") == "1"
+                key = "validation" if validates_whole_photos(self.card.hyperparameters) else "centre_crop"
                 scores = describe_confusion(best.confusion, self.card.class_names)
-                metrics = {"best_epoch": best.epoch, **metrics, "validation" if is_whole else "centre_crop": scores}
+                metrics = {"best_epoch": best.epoch, **metrics, key: scores}
             self.card = dataclasses.replace(self.card, metrics=metrics)
             self._write_card()
         for folder in self._curve_folders:
